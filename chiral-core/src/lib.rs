@@ -1,0 +1,4 @@
+//! Vocabulary and traits of the Chiral network.
+
+pub mod range;
+pub use range::{ByteRange, RangeSet, RequestGrid};
