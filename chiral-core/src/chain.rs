@@ -239,6 +239,11 @@ impl ForwardChain {
         self.hashes.len() as u32
     }
 
+    /// The hash of the last chunk taken.
+    pub fn last_hash(&self) -> Option<ChunkHash> {
+        self.hashes.last().copied()
+    }
+
     /// Takes the bytes of the next chunk.
     ///
     /// # Errors

@@ -1,0 +1,191 @@
+//! [`ChunkSource`]: one connection to one seeder, delivering named byte ranges.
+
+use std::fmt;
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_core::Stream;
+
+use crate::{ByteRange, Coverage, ManifestHeader, ManifestPage, PeerOffer, RequestGrid};
+
+/// Why a transfer, or a part of it, failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// No connection could be made, or it broke.
+    #[error("connection to {source_name} failed")]
+    Connection {
+        /// Where.
+        source_name: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Nothing came for too long.
+    #[error("{source_name} did not answer in time")]
+    Timeout {
+        /// Where.
+        source_name: String,
+    },
+    /// The source does not have what was asked for.
+    #[error("{source_name} does not have {what}")]
+    Missing {
+        /// Where.
+        source_name: String,
+        /// What.
+        what: &'static str,
+    },
+    /// The source will not serve us, now or ever.
+    #[error("{source_name} refused: {reason}")]
+    Refused {
+        /// Where.
+        source_name: String,
+        /// Why, as the source says.
+        reason: String,
+        /// Whether asking again later makes sense.
+        retryable: bool,
+    },
+    /// The source wants to be paid first; the offer is for the payment side.
+    #[error("{source_name} asks for payment")]
+    PaymentRequired {
+        /// Where.
+        source_name: String,
+        /// What it offers, in words of the payment side.
+        offer: Bytes,
+    },
+    /// The source broke its protocol.
+    #[error("{source_name} broke the protocol: {reason}")]
+    Protocol {
+        /// Where.
+        source_name: String,
+        /// How.
+        reason: &'static str,
+    },
+    /// An operation that this implementation does not offer.
+    #[error("{protocol} does not support {operation}")]
+    Unsupported {
+        /// Which protocol.
+        protocol: crate::Protocol,
+        /// Which operation, or the feature that is missing.
+        operation: &'static str,
+    },
+    /// The target cannot be turned into something to download.
+    #[error("nothing is known of {target}")]
+    Unknown {
+        /// What was asked for.
+        target: String,
+    },
+    /// No source is left that could deliver what is missing.
+    #[error("no source is left for {missing} bytes: {reason}")]
+    NoSources {
+        /// Bytes that nobody delivers.
+        missing: u64,
+        /// What happened to the sources.
+        reason: String,
+    },
+    /// Root and cid of a link do not belong together, or the root is no root of any file.
+    #[error("the link contradicts itself: {reason}")]
+    BadLink {
+        /// What shows it.
+        reason: &'static str,
+    },
+    /// The same content is being transferred already, or there are too many transfers.
+    #[error(transparent)]
+    Registry(#[from] crate::transfer::RegistryError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] crate::StoreError),
+    /// It was cancelled.
+    #[error(transparent)]
+    Cancelled(#[from] crate::transfer::Stopped),
+    /// Content too large for what it was to be put in.
+    #[error("{size} bytes, at most {limit} are taken into memory")]
+    TooLarge {
+        /// Size in bytes.
+        size: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The node or protocol was shut down.
+    #[error("shut down")]
+    Closed,
+}
+
+impl TransferError {
+    /// Whether the same request may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Connection { .. }
+            | Self::Timeout { .. }
+            | Self::NoSources { .. }
+            | Self::Registry(_) => true,
+            Self::Refused { retryable, .. } => *retryable,
+            Self::Store(error) => error.is_retryable(),
+            _ => false,
+        }
+    }
+}
+
+/// Bytes that a source delivered, and where they belong.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Offset of the first byte in the file.
+    pub offset: u64,
+    /// The bytes: not empty, inside the range that was asked for.
+    pub bytes: Bytes,
+}
+
+impl Delivery {
+    /// The range that the bytes fill.
+    pub fn range(&self) -> ByteRange {
+        ByteRange::new(self.offset, self.offset + self.bytes.len() as u64)
+    }
+}
+
+/// Deliveries for one request, in any order. It ends when all of the range has come, or
+/// with an error; nothing comes twice. Reading slowly slows the sender down. Dropping it
+/// cancels the request.
+pub type DeliveryStream = Pin<Box<dyn Stream<Item = Result<Delivery, TransferError>> + Send>>;
+
+/// One connection (or pool of connections) to one seeder over one protocol.
+///
+/// Bytes that come out of it are unverified: the engine's verifier decides.
+///
+/// # Cancel safety
+/// Every future and stream may be dropped; that cancels the request and leaves the source
+/// usable.
+#[async_trait]
+pub trait ChunkSource: Send + Sync + fmt::Debug + 'static {
+    /// The offer that this source came from: protocol, endpoint, price.
+    fn offer(&self) -> &PeerOffer;
+
+    /// Size of the file in bytes, as the source says, if it does.
+    fn size(&self) -> Option<u64>;
+
+    /// Where requests can be cut.
+    fn grid(&self) -> RequestGrid;
+
+    /// How many requests may be under way at once, at least 1.
+    fn max_requests(&self) -> usize;
+
+    /// What the source holds. May change while connected; the engine asks again from time
+    /// to time and after a [`TransferError::Missing`].
+    async fn coverage(&self) -> Result<Coverage, TransferError>;
+
+    /// Identity and hints as this source announces them; `None` from one that knows nothing
+    /// of Chiral.
+    async fn manifest_header(&self) -> Result<Option<ManifestHeader>, TransferError>;
+
+    /// A page of the manifest, unverified.
+    ///
+    /// # Errors
+    /// [`TransferError::Missing`] if the source has no such page.
+    async fn manifest_page(&self, index: u32) -> Result<ManifestPage, TransferError>;
+
+    /// Asks for a range on this source's grid, within its coverage.
+    fn fetch(&self, range: ByteRange) -> DeliveryStream;
+
+    /// Ends the connection; idempotent. Dropping the source does so too, without waiting.
+    async fn close(&self);
+}
