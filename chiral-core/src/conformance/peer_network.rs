@@ -1,0 +1,1 @@
+//! The suite of `chiral_core::peer_network`.
