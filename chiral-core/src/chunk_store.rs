@@ -108,8 +108,14 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The store has been shut down.
-    #[error("store is shut down")]
+    /// A source or destination of a kind that this store does not know.
+    #[error("store does not support {what}")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// The store has been shut down, or the partial file discarded.
+    #[error("store is shut down or its file is gone")]
     Closed,
 }
 

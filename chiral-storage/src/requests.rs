@@ -1,0 +1,92 @@
+//! What callers ask for, checked.
+
+use std::path::Path;
+
+use chiral_core::chunk_store::{ImportRequest, ImportSource, MAX_READ};
+use chiral_core::manifest::MAX_HEADER_LEN;
+use chiral_core::{
+    ByteRange, ChunkLayout, Cid, FileIdentification, MAX_FILE_SIZE, ManifestHeader, MerkleRoot,
+    StoreError,
+};
+
+/// Limit on the name of a pin, in bytes.
+pub(crate) const MAX_PIN_LEN: usize = 255;
+
+/// The header of an imported file. A path's last component is its name unless one is given.
+pub(crate) fn imported(
+    request: &ImportRequest,
+    size: u64,
+    cid: Cid,
+    root: MerkleRoot,
+) -> Result<ManifestHeader, StoreError> {
+    let of_path = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+    let name = match (&request.name, &request.source) {
+        (Some(name), _) => Some(name.clone()),
+        (None, ImportSource::Path(path)) => of_path(path),
+        _ => None,
+    };
+    let mime = request.mime.clone();
+    let created_at = request.created_at;
+    let header = ManifestHeader {
+        size,
+        cid,
+        root,
+        name,
+        mime,
+        created_at,
+        aliases: Vec::new(),
+    };
+    encode(&header)?;
+    Ok(header)
+}
+
+/// The header as bytes; hints that do not fit are an error of the caller's.
+pub(crate) fn encode(header: &ManifestHeader) -> Result<Vec<u8>, StoreError> {
+    header.encode().map_err(|_| StoreError::TooLarge {
+        what: "manifest header",
+        limit: MAX_HEADER_LEN as u64,
+    })
+}
+
+/// Refuses ranges that no content of this layout can answer.
+pub(crate) fn check_range(layout: ChunkLayout, range: ByteRange) -> Result<(), StoreError> {
+    if range.end < range.start || range.end > layout.size() || range.len() > MAX_READ {
+        return Err(StoreError::Range { range });
+    }
+    Ok(())
+}
+
+/// The cutting of a file of `size` bytes.
+pub(crate) fn layout(size: u64) -> Result<ChunkLayout, StoreError> {
+    let over = |_| StoreError::TooLarge {
+        what: "file",
+        limit: MAX_FILE_SIZE,
+    };
+    ChunkLayout::new(size).map_err(over)
+}
+
+/// Refuses pin names that are too long.
+pub(crate) fn check_pin(pin: &str) -> Result<(), StoreError> {
+    if pin.len() <= MAX_PIN_LEN {
+        return Ok(());
+    }
+    Err(StoreError::TooLarge {
+        what: "name of a pin",
+        limit: MAX_PIN_LEN as u64,
+    })
+}
+
+/// Whether a partial file of `held` (served under `header`, if it has one) is one of `target`.
+pub(crate) fn same_target(
+    held: &FileIdentification,
+    header: Option<&ManifestHeader>,
+    target: &FileIdentification,
+) -> bool {
+    let cid = held.cid().or(header.map(|header| header.cid));
+    let root = held.root().or(header.map(|header| header.root));
+    match (target.cid(), target.root()) {
+        (Some(wanted), _) => cid == Some(wanted),
+        (None, Some(wanted)) => root == Some(wanted),
+        (None, None) => held == target,
+    }
+}
