@@ -1,0 +1,148 @@
+//! Stalls, failures, and how long a source rests after them.
+
+use std::time::Duration;
+
+use super::meter::span;
+use super::source::{Source, Standing};
+use super::{Action, DemoteReason, FailureKind, RequestId, Scheduler, SchedulerConfig, SourceId};
+
+/// Doublings after which a rest does not get longer.
+const MAX_DOUBLINGS: u32 = 16;
+/// A request that later ones overtake is given up after this many stall timeouts.
+const OVERTAKEN_TIMEOUTS: u32 = 3;
+
+impl Scheduler {
+    /// A request failed. What did not arrive of it is free again.
+    pub fn failed(&mut self, now: Duration, request: RequestId, kind: FailureKind) {
+        let Some(known) = self.requests.get(&request) else {
+            return;
+        };
+        let (id, issued) = (known.source, known.issued);
+        let undelivered: Vec<_> = known.due.iter().collect();
+        if kind != FailureKind::Temporary {
+            for run in undelivered {
+                self.uncover(id, run);
+            }
+        }
+        let reason = match kind {
+            FailureKind::Missing => None,
+            FailureKind::Refused => Some(DemoteReason::Refused),
+            FailureKind::Temporary => Some(DemoteReason::Failing),
+        };
+        if let Some(reason) = reason
+            && let Some(source) = self.sources.get(&id)
+        {
+            // Requests that were made before the last setback fail for the same reason.
+            let known_trouble = matches!(
+                source.standing,
+                Standing::Demoted { since, .. } if issued <= since
+            );
+            if !known_trouble {
+                self.demote(now, id, reason);
+            }
+        }
+        self.end_request(now, request, false);
+    }
+
+    /// Time passed: finds stalls and ends demotions.
+    pub fn tick(&mut self, now: Duration) {
+        let ids: Vec<SourceId> = self.sources.keys().copied().collect();
+        for id in ids {
+            let Some(source) = self.sources.get(&id) else {
+                continue;
+            };
+            if stall_deadline(source, &self.config).is_some_and(|at| at <= now) {
+                self.stalled(now, id);
+            } else if let Some((at, request)) = self.overtaken(source)
+                && at <= now
+            {
+                self.end_request(now, request, true);
+            }
+            if let Some(source) = self.sources.get_mut(&id)
+                && matches!(source.standing, Standing::Demoted { until, .. } if until <= now)
+            {
+                source.standing = Standing::Probing;
+                self.wake(id);
+            }
+        }
+        self.wake_due(now);
+    }
+
+    /// When [`tick`](Self::tick) and [`poll`](Self::poll) should be called at the latest,
+    /// even if nothing happens. Costs O(sources).
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let per_source = |source: &Source| {
+            let rest = match source.standing {
+                Standing::Demoted { until, .. } => Some(until),
+                _ => None,
+            };
+            let stall = stall_deadline(source, &self.config);
+            let overtaken = self.overtaken(source).map(|(at, _)| at);
+            let look = source.look_at.filter(|_| !self.paused);
+            [rest, stall, overtaken, look].into_iter().flatten().min()
+        };
+        self.sources.values().filter_map(per_source).min()
+    }
+
+    /// A source owes bytes and sends none: it loses its requests and rests.
+    fn stalled(&mut self, now: Duration, id: SourceId) {
+        self.demote(now, id, DemoteReason::Stalled);
+        let queue: Vec<RequestId> = match self.sources.get(&id) {
+            Some(source) => source.queue.iter().copied().collect(),
+            None => return,
+        };
+        for request in queue {
+            self.end_request(now, request, true);
+        }
+    }
+
+    fn demote(&mut self, now: Duration, id: SourceId, reason: DemoteReason) {
+        let config = &self.config;
+        let Some(source) = self.sources.get_mut(&id) else {
+            return;
+        };
+        source.good = 0;
+        let (first, count) = if reason == DemoteReason::Stalled {
+            (config.stall_demotion, &mut source.stalls)
+        } else {
+            (config.failure_demotion, &mut source.failures)
+        };
+        let doubled = |first: Duration| first.saturating_mul(1 << (*count).min(MAX_DOUBLINGS));
+        let until = now.saturating_add(doubled(first).min(config.max_demotion));
+        let lone = doubled(config.failure_demotion).min(config.max_lone_demotion);
+        let lone_until = now.saturating_add(lone).min(until);
+        *count = count.saturating_add(1);
+        source.standing = Standing::Demoted { since: now, until, lone_until };
+        self.actions.push_back(Action::Demote { source: id, until, reason });
+        self.wake_all();
+    }
+
+    /// The oldest request of a source that serves others instead, and until when it may.
+    fn overtaken(&self, source: &Source) -> Option<(Duration, RequestId)> {
+        let head = *source.queue.front()?;
+        let known = self.requests.get(&head)?;
+        let waited_from = known.last.max(source.head_since);
+        let queue_time = source.meter.rate().map_or(0.0, |rate| source.out as f64 / rate.max(1.0));
+        let patience = timeout(source, &self.config).max(span(queue_time));
+        let patience = patience.saturating_mul(OVERTAKEN_TIMEOUTS);
+        Some((waited_from.saturating_add(patience), head))
+    }
+}
+
+/// How long a source may be silent.
+fn timeout(source: &Source, config: &SchedulerConfig) -> Duration {
+    if source.meter.last().is_none() {
+        return config.first_byte_timeout.max(config.stall_timeout);
+    }
+    let usual = f64::from(config.stall_factor) * source.meter.gap();
+    config.stall_timeout.max(span(usual + 2.0 * source.meter.latency().unwrap_or(0.0)))
+}
+
+/// When a source that owes bytes counts as stalled.
+fn stall_deadline(source: &Source, config: &SchedulerConfig) -> Option<Duration> {
+    if source.queue.is_empty() {
+        return None;
+    }
+    let last = source.meter.last().map_or(source.busy_since, |l| l.max(source.busy_since));
+    Some(last.saturating_add(timeout(source, config)))
+}

@@ -1,0 +1,177 @@
+//! Measures one source: its rate while it serves, and its time to the first byte.
+
+use std::time::Duration;
+
+/// Time constant of the moving average of the rate, in seconds.
+const MEMORY: f64 = 1.5;
+/// A sample is taken over this many seconds, or over less while little is known.
+const SAMPLE: f64 = 0.1;
+/// A first sample needs this many bytes or a whole [`SAMPLE`].
+const FIRST_SAMPLE_BYTES: u64 = 96 << 10;
+
+/// Moving averages of one source.
+///
+/// The clock of the rate runs only while the source has something to send: the time to the
+/// first byte after idling, and gaps in which the request had not reached it, are latency.
+#[derive(Debug, Default)]
+pub(super) struct Meter {
+    rate: Option<f64>,
+    /// Seconds of service that `rate` rests on.
+    measured: f64,
+    /// Rate that the first piece proves at least, while there is no sample.
+    at_least: f64,
+    latency: Option<f64>,
+    gap: f64,
+    since: Option<Duration>,
+    bytes: u64,
+    last: Option<Duration>,
+    delivered: u64,
+}
+
+impl Meter {
+    /// A meter that starts from an expected rate in bytes per second.
+    pub(super) fn new(hint: Option<u64>) -> Self {
+        Self { rate: hint.filter(|&r| r > 0).map(|r| r as f64), ..Self::default() }
+    }
+
+    /// Bytes per second, if anything is known.
+    pub(super) fn rate(&self) -> Option<f64> {
+        self.rate.or((self.at_least > 0.0).then_some(self.at_least))
+    }
+
+    /// Seconds to the first byte of a request to the idle source, if known.
+    pub(super) fn latency(&self) -> Option<f64> {
+        self.latency
+    }
+
+    /// The longest recent time between two arrivals, in seconds.
+    pub(super) fn gap(&self) -> f64 {
+        self.gap
+    }
+
+    /// When the source last sent anything.
+    pub(super) fn last(&self) -> Option<Duration> {
+        self.last
+    }
+
+    /// Bytes that the source ever sent.
+    pub(super) fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Counts bytes. `issued` is when their request was made, if they are its first.
+    pub(super) fn arrived(&mut self, now: Duration, bytes: u64, issued: Option<Duration>) {
+        self.delivered = self.delivered.saturating_add(bytes);
+        match self.since {
+            None => self.first_after_idling(now, bytes, issued),
+            Some(since) => {
+                let last = self.last.unwrap_or(since);
+                self.gap = now.saturating_sub(last).as_secs_f64().max(self.gap * 0.95);
+                if let (Some(issued), Some(latency)) = (issued, self.latency) {
+                    let reached = issued.saturating_add(span(latency)).min(now);
+                    self.since = Some(since + reached.saturating_sub(last));
+                }
+                self.bytes += bytes;
+                self.sample(now, false);
+            }
+        }
+        self.last = Some(now);
+    }
+
+    /// The source has nothing more to send.
+    pub(super) fn idle(&mut self, now: Duration) {
+        self.sample(now, true);
+        self.since = None;
+        self.bytes = 0;
+    }
+
+    /// The source was silent for this long and then went on after all.
+    pub(super) fn was_silent(&mut self, silence: Duration) {
+        self.gap = self.gap.max(silence.as_secs_f64());
+    }
+
+    fn first_after_idling(&mut self, now: Duration, bytes: u64, issued: Option<Duration>) {
+        if let Some(issued) = issued {
+            let waited = now.saturating_sub(issued).as_secs_f64();
+            if waited > 0.0 {
+                self.at_least = self.at_least.max(bytes as f64 / waited);
+            }
+            let sending = self.rate.map_or(0.0, |rate| bytes as f64 / rate);
+            let sample = (waited - sending).max(0.0);
+            self.latency = Some(self.latency.map_or(sample, |old| old * 0.75 + sample * 0.25));
+        }
+        self.since = Some(now);
+        self.bytes = 0;
+    }
+
+    fn sample(&mut self, now: Duration, closing: bool) {
+        let Some(since) = self.since else { return };
+        let seconds = now.saturating_sub(since).as_secs_f64();
+        if seconds <= 0.0 || self.bytes == 0 {
+            return;
+        }
+        let enough = if self.measured == 0.0 {
+            closing || seconds >= SAMPLE || self.bytes >= FIRST_SAMPLE_BYTES
+        } else {
+            seconds >= SAMPLE.min(self.measured) || (closing && seconds >= SAMPLE / 4.0)
+        };
+        if !enough {
+            return;
+        }
+        let sample = self.bytes as f64 / seconds;
+        let weight = seconds / (seconds + self.measured.min(MEMORY));
+        self.rate = Some(match self.rate {
+            Some(old) if self.measured > 0.0 => old + (sample - old) * weight,
+            _ => sample,
+        });
+        self.measured += seconds;
+        self.since = Some(now);
+        self.bytes = 0;
+    }
+}
+
+/// Seconds as a duration; what does not fit becomes the longest one.
+pub(super) fn span(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn waiting_for_the_first_byte_is_latency_and_not_a_low_rate() {
+        let mut meter = Meter::default();
+        for round in 0..20u32 {
+            let start = MS * 1_000 * round;
+            meter.arrived(start + MS * 500, 16_384, Some(start));
+            for piece in 1..5 {
+                meter.arrived(start + MS * (500 + 10 * piece), 16_384, None);
+            }
+            meter.idle(start + MS * 540);
+        }
+        let rate = meter.rate().unwrap();
+        assert!((rate - 1_638_400.0).abs() < 20_000.0, "{rate}");
+        let latency = meter.latency().unwrap();
+        assert!((0.45..=0.5).contains(&latency), "{latency}");
+    }
+
+    #[test]
+    fn rate_follows_a_change_within_a_few_seconds() {
+        let mut meter = Meter::default();
+        let mut now = MS * 10;
+        meter.arrived(now, 1, Some(Duration::ZERO));
+        for _ in 0..500 {
+            now += MS * 10;
+            meter.arrived(now, 10_000, None);
+        }
+        assert!((meter.rate().unwrap() - 1e6).abs() < 1e4);
+        for _ in 0..50 {
+            now += MS * 100;
+            meter.arrived(now, 10_000, None);
+        }
+        assert!(meter.rate().unwrap() < 1.5e5);
+    }
+}

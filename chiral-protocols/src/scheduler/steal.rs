@@ -1,0 +1,264 @@
+//! Work for a source that found no open bytes: part of what another one is expected to
+//! finish last, or, where nothing can be taken away, the same bytes once more.
+
+use std::time::Duration;
+
+use chiral_core::ByteRange;
+
+use super::assign::FINE_CUT;
+use super::source::{Source, Standing};
+use super::{RequestId, Scheduler, SourceId};
+
+/// Most sources whose work is considered in one decision.
+const MAX_VICTIMS: usize = 8;
+/// Most requests of one source that are considered, from its last one back.
+const MAX_REQUESTS: usize = 8;
+/// A steal has to save this many seconds, and this part of the thief's latency.
+const MIN_GAIN: f64 = 0.005;
+const MIN_GAIN_LATENCIES: f64 = 0.1;
+/// Doubling bytes has to promise to get them this many times sooner.
+const DOUBLE_GAIN: f64 = 2.0;
+/// And to save this many seconds at least.
+const DOUBLE_MIN_GAIN: f64 = 0.05;
+/// Bytes that may be doubled in any download, however small.
+const DOUBLE_FLOOR: u64 = 64 << 10;
+/// An idle source looks again after this part of the time that the others still need.
+const LOOK_AGAIN_PART: f64 = 0.125;
+const LOOK_AGAIN: (f64, f64) = (0.01, 0.25);
+
+/// The source that wants work.
+#[derive(Clone, Copy, Debug)]
+struct Thief {
+    id: SourceId,
+    pace: f64,
+    /// Seconds until a byte of a new request would arrive.
+    ready: f64,
+    latency: f64,
+    /// Most bytes that it may take.
+    limit: u64,
+}
+
+/// A source that has too much to do.
+#[derive(Clone, Copy, Debug)]
+struct Victim {
+    id: SourceId,
+    pace: f64,
+    /// Seconds until it would be done.
+    finish: f64,
+    /// Bytes that it probably sent already.
+    in_flight: f64,
+}
+
+impl Scheduler {
+    /// Takes work for an idle source from others. Returns whether it got any.
+    pub(super) fn steal(&mut self, now: Duration, id: SourceId) -> bool {
+        let Some(source) = self.sources.get(&id) else {
+            return false;
+        };
+        let thief = self.thief(now, id, source);
+        let mut victims: Vec<Victim> = self
+            .sources
+            .iter()
+            .filter(|(other, s)| **other != id && s.out > 0)
+            .map(|(other, s)| self.victim(now, *other, s))
+            .collect();
+        victims.sort_by(|a, b| b.finish.total_cmp(&a.finish));
+        let Some(last) = victims.first().map(|victim| victim.finish) else {
+            return false;
+        };
+        for victim in victims.iter().take(MAX_VICTIMS) {
+            if victim.finish <= thief.ready {
+                break;
+            }
+            if self.steal_from(now, thief, *victim)
+                || self.take_over(now, thief, *victim)
+                || self.double(now, thief, *victim)
+            {
+                return true;
+            }
+        }
+        let wait = (last * LOOK_AGAIN_PART).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1);
+        if let Some(source) = self.sources.get_mut(&id) {
+            source.look_at = Some(now + Duration::from_secs_f64(wait));
+        }
+        false
+    }
+
+    fn thief(&self, now: Duration, id: SourceId, source: &Source) -> Thief {
+        let pace = self.pace_or_guess(now, source).max(1.0);
+        let latency = source.latency();
+        let known = source.standing == Standing::Active && source.meter.rate().is_some();
+        let limit = match (known, source.standing) {
+            (true, _) => self.config.max_stretched_request_bytes,
+            (false, Standing::Active) => self.config.initial_request_bytes,
+            (false, _) => self.config.min_request_bytes,
+        };
+        Thief { id, pace, ready: latency.max(source.out as f64 / pace), latency, limit }
+    }
+
+    fn victim(&self, now: Duration, id: SourceId, source: &Source) -> Victim {
+        let pace = self.pace_or_guess(now, source).max(1.0);
+        // Before its first byte a source is given the time that connecting takes.
+        let wait = match source.meter.last() {
+            Some(_) => 0.0,
+            None => (source.latency() - source.silence(now).as_secs_f64()).max(0.0),
+        };
+        let quiet = source.silence(now).as_secs_f64() > 2.0 * source.latency() + 0.5;
+        let in_flight = if quiet { 0.0 } else { pace * source.latency() };
+        Victim { id, pace, finish: wait + source.out as f64 / pace, in_flight }
+    }
+
+    fn steal_from(&mut self, now: Duration, thief: Thief, victim: Victim) -> bool {
+        let Some(source) = self.sources.get(&victim.id) else {
+            return false;
+        };
+        // Both finish together if the thief takes this much.
+        let together = victim.pace * thief.pace / (victim.pace + thief.pace);
+        let even = (victim.finish - thief.ready) * together;
+        let movable = (source.out as f64 - victim.in_flight).max(0.0);
+        let most = even.min(movable).min(thief.limit as f64);
+        let gain = most / victim.pace;
+        if most < self.config.min_steal_bytes as f64
+            || gain < MIN_GAIN + MIN_GAIN_LATENCIES * thief.latency
+        {
+            return false;
+        }
+        let queue: Vec<RequestId> = source.queue.iter().rev().take(MAX_REQUESTS).copied().collect();
+        queue.into_iter().any(|request| self.take_tail(now, thief, request, most as u64))
+    }
+
+    /// Moves up to `most` bytes from the end of a request to the thief.
+    fn take_tail(&mut self, now: Duration, thief: Thief, request: RequestId, most: u64) -> bool {
+        let Some(ask) = self.tail(thief.id, request, most) else {
+            return false;
+        };
+        if ask.len() < self.config.min_steal_bytes {
+            return false;
+        }
+        if let Some(known) = self.requests.get_mut(&request) {
+            known.claim.remove(ask);
+        }
+        self.ledger.release(ask, request);
+        self.shorten(now, request);
+        self.assign(now, thief.id, ask);
+        true
+    }
+
+    /// The last run of a request that the thief can take, at most about `most` bytes of it.
+    fn tail(&self, thief: SourceId, request: RequestId, most: u64) -> Option<ByteRange> {
+        let size = self.ledger.size;
+        let known = self.requests.get(&request)?;
+        if known.whole.is_some() {
+            return None;
+        }
+        let run = known.claim.prev_run(u64::MAX)?.intersection(self.ledger.window)?;
+        let (source, owner) = (self.sources.get(&thief)?, self.sources.get(&known.source)?);
+        let chunk = self.config.chunk_bytes;
+        let wish = run.end.saturating_sub(most);
+        let unit = match most {
+            0..FINE_CUT => 1,
+            _ if most < 4 * chunk => FINE_CUT,
+            _ => chunk,
+        };
+        let cut = wish.div_ceil(unit).saturating_mul(unit).max(run.start);
+        // What is left of a request that has not begun is not worth its while.
+        let cut = if !known.started && cut - run.start < run.len() / 4 { run.start } else { cut };
+        // The owner can stop at its own cuts only, or not begin.
+        let stop = |at: u64| match known.claim.next_run(0) {
+            Some(first) if at <= first.start => at,
+            _ => owner.grid.ceil(at, size).min(run.end),
+        };
+        let tail = source.tail_of(ByteRange::new(stop(cut), run.end));
+        let ask = source.grid.shrink(tail, size).filter(|ask| ask.end == run.end)?;
+        let ask = ByteRange::new(stop(ask.start), ask.end);
+        let on_grid = source.grid.floor(ask.start) == ask.start;
+        (on_grid && !ask.is_empty() && self.ledger.second.is_free(ask)).then_some(ask)
+    }
+
+    /// Moves all that is left of a request to the thief, where the victim could not stop at
+    /// the right place or would take too long even for the rest. What the victim already
+    /// sent and has not arrived comes twice.
+    fn take_over(&mut self, now: Duration, thief: Thief, victim: Victim) -> bool {
+        let size = self.ledger.size;
+        let budget = self.budget();
+        let (Some(source), Some(owner)) =
+            (self.sources.get(&thief.id), self.sources.get(&victim.id))
+        else {
+            return false;
+        };
+        if owner.meter.last().is_none() {
+            return false;
+        }
+        let found = owner.queue.iter().rev().take(MAX_REQUESTS).find_map(|request| {
+            let known = self.requests.get(request).filter(|known| known.whole.is_none())?;
+            let run = known.claim.prev_run(u64::MAX)?.intersection(self.ledger.window)?;
+            let ask = source.grid.expand(run, size);
+            let cost = if known.started { victim.in_flight as u64 } else { 0 };
+            let cost = cost.min(run.len()) + (ask.len() - run.len());
+            let free = self.ledger.second.is_free(ask);
+            (free && run.len() <= thief.limit && cost <= budget && source.covers(ask))
+                .then_some((*request, run, ask, cost))
+        });
+        let Some((request, run, ask, cost)) = found else { return false };
+        if !worth_doubling(thief, victim, ask) {
+            return false;
+        }
+        self.doubled += cost;
+        if let Some(known) = self.requests.get_mut(&request) {
+            known.claim.remove(run);
+        }
+        self.ledger.release(run, request);
+        self.shorten(now, request);
+        self.assign(now, thief.id, ask);
+        true
+    }
+
+    /// Bytes that may still be asked for twice.
+    fn budget(&self) -> u64 {
+        (self.wanted_ever / 1_000 * u64::from(self.config.duplicate_permille))
+            .max(DOUBLE_FLOOR)
+            .saturating_sub(self.doubled)
+    }
+
+    /// Asks the thief for bytes that the victim was asked for, too, if it is much sooner and
+    /// not too many bytes were doubled before.
+    fn double(&mut self, now: Duration, thief: Thief, victim: Victim) -> bool {
+        let budget = self.budget().min(thief.limit);
+        let Some(ask) = self.doubled_range(thief, victim, budget) else {
+            return false;
+        };
+        if !worth_doubling(thief, victim, ask) {
+            return false;
+        }
+        self.doubled += ask.len();
+        let request = self.assign(now, thief.id, ask);
+        let second = self.ledger.take_second(ask, request);
+        if let Some(known) = self.requests.get_mut(&request) {
+            for run in second.iter() {
+                known.claim.insert(run);
+            }
+        }
+        true
+    }
+
+    /// The first run of the victim's work that nobody was asked for twice.
+    fn doubled_range(&self, thief: Thief, victim: Victim, budget: u64) -> Option<ByteRange> {
+        let size = self.ledger.size;
+        let source = self.sources.get(&thief.id)?;
+        let owner = self.sources.get(&victim.id)?;
+        owner.queue.iter().rev().take(MAX_REQUESTS).find_map(|request| {
+            let known = self.requests.get(request).filter(|known| known.whole.is_none())?;
+            let run = known.claim.next_run(0)?.intersection(self.ledger.window)?;
+            let run = ByteRange::new(run.start, run.end.min(run.start.saturating_add(budget)));
+            let ask = source.grid.expand(run, size);
+            let single = !ask.is_empty() && self.ledger.second.is_free(ask);
+            (single && ask.len() <= budget && source.covers(ask)).then_some(ask)
+        })
+    }
+}
+
+/// Whether the thief would deliver `ask` so much sooner that asking twice is justified.
+fn worth_doubling(thief: Thief, victim: Victim, ask: ByteRange) -> bool {
+    let mine = thief.ready + ask.len() as f64 / thief.pace;
+    mine * DOUBLE_GAIN <= victim.finish && mine + DOUBLE_MIN_GAIN <= victim.finish
+}
