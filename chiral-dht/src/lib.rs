@@ -1,1 +1,7 @@
-//! x
+#![doc = include_str!("../README.md")]
+
+pub mod memory_directory;
+pub mod memory_network;
+
+pub use memory_directory::{MemoryDirectory, MemoryDirectoryNetwork};
+pub use memory_network::{MemoryNetwork, MemoryNetworkHub};
