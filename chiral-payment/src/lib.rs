@@ -1,1 +1,9 @@
-//! x
+#![doc = include_str!("../README.md")]
+
+pub mod free_agent;
+pub mod free_gate;
+pub mod free_settler;
+
+pub use free_agent::FreeAgent;
+pub use free_gate::FreeGate;
+pub use free_settler::FreeSettler;
