@@ -58,7 +58,9 @@ impl fmt::Debug for Alias {
 
 /// Why a text is no alias.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not an alias: expected btih:, btmh: or ed2k: and 40, 64 or 32 lower-case hexadecimal digits")]
+#[error(
+    "not an alias: expected btih:, btmh: or ed2k: and 40, 64 or 32 lower-case hexadecimal digits"
+)]
 pub struct ParseAliasError;
 
 impl FromStr for Alias {
@@ -137,13 +139,21 @@ impl FileIdentification {
 
 impl From<Cid> for FileIdentification {
     fn from(cid: Cid) -> Self {
-        Self::Content { cid, root: None, size: None }
+        Self::Content {
+            cid,
+            root: None,
+            size: None,
+        }
     }
 }
 
 impl From<&Link> for FileIdentification {
     fn from(link: &Link) -> Self {
-        Self::Content { cid: link.cid, root: link.root, size: link.size }
+        Self::Content {
+            cid: link.cid,
+            root: link.root,
+            size: link.size,
+        }
     }
 }
 
@@ -156,9 +166,13 @@ impl From<Alias> for FileIdentification {
 impl fmt::Display for FileIdentification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Content { cid, root, size } => {
-                Link { cid: *cid, root: *root, size: *size, name: None }.fmt(f)
+            Self::Content { cid, root, size } => Link {
+                cid: *cid,
+                root: *root,
+                size: *size,
+                name: None,
             }
+            .fmt(f),
             Self::Root(root) => write!(f, "root:{root}"),
             Self::Alias(alias) => alias.fmt(f),
         }
@@ -186,9 +200,10 @@ impl FromStr for FileIdentification {
     /// Takes a link, a bare cid, `root:<hex>`, `btih:<hex>`, `btmh:<hex>` or `ed2k:<hex>`.
     fn from_str(text: &str) -> Result<Self, ParseIdentificationError> {
         match text.split_once(':') {
-            Some(("root", hex)) => {
-                hex.parse().map(Self::Root).map_err(ParseIdentificationError::Root)
-            }
+            Some(("root", hex)) => hex
+                .parse()
+                .map(Self::Root)
+                .map_err(ParseIdentificationError::Root),
             Some(("btih" | "btmh" | "ed2k", _)) => Ok(Self::Alias(text.parse()?)),
             _ => Ok(Self::from(&text.parse::<Link>()?)),
         }
@@ -213,8 +228,17 @@ mod tests {
             let id: FileIdentification = text.parse().unwrap();
             assert_eq!(id.to_string(), text);
         }
-        assert_eq!(hex.parse::<FileIdentification>().unwrap().cid(), hex.parse().ok());
-        for text in ["", "btih:00", "root:zz", "ed2k:+1000000000000000000000000000000", "x:y"] {
+        assert_eq!(
+            hex.parse::<FileIdentification>().unwrap().cid(),
+            hex.parse().ok()
+        );
+        for text in [
+            "",
+            "btih:00",
+            "root:zz",
+            "ed2k:+1000000000000000000000000000000",
+            "x:y",
+        ] {
             assert!(text.parse::<FileIdentification>().is_err(), "{text}");
         }
     }

@@ -9,12 +9,23 @@ use crate::merkle::ProofError;
 use crate::wallet::WalletSignature;
 use crate::{
     ByteRange, ChunkHash, ChunkLayout, ChunkRuns, Cid, MerkleProof, MerkleRoot, PeerId, Price,
-    Protocol, RangeSet,
+    Protocol, RangeSet, TransferId,
 };
 
 /// Id of a bill; it is paid at most once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BillId(pub B256);
+
+impl BillId {
+    /// The id of the bill at one position in a transfer's settlement. A transfer id is
+    /// drawn anew for every run, so no two runs share a bill.
+    pub fn derive(transfer: TransferId, position: u32) -> Self {
+        let mut bytes = b"chiral/bill/v1".to_vec();
+        bytes.extend_from_slice(transfer.as_bytes());
+        bytes.extend_from_slice(&position.to_be_bytes());
+        Self(alloy_primitives::keccak256(&bytes))
+    }
+}
 
 impl fmt::Display for BillId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,7 +74,16 @@ impl Bill {
         protocol: Protocol,
     ) -> Result<Self, AmountOverflow> {
         let amount = price.cost(ranges.len()).ok_or(AmountOverflow)?;
-        Ok(Self { id, cid, payee_peer: None, payee: None, ranges, price, amount, protocol })
+        Ok(Self {
+            id,
+            cid,
+            payee_peer: None,
+            payee: None,
+            ranges,
+            price,
+            amount,
+            protocol,
+        })
     }
 
     /// Says to whom the bill is owed.
@@ -102,7 +122,10 @@ pub struct ChunkPayment {
 impl ChunkPayment {
     /// The payment that settles a bill; `None` if the bill names no wallet.
     pub fn for_bill(bill: &Bill, from: Address, layout: ChunkLayout) -> Option<Self> {
-        let touched = bill.ranges.iter().flat_map(|range: ByteRange| layout.touched(range));
+        let touched = bill
+            .ranges
+            .iter()
+            .flat_map(|range: ByteRange| layout.touched(range));
         Some(Self {
             from,
             to: bill.payee?,
@@ -177,11 +200,24 @@ impl TransferProof {
             None => crate::chain::INITIAL,
             Some(at) => hashes[at as usize],
         };
-        let chunks = indices.iter().map(|&i| (i, before(i), hashes[i as usize])).collect();
-        let cid = hashes.last().map_or(crate::chain::EMPTY_CID, |hash| hash.into_cid());
+        let chunks = indices
+            .iter()
+            .map(|&i| (i, before(i), hashes[i as usize]))
+            .collect();
+        let cid = hashes
+            .last()
+            .map_or(crate::chain::EMPTY_CID, |hash| hash.into_cid());
         let root = crate::merkle::seal(layout.size(), crate::merkle::tree_hash(hashes));
         let size = layout.size();
-        Ok(Self { cid, root, size, chunks, proof, timestamp, signature: None })
+        Ok(Self {
+            cid,
+            root,
+            size,
+            chunks,
+            proof,
+            timestamp,
+            signature: None,
+        })
     }
 
     /// Checks that the chunk hashes belong to the file that root and size seal. Whether
@@ -249,8 +285,9 @@ impl TransferProof {
 
 /// The leaves that prove these chunks: each chunk and the one before it.
 fn leaf_indices(chunks: impl Iterator<Item = u32>) -> Vec<u32> {
-    let mut leaves: Vec<u32> =
-        chunks.flat_map(|index| [index.checked_sub(1).unwrap_or(index), index]).collect();
+    let mut leaves: Vec<u32> = chunks
+        .flat_map(|index| [index.checked_sub(1).unwrap_or(index), index])
+        .collect();
     leaves.dedup();
     leaves
 }

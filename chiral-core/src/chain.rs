@@ -71,11 +71,18 @@ pub fn hash_after(
     bytes: &[u8],
 ) -> Result<ChunkHash, ChunkError> {
     if !layout.contains(index) {
-        return Err(ChunkError::Index { index, count: layout.count() });
+        return Err(ChunkError::Index {
+            index,
+            count: layout.count(),
+        });
     }
     let expected = layout.range(index).len();
     if bytes.len() as u64 != expected {
-        return Err(ChunkError::Length { index, found: bytes.len() as u64, expected });
+        return Err(ChunkError::Length {
+            index,
+            found: bytes.len() as u64,
+            expected,
+        });
     }
     let mut state = to_words(before);
     let (blocks, tail) = bytes.as_chunks::<64>();
@@ -127,7 +134,11 @@ impl ChunkLink {
     ) -> Result<Self, ChunkError> {
         let before = if index == 0 { INITIAL } else { before };
         let after = hash_after(layout, index, before, bytes)?;
-        Ok(Self { index, before, after })
+        Ok(Self {
+            index,
+            before,
+            after,
+        })
     }
 
     /// The chunk.
@@ -231,7 +242,10 @@ pub struct ForwardChain {
 impl ForwardChain {
     /// At the start of a file.
     pub fn new(layout: ChunkLayout) -> Self {
-        Self { layout, hashes: Vec::new() }
+        Self {
+            layout,
+            hashes: Vec::new(),
+        }
     }
 
     /// The chunk that comes next.
@@ -250,7 +264,8 @@ impl ForwardChain {
     /// [`ChunkError::Length`], and [`ChunkError::Index`] at the end.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), ChunkError> {
         let before = self.hashes.last().copied().unwrap_or(INITIAL);
-        self.hashes.push(hash_after(self.layout, self.next_index(), before, bytes)?);
+        self.hashes
+            .push(hash_after(self.layout, self.next_index(), before, bytes)?);
         Ok(())
     }
 
@@ -270,12 +285,21 @@ impl ForwardChain {
         }
         let last = self.hashes.last().copied().unwrap_or(EMPTY_CID.into());
         if last != ChunkHash::from(cid) {
-            return Err(ChunkError::Mismatch { index: count.saturating_sub(1) });
+            return Err(ChunkError::Mismatch {
+                index: count.saturating_sub(1),
+            });
         }
         let before = std::iter::once(INITIAL).chain(self.hashes.clone());
-        Ok((0u32..).zip(before).zip(self.hashes).map(|((index, before), after)| {
-            ProvenLink(ChunkLink { index, before, after })
-        }))
+        Ok((0u32..)
+            .zip(before)
+            .zip(self.hashes)
+            .map(|((index, before), after)| {
+                ProvenLink(ChunkLink {
+                    index,
+                    before,
+                    after,
+                })
+            }))
     }
 }
 
@@ -300,7 +324,9 @@ pub struct ChunkHasher {
 
 impl std::fmt::Debug for ChunkHasher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ChunkHasher").field("size", &self.size).finish_non_exhaustive()
+        f.debug_struct("ChunkHasher")
+            .field("size", &self.size)
+            .finish_non_exhaustive()
     }
 }
 
@@ -313,7 +339,12 @@ impl Default for ChunkHasher {
 impl ChunkHasher {
     /// At the start of a file.
     pub fn new() -> Self {
-        Self { state: to_words(INITIAL), carry: [0; 64], size: 0, hashes: Vec::new() }
+        Self {
+            state: to_words(INITIAL),
+            carry: [0; 64],
+            size: 0,
+            hashes: Vec::new(),
+        }
     }
 
     /// Bytes taken so far.
@@ -504,15 +535,24 @@ mod tests {
                 let r = layout.range(index);
                 chain.push(&data[r.start as usize..r.end as usize]).unwrap();
             }
-            chain.finish(plain(&vec![9u8; 262_144 * 2 + 1])).map(|links| links.collect::<Vec<_>>())
+            chain
+                .finish(plain(&vec![9u8; 262_144 * 2 + 1]))
+                .map(|links| links.collect::<Vec<_>>())
         };
         let links = feed(None, 3).unwrap();
         assert_eq!(links.len(), 3);
-        assert!(links.windows(2).all(|pair| pair[0].after() == pair[1].before()));
+        assert!(
+            links
+                .windows(2)
+                .all(|pair| pair[0].after() == pair[1].before())
+        );
         assert!(matches!(feed(Some(5), 3), Err(ChunkError::Mismatch { .. })));
         assert!(matches!(feed(None, 2), Err(ChunkError::Length { .. })));
         let empty = ChunkLayout::new(0).unwrap();
-        assert_eq!(ForwardChain::new(empty).finish(EMPTY_CID).unwrap().count(), 0);
+        assert_eq!(
+            ForwardChain::new(empty).finish(EMPTY_CID).unwrap().count(),
+            0
+        );
         assert!(ForwardChain::new(empty).finish(plain(b"x")).is_err());
     }
 

@@ -31,7 +31,11 @@ impl ChunkLayout {
     /// # Errors
     /// [`FileTooLarge`] over [`MAX_FILE_SIZE`].
     pub const fn new(size: u64) -> Result<Self, FileTooLarge> {
-        if size > MAX_FILE_SIZE { Err(FileTooLarge { size }) } else { Ok(Self { size }) }
+        if size > MAX_FILE_SIZE {
+            Err(FileTooLarge { size })
+        } else {
+            Ok(Self { size })
+        }
     }
 
     /// File size in bytes.
@@ -99,9 +103,14 @@ mod tests {
 
     #[test]
     fn counts_and_ranges_at_the_boundaries() {
-        for (size, count) in
-            [(0, 0), (1, 1), (262_143, 1), (262_144, 1), (262_145, 2), (MAX_FILE_SIZE, u32::MAX)]
-        {
+        for (size, count) in [
+            (0, 0),
+            (1, 1),
+            (262_143, 1),
+            (262_144, 1),
+            (262_145, 2),
+            (MAX_FILE_SIZE, u32::MAX),
+        ] {
             let layout = ChunkLayout::new(size).unwrap();
             assert_eq!(layout.count(), count, "{size}");
             if let Some(last) = layout.last() {

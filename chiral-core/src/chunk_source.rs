@@ -6,6 +6,7 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
+use futures_util::StreamExt;
 
 use crate::{ByteRange, Coverage, ManifestHeader, ManifestPage, PeerOffer, RequestGrid};
 
@@ -188,4 +189,40 @@ pub trait ChunkSource: Send + Sync + fmt::Debug + 'static {
 
     /// Ends the connection; idempotent. Dropping the source does so too, without waiting.
     async fn close(&self);
+}
+
+/// All bytes of a range from one source of a file of `size` bytes, in one piece, whatever
+/// order they come in. Unverified.
+///
+/// # Errors
+/// Those of the source; [`TransferError::Protocol`] if it ends early or repeats itself.
+///
+/// # Cancel safety
+/// Dropping the future cancels the request.
+pub async fn collect(
+    source: &dyn ChunkSource,
+    range: ByteRange,
+    size: u64,
+) -> Result<Bytes, TransferError> {
+    let broken = |reason| TransferError::Protocol {
+        source_name: source.offer().endpoint.as_str().to_owned(),
+        reason,
+    };
+    let mut buffer = vec![0u8; range.len() as usize];
+    let mut left = range.len();
+    let mut stream = source.fetch(source.grid().expand(range, size));
+    while left > 0 {
+        let delivery = stream.next().await.ok_or_else(|| broken("ended early"))??;
+        let Some(part) = delivery.range().intersection(range) else {
+            continue;
+        };
+        let from = (part.start - delivery.offset) as usize;
+        let to = (part.start - range.start) as usize;
+        let len = part.len() as usize;
+        buffer[to..to + len].copy_from_slice(&delivery.bytes[from..from + len]);
+        left = left
+            .checked_sub(part.len())
+            .ok_or_else(|| broken("sent bytes twice"))?;
+    }
+    Ok(Bytes::from(buffer))
 }

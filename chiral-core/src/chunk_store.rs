@@ -213,7 +213,11 @@ pub struct ObjectInfo {
 impl ObjectInfo {
     /// An object.
     pub fn new(header: ManifestHeader, location: Location, pins: Vec<String>) -> Self {
-        Self { header, location, pins }
+        Self {
+            header,
+            location,
+            pins,
+        }
     }
 }
 
@@ -234,7 +238,11 @@ pub struct PartialRequest {
 impl PartialRequest {
     /// For this target at this size.
     pub fn new(transfer: TransferId, target: FileIdentification, size: u64) -> Self {
-        Self { transfer, target, size }
+        Self {
+            transfer,
+            target,
+            size,
+        }
     }
 }
 
@@ -263,7 +271,13 @@ impl PartialInfo {
         present: u32,
         proven: u32,
     ) -> Self {
-        Self { transfer, target, size, present, proven }
+        Self {
+            transfer,
+            target,
+            size,
+            present,
+            proven,
+        }
     }
 }
 

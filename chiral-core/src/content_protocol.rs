@@ -9,12 +9,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream;
 
+pub use crate::chunk_source::TransferError;
 use crate::chunk_store::{Destination, ImportMode, ProgressFn};
 use crate::{
     ByteRange, ChunkSource, Cid, FileIdentification, FileMetadata, PeerOffer, Protocol,
     TransferRegistry,
 };
-pub use crate::chunk_source::TransferError;
 
 /// What a protocol can do; the rest answers [`TransferError::Unsupported`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -33,12 +33,22 @@ pub struct Capabilities {
 impl Capabilities {
     /// Fetching, seeding and manifests, without discovery.
     pub const fn fetch_and_seed() -> Self {
-        Self { fetch: true, seed: true, discover: false, manifest: true }
+        Self {
+            fetch: true,
+            seed: true,
+            discover: false,
+            manifest: true,
+        }
     }
 
     /// Fetching alone.
     pub const fn fetch_only() -> Self {
-        Self { fetch: true, seed: false, discover: false, manifest: false }
+        Self {
+            fetch: true,
+            seed: false,
+            discover: false,
+            manifest: false,
+        }
     }
 }
 
@@ -69,13 +79,19 @@ pub struct SeedRequest {
 impl SeedRequest {
     /// To seed this, with no hints and no progress.
     pub fn new(content: SeedContent) -> Self {
-        Self { content, name: None, progress: None }
+        Self {
+            content,
+            name: None,
+            progress: None,
+        }
     }
 }
 
 impl fmt::Debug for SeedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SeedRequest").field("content", &self.content).finish_non_exhaustive()
+        f.debug_struct("SeedRequest")
+            .field("content", &self.content)
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,7 +112,12 @@ pub struct GetRequest {
 impl GetRequest {
     /// To memory, without progress.
     pub fn new(offer: PeerOffer, target: FileIdentification) -> Self {
-        Self { offer, target, destination: None, progress: None }
+        Self {
+            offer,
+            target,
+            destination: None,
+            progress: None,
+        }
     }
 }
 
@@ -184,14 +205,20 @@ pub trait ContentProtocol: Send + Sync + fmt::Debug + 'static {
     /// # Cancel safety
     /// Dropping the future ends the download; nothing of it is kept.
     async fn get_content_from(&self, request: GetRequest) -> Result<Content, TransferError> {
-        crate::single_source::get(self.connect(&request.offer, &request.target).await?, request)
-            .await
+        crate::single_source::get(
+            self.connect(&request.offer, &request.target).await?,
+            request,
+        )
+        .await
     }
 
     /// Begins to seed; idempotent for equal content.
     async fn start_seeding(&self, request: SeedRequest) -> Result<FileMetadata, TransferError> {
         let _ = request;
-        Err(TransferError::Unsupported { protocol: self.name(), operation: "seeding" })
+        Err(TransferError::Unsupported {
+            protocol: self.name(),
+            operation: "seeding",
+        })
     }
 
     /// Ends seeding; true if the content was seeded over this protocol.
@@ -202,17 +229,26 @@ pub trait ContentProtocol: Send + Sync + fmt::Debug + 'static {
 
     /// Pauses the transfer of this content; true if one was running.
     async fn pause(&self, target: &FileIdentification) -> Result<bool, TransferError> {
-        Ok(self.registry().find(target).is_some_and(|transfer| transfer.pause()))
+        Ok(self
+            .registry()
+            .find(target)
+            .is_some_and(|transfer| transfer.pause()))
     }
 
     /// Resumes the transfer of this content; true if one was paused.
     async fn resume(&self, target: &FileIdentification) -> Result<bool, TransferError> {
-        Ok(self.registry().find(target).is_some_and(|transfer| transfer.resume()))
+        Ok(self
+            .registry()
+            .find(target)
+            .is_some_and(|transfer| transfer.resume()))
     }
 
     /// Cancels the transfer of this content; true if one was under way.
     async fn cancel(&self, target: &FileIdentification) -> Result<bool, TransferError> {
-        Ok(self.registry().find(target).is_some_and(|transfer| transfer.cancel()))
+        Ok(self
+            .registry()
+            .find(target)
+            .is_some_and(|transfer| transfer.cancel()))
     }
 
     /// Where this protocol can be reached for content that it seeds, to be announced.
@@ -242,6 +278,11 @@ pub struct DownloadRequest {
 impl DownloadRequest {
     /// All of the target, into the store.
     pub fn new(target: FileIdentification) -> Self {
-        Self { target, offers: Vec::new(), destination: Destination::Store, only: None }
+        Self {
+            target,
+            offers: Vec::new(),
+            destination: Destination::Store,
+            only: None,
+        }
     }
 }

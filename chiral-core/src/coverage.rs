@@ -57,7 +57,11 @@ impl ChunkRuns {
                 return Err(RunsError::Order { index });
             }
             if end > layout.count() {
-                return Err(RunsError::PastEnd { index, end, count: layout.count() });
+                return Err(RunsError::PastEnd {
+                    index,
+                    end,
+                    count: layout.count(),
+                });
             }
             least = end;
         }
@@ -66,7 +70,12 @@ impl ChunkRuns {
 
     /// All chunks of a file.
     pub fn complete(layout: ChunkLayout) -> Self {
-        Self((layout.count() > 0).then_some((0, layout.count())).into_iter().collect())
+        Self(
+            (layout.count() > 0)
+                .then_some((0, layout.count()))
+                .into_iter()
+                .collect(),
+        )
     }
 
     /// The runs of a rising sequence of chunk indices; repeats are ignored.
@@ -94,7 +103,10 @@ impl ChunkRuns {
 
     /// Number of chunks in the set.
     pub fn count(&self) -> u64 {
-        self.0.iter().map(|(first, end)| u64::from(end - first)).sum()
+        self.0
+            .iter()
+            .map(|(first, end)| u64::from(end - first))
+            .sum()
     }
 
     /// Whether the set holds no chunk.
@@ -110,7 +122,9 @@ impl ChunkRuns {
 
     /// The bytes of these chunks.
     pub fn to_ranges(&self, layout: ChunkLayout) -> RangeSet {
-        self.iter().map(|run| layout.span(run.start, run.end)).collect()
+        self.iter()
+            .map(|run| layout.span(run.start, run.end))
+            .collect()
     }
 }
 
@@ -158,13 +172,19 @@ pub struct Bitmap {
 impl Bitmap {
     /// `len` bits, all zero.
     pub fn new(len: u32) -> Self {
-        Self { bytes: vec![0; len.div_ceil(8) as usize], len, ones: 0 }
+        Self {
+            bytes: vec![0; len.div_ceil(8) as usize],
+            len,
+            ones: 0,
+        }
     }
 
     /// Bits from their bytes; `None` if the number of bytes is wrong or a spare bit is set.
     pub fn from_bytes(bytes: Vec<u8>, len: u32) -> Option<Self> {
         let spare = len.div_ceil(8) * 8 - len;
-        let clean = bytes.last().is_none_or(|last| last.trailing_zeros() >= spare);
+        let clean = bytes
+            .last()
+            .is_none_or(|last| last.trailing_zeros() >= spare);
         if bytes.len() != len.div_ceil(8) as usize || !clean {
             return None;
         }
@@ -217,10 +237,14 @@ impl Bitmap {
 
     /// Indices of the ones, rising.
     pub fn ones(&self) -> impl Iterator<Item = u32> + '_ {
-        self.bytes.iter().enumerate().filter(|(_, byte)| **byte != 0).flat_map(move |(at, _)| {
-            let first = at as u32 * 8;
-            (first..(first + 8).min(self.len)).filter(|index| self.get(*index))
-        })
+        self.bytes
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte != 0)
+            .flat_map(move |(at, _)| {
+                let first = at as u32 * 8;
+                (first..(first + 8).min(self.len)).filter(|index| self.get(*index))
+            })
     }
 
     /// The ones as runs.
@@ -255,9 +279,15 @@ mod tests {
         ] {
             assert_eq!(ChunkRuns::new(bad, at), Err(RunsError::Order { index }));
         }
-        assert!(matches!(ChunkRuns::new(vec![(9, 11)], at), Err(RunsError::PastEnd { .. })));
+        assert!(matches!(
+            ChunkRuns::new(vec![(9, 11)], at),
+            Err(RunsError::PastEnd { .. })
+        ));
         let many = (0..=MAX_RUNS as u32).map(|i| (i * 2, i * 2 + 1)).collect();
-        assert!(matches!(ChunkRuns::new(many, layout(1 << 20)), Err(RunsError::TooMany { .. })));
+        assert!(matches!(
+            ChunkRuns::new(many, layout(1 << 20)),
+            Err(RunsError::TooMany { .. })
+        ));
     }
 
     #[test]

@@ -39,8 +39,12 @@ pub(crate) fn parse_hex32(text: &str) -> Result<[u8; 32], ParseHashError> {
     }
     let mut out = [0u8; 32];
     for (index, pair) in bytes.chunks_exact(2).enumerate() {
-        let high = digit(pair[0]).ok_or(ParseHashError::Digit { position: index * 2 })?;
-        let low = digit(pair[1]).ok_or(ParseHashError::Digit { position: index * 2 + 1 })?;
+        let high = digit(pair[0]).ok_or(ParseHashError::Digit {
+            position: index * 2,
+        })?;
+        let low = digit(pair[1]).ok_or(ParseHashError::Digit {
+            position: index * 2 + 1,
+        })?;
         out[index] = high << 4 | low;
     }
     Ok(out)
@@ -163,7 +167,10 @@ mod tests {
     fn one_spelling_only() {
         let cid: Cid = EMPTY.parse().unwrap();
         assert_eq!(cid.to_string(), EMPTY);
-        assert_eq!(format!("0x{EMPTY}").parse::<Cid>(), Err(ParseHashError::Prefix));
+        assert_eq!(
+            format!("0x{EMPTY}").parse::<Cid>(),
+            Err(ParseHashError::Prefix)
+        );
         assert_eq!(
             format!("sha256_{EMPTY}").parse::<Cid>(),
             Err(ParseHashError::Length { found: 71 })
@@ -172,7 +179,10 @@ mod tests {
             EMPTY.to_uppercase().parse::<Cid>(),
             Err(ParseHashError::Digit { position: 0 })
         );
-        assert_eq!(EMPTY[1..].parse::<Cid>(), Err(ParseHashError::Length { found: 63 }));
+        assert_eq!(
+            EMPTY[1..].parse::<Cid>(),
+            Err(ParseHashError::Length { found: 63 })
+        );
         assert_eq!(
             EMPTY.replace("b855", "b85g").parse::<Cid>(),
             Err(ParseHashError::Digit { position: 63 })

@@ -33,7 +33,9 @@ pub use chain::{ChunkHasher, ChunkLink, ContentIdentity, ForwardChain, ProvenLin
 pub use chunk::{CHUNK_SIZE, ChunkLayout, MAX_CHUNKS, MAX_FILE_SIZE};
 pub use chunk_source::{ChunkSource, Delivery, DeliveryStream, TransferError};
 pub use chunk_store::{ChunkStore, PartialFile, StoreError, StoredContent};
-pub use content_protocol::{Capabilities, ContentProtocol, DownloadRequest, GetRequest, SeedRequest};
+pub use content_protocol::{
+    Capabilities, ContentProtocol, DownloadRequest, GetRequest, SeedRequest,
+};
 pub use coverage::{Bitmap, ChunkRuns, Coverage};
 pub use identity::{ChunkHash, Cid, MerkleRoot, ParseHashError, TreeHash};
 pub use link::Link;

@@ -97,7 +97,12 @@ impl FromStr for Link {
         }
         let Some(rest) = text.strip_prefix("chiral:") else {
             let cid = text.parse().map_err(ParseLinkError::Cid)?;
-            return Ok(Self { cid, root: None, size: None, name: None });
+            return Ok(Self {
+                cid,
+                root: None,
+                size: None,
+                name: None,
+            });
         };
         let (cid, query) = rest.split_once('?').unwrap_or((rest, ""));
         let mut link = Self {
@@ -134,7 +139,8 @@ fn set<T>(slot: &mut Option<T>, value: T, parameter: &'static str) -> Result<(),
 
 fn parse_size(value: &str) -> Result<u64, ParseLinkError> {
     // `parse` alone would take a plus sign and leading zeros.
-    let plain = value.bytes().all(|b| b.is_ascii_digit()) && (value == "0" || !value.starts_with('0'));
+    let plain =
+        value.bytes().all(|b| b.is_ascii_digit()) && (value == "0" || !value.starts_with('0'));
     match value.parse() {
         Ok(size) if plain && size <= MAX_FILE_SIZE => Ok(size),
         _ => Err(ParseLinkError::Size),
@@ -194,12 +200,21 @@ pub fn file_name(hint: &str) -> Option<String> {
     if name.is_empty() {
         return None;
     }
-    let stem = name.split('.').next().unwrap_or("").trim_end().to_ascii_uppercase();
+    let stem = name
+        .split('.')
+        .next()
+        .unwrap_or("")
+        .trim_end()
+        .to_ascii_uppercase();
     let device = matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL")
         || (stem.len() == 4
             && (stem.starts_with("COM") || stem.starts_with("LPT"))
             && stem.ends_with(|c: char| c.is_ascii_digit()));
-    Some(if device { format!("_{name}") } else { name.to_owned() })
+    Some(if device {
+        format!("_{name}")
+    } else {
+        name.to_owned()
+    })
 }
 
 #[cfg(test)]
@@ -232,7 +247,11 @@ mod tests {
         ] {
             assert!(bad.parse::<Link>().is_err(), "{bad}");
         }
-        assert!(format!("chiral:{ABC}?later=1&size=3").parse::<Link>().is_ok());
+        assert!(
+            format!("chiral:{ABC}?later=1&size=3")
+                .parse::<Link>()
+                .is_ok()
+        );
     }
 
     #[test]

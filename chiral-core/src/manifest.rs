@@ -17,5 +17,6 @@ mod page;
 
 pub use header::{HeaderError, MAX_HEADER_LEN, ManifestHeader};
 pub use page::{
-    MAX_PAGE_LEN, ManifestPage, PAGE_CHUNKS, PageError, PageRoots, VerifiedPage, page_count, page_of,
+    MAX_PAGE_LEN, ManifestPage, PAGE_CHUNKS, PageError, PageRoots, VerifiedPage, page_count,
+    page_of,
 };

@@ -63,9 +63,12 @@ impl Hasher for Rfc9162 {
 
     fn concat_and_hash(left: &[u8; 32], right: Option<&[u8; 32]>) -> [u8; 32] {
         match right {
-            Some(right) => {
-                Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
-            }
+            Some(right) => Sha256::new()
+                .chain_update([1])
+                .chain_update(left)
+                .chain_update(right)
+                .finalize()
+                .into(),
             None => *left,
         }
     }
@@ -74,7 +77,11 @@ impl Hasher for Rfc9162 {
 /// The leaf of a chunk hash.
 pub fn leaf(hash: ChunkHash) -> TreeHash {
     TreeHash::from_bytes(
-        Sha256::new().chain_update([0]).chain_update(hash.as_bytes()).finalize().into(),
+        Sha256::new()
+            .chain_update([0])
+            .chain_update(hash.as_bytes())
+            .finalize()
+            .into(),
     )
 }
 
@@ -135,7 +142,9 @@ impl MerkleProof {
         let count = u32::try_from(hashes.len()).unwrap_or(u32::MAX);
         check_indices(indices.iter().copied(), indices.len(), count)?;
         let leaves: Vec<_> = hashes.iter().map(|hash| leaf(*hash)).collect();
-        Ok(Self { nodes: siblings(&leaves, indices) })
+        Ok(Self {
+            nodes: siblings(&leaves, indices),
+        })
     }
 
     /// Checks that each `(index, hash)` is a chunk of the file that `root` seals at `size`
@@ -152,7 +161,11 @@ impl MerkleProof {
         let indices: Vec<u32> = leaves.iter().map(|(index, _)| *index).collect();
         let nodes: Vec<_> = leaves.iter().map(|(_, hash)| leaf(*hash)).collect();
         let tree = climb(&self.nodes, &indices, &nodes, layout.count())?;
-        if seal(layout.size(), tree) == root { Ok(()) } else { Err(ProofError::Root) }
+        if seal(layout.size(), tree) == root {
+            Ok(())
+        } else {
+            Err(ProofError::Root)
+        }
     }
 }
 
@@ -160,7 +173,12 @@ impl MerkleProof {
 pub(crate) fn siblings(level: &[TreeHash], indices: &[u32]) -> Vec<TreeHash> {
     let tree = MerkleTree::<Rfc9162>::from_leaves(&raw(level));
     let indices: Vec<usize> = indices.iter().map(|index| *index as usize).collect();
-    tree.proof(&indices).proof_hashes().iter().copied().map(TreeHash::from_bytes).collect()
+    tree.proof(&indices)
+        .proof_hashes()
+        .iter()
+        .copied()
+        .map(TreeHash::from_bytes)
+        .collect()
 }
 
 /// The node above a level of `count` nodes, from some of them and their siblings.
@@ -173,7 +191,10 @@ pub(crate) fn climb(
     check_indices(indices.iter().copied(), nodes.len(), count)?;
     let expected = siblings_needed(indices, count);
     if siblings.len() != expected {
-        return Err(ProofError::Length { found: siblings.len(), expected });
+        return Err(ProofError::Length {
+            found: siblings.len(),
+            expected,
+        });
     }
     let indices: Vec<usize> = indices.iter().map(|index| *index as usize).collect();
     RsProof::<Rfc9162>::new(raw(siblings))

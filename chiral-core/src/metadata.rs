@@ -34,9 +34,15 @@ impl FileMetadata {
     pub fn to_json(&self) -> Value {
         let mut seeders: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
         for offer in &self.offers {
-            seeders.entry(offer.protocol.as_str()).or_default().push(self.seeder(offer));
+            seeders
+                .entry(offer.protocol.as_str())
+                .or_default()
+                .push(self.seeder(offer));
         }
-        let counts: BTreeMap<_, _> = seeders.iter().map(|(name, list)| (*name, list.len())).collect();
+        let counts: BTreeMap<_, _> = seeders
+            .iter()
+            .map(|(name, list)| (*name, list.len()))
+            .collect();
         let chunks = self.header.layout().map_or(0, |layout| layout.count());
         json!({
             "file_hash": self.header.cid,
@@ -60,8 +66,14 @@ impl FileMetadata {
             _ => "multiaddr",
         };
         let layout = self.header.layout().ok();
-        let runs = offer.coverage.as_ref().zip(layout).map(|(held, layout)| held.runs(layout));
-        let listed = runs.as_ref().filter(|runs| runs.count() <= MAX_LISTED_CHUNKS);
+        let runs = offer
+            .coverage
+            .as_ref()
+            .zip(layout)
+            .map(|(held, layout)| held.runs(layout));
+        let listed = runs
+            .as_ref()
+            .filter(|runs| runs.count() <= MAX_LISTED_CHUNKS);
         json!({
             place: offer.endpoint.as_str(),
             "peer_id": offer.peer.as_ref().map(ToString::to_string),
@@ -92,10 +104,14 @@ mod tests {
             aliases: Vec::new(),
         };
         let layout = header.layout().unwrap();
-        let mut offer =
-            PeerOffer::new(Protocol::Http, Endpoint::new("http://192.168.1.100:8080/").unwrap());
+        let mut offer = PeerOffer::new(
+            Protocol::Http,
+            Endpoint::new("http://192.168.1.100:8080/").unwrap(),
+        );
         offer.price = "0.001".parse().unwrap();
-        offer.coverage = Some(Coverage::Partial(ChunkRuns::new(vec![(1, 3)], layout).unwrap()));
+        offer.coverage = Some(Coverage::Partial(
+            ChunkRuns::new(vec![(1, 3)], layout).unwrap(),
+        ));
         let json = FileMetadata::new(header, vec![offer]).to_json();
         assert_eq!(json["total_chunks"], 4);
         assert_eq!(json["file_hash"], identity.cid.to_string());

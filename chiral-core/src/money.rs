@@ -45,7 +45,11 @@ impl Price {
         let exact = self.0.checked_mul(U256::from(bytes))?;
         let mib = U256::from(MIB);
         let whole = exact / mib;
-        if (exact % mib).is_zero() { Some(whole) } else { whole.checked_add(U256::from(1)) }
+        if (exact % mib).is_zero() {
+            Some(whole)
+        } else {
+            whole.checked_add(U256::from(1))
+        }
     }
 }
 
@@ -66,8 +70,11 @@ pub fn parse_chi(text: &str) -> Result<U256, ParseAmountError> {
     }
     let number = |part: &str| U256::from_str_radix(part, 10).map_err(|_| ParseAmountError);
     let scale = U256::from(10).pow(U256::from(18 - fraction.len()));
-    let wei = number(whole)?.checked_mul(U256::from(WEI_PER_CHI)).ok_or(ParseAmountError)?;
-    wei.checked_add(number(fraction)? * scale).ok_or(ParseAmountError)
+    let wei = number(whole)?
+        .checked_mul(U256::from(WEI_PER_CHI))
+        .ok_or(ParseAmountError)?;
+    wei.checked_add(number(fraction)? * scale)
+        .ok_or(ParseAmountError)
 }
 
 /// Writes wei as a decimal number of CHI, exactly, without trailing zeros.
@@ -76,7 +83,11 @@ pub fn format_chi(wei: U256) -> String {
     let (whole, rest) = (wei / chi, wei % chi);
     let fraction = format!("{rest:0>18}");
     let fraction = fraction.trim_end_matches('0');
-    if fraction.is_empty() { whole.to_string() } else { format!("{whole}.{fraction}") }
+    if fraction.is_empty() {
+        whole.to_string()
+    } else {
+        format!("{whole}.{fraction}")
+    }
 }
 
 impl fmt::Display for Price {
@@ -104,14 +115,31 @@ mod tests {
     fn amounts_are_exact_or_refused() {
         assert_eq!(parse_chi("0.000000000000000001").unwrap(), U256::from(1));
         assert_eq!(parse_chi("12").unwrap(), U256::from(12 * WEI_PER_CHI));
-        for bad in ["", ".", "1.", ".5", "-1", "+1", "1e3", "0.0000000000000000001", "0x1", "1 "] {
+        for bad in [
+            "",
+            ".",
+            "1.",
+            ".5",
+            "-1",
+            "+1",
+            "1e3",
+            "0.0000000000000000001",
+            "0x1",
+            "1 ",
+        ] {
             assert_eq!(parse_chi(bad), Err(ParseAmountError), "{bad}");
         }
         assert_eq!(parse_chi(&"9".repeat(60)), Err(ParseAmountError));
         assert_eq!(Price::FREE.cost(u64::MAX), Some(U256::ZERO));
         assert_eq!(Price::from_wei_per_mib(U256::MAX).cost(2), None);
-        assert_eq!(Price::from_wei_per_mib(U256::from(1)).cost(1), Some(U256::from(1)));
-        assert_eq!(Price::from_wei_per_mib(U256::from(3)).cost(MIB * 2), Some(U256::from(6)));
+        assert_eq!(
+            Price::from_wei_per_mib(U256::from(1)).cost(1),
+            Some(U256::from(1))
+        );
+        assert_eq!(
+            Price::from_wei_per_mib(U256::from(3)).cost(MIB * 2),
+            Some(U256::from(6))
+        );
     }
 
     proptest! {

@@ -53,7 +53,12 @@ pub struct ServeRequest {
 impl ServeRequest {
     /// Without a credential.
     pub fn new(cid: Cid, range: ByteRange, protocol: Protocol) -> Self {
-        Self { cid, range, protocol, credential: None }
+        Self {
+            cid,
+            range,
+            protocol,
+            credential: None,
+        }
     }
 }
 

@@ -82,7 +82,10 @@ impl FromStr for PeerId {
         let zeros = text.bytes().take_while(|byte| *byte == b'1').count();
         let mut bytes: Vec<u8> = Vec::with_capacity(text.len());
         for character in text.bytes().skip(zeros) {
-            let digit = BASE58.iter().position(|c| *c == character).ok_or(ParsePeerIdError)?;
+            let digit = BASE58
+                .iter()
+                .position(|c| *c == character)
+                .ok_or(ParsePeerIdError)?;
             let mut carry = digit as u32;
             for byte in &mut bytes {
                 carry += u32::from(*byte) * 58;

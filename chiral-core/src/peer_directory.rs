@@ -53,7 +53,11 @@ pub struct Announcement {
 impl Announcement {
     /// Holds for an hour.
     pub fn new(header: ManifestHeader, offers: Vec<PeerOffer>) -> Self {
-        Self { header, offers, lifetime: Duration::from_secs(3600) }
+        Self {
+            header,
+            offers,
+            lifetime: Duration::from_secs(3600),
+        }
     }
 }
 
@@ -70,7 +74,10 @@ pub struct ProviderQuery {
 impl ProviderQuery {
     /// Everybody who seeds this.
     pub fn new(target: FileIdentification) -> Self {
-        Self { target, protocols: Vec::new() }
+        Self {
+            target,
+            protocols: Vec::new(),
+        }
     }
 }
 

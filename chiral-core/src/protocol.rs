@@ -89,7 +89,14 @@ mod tests {
 
     #[test]
     fn names_come_back_and_strange_ones_do_not() {
-        for name in ["http", "bittorrent", "webtorrent", "ed2k", "chiral-private", "ipfs/1.0"] {
+        for name in [
+            "http",
+            "bittorrent",
+            "webtorrent",
+            "ed2k",
+            "chiral-private",
+            "ipfs/1.0",
+        ] {
             assert_eq!(name.parse::<Protocol>().unwrap().to_string(), name);
         }
         for bad in ["", "HTTP", "1x", "a b", &"a".repeat(33)] {

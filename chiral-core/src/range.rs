@@ -15,7 +15,10 @@ pub struct ByteRange {
 impl ByteRange {
     /// A range from its two ends. An inverted pair gives the empty range at `start`.
     pub const fn new(start: u64, end: u64) -> Self {
-        Self { start, end: if end < start { start } else { end } }
+        Self {
+            start,
+            end: if end < start { start } else { end },
+        }
     }
 
     /// Number of bytes in the range.
@@ -155,7 +158,10 @@ impl RangeSet {
 
     /// Whether the byte at `offset` is in the set.
     pub fn contains(&self, offset: u64) -> bool {
-        self.ranges.range(..=offset).next_back().is_some_and(|(_, &e)| e > offset)
+        self.ranges
+            .range(..=offset)
+            .next_back()
+            .is_some_and(|(_, &e)| e > offset)
     }
 
     /// The first run of set bytes that begins at or after `from`, cut to begin there.
@@ -165,12 +171,18 @@ impl RangeSet {
         {
             return Some(ByteRange::new(from, e));
         }
-        self.ranges.range(from..).next().map(|(&s, &e)| ByteRange::new(s, e))
+        self.ranges
+            .range(from..)
+            .next()
+            .map(|(&s, &e)| ByteRange::new(s, e))
     }
 
     /// The last run of set bytes that ends at or before `to`, cut to end there.
     pub fn prev_run(&self, to: u64) -> Option<ByteRange> {
-        self.ranges.range(..to).next_back().map(|(&s, &e)| ByteRange::new(s, e.min(to)))
+        self.ranges
+            .range(..to)
+            .next_back()
+            .map(|(&s, &e)| ByteRange::new(s, e.min(to)))
     }
 
     /// The bytes of `range` that are in the set, as runs in ascending order.
@@ -231,11 +243,17 @@ pub struct RequestGrid {
 
 impl RequestGrid {
     /// Any byte range may be asked for.
-    pub const ANY: Self = Self { part: u64::MAX, block: 1 };
+    pub const ANY: Self = Self {
+        part: u64::MAX,
+        block: 1,
+    };
 
     /// Cuts at multiples of `unit` bytes. A zero is taken as 1.
     pub const fn every(unit: u64) -> Self {
-        Self { part: u64::MAX, block: if unit == 0 { 1 } else { unit } }
+        Self {
+            part: u64::MAX,
+            block: if unit == 0 { 1 } else { unit },
+        }
     }
 
     /// Cuts at multiples of `part`, and at multiples of `block` inside each part. A zero is
@@ -243,7 +261,10 @@ impl RequestGrid {
     pub const fn parts(part: u64, block: u64) -> Self {
         let part = if part == 0 { 1 } else { part };
         let block = if block == 0 { 1 } else { block };
-        Self { part, block: if block > part { part } else { block } }
+        Self {
+            part,
+            block: if block > part { part } else { block },
+        }
     }
 
     /// Length in bytes of a full cell: the smallest thing that can be asked for.
@@ -281,7 +302,11 @@ impl RequestGrid {
     /// the file counts as a cut.
     pub fn shrink(&self, range: ByteRange, size: u64) -> Option<ByteRange> {
         let start = self.ceil(range.start, size);
-        let end = if range.end >= size { size } else { self.floor(range.end) };
+        let end = if range.end >= size {
+            size
+        } else {
+            self.floor(range.end)
+        };
         (start < end).then_some(ByteRange { start, end })
     }
 }
@@ -303,7 +328,10 @@ mod tests {
             grid.shrink(ByteRange::new(1, 9_728_000), size),
             Some(ByteRange::new(184_320, 9_728_000))
         );
-        assert_eq!(RequestGrid::ANY.expand(ByteRange::new(3, 5), 9), ByteRange::new(3, 5));
+        assert_eq!(
+            RequestGrid::ANY.expand(ByteRange::new(3, 5), 9),
+            ByteRange::new(3, 5)
+        );
     }
 
     proptest! {

@@ -5,10 +5,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
+use bytes::BytesMut;
 
 use crate::chain::{EMPTY_CID, ForwardChain};
+use crate::chunk_source::collect;
 use crate::content_protocol::{Content, GetRequest, MAX_BYTES_IN_MEMORY};
 use crate::{
     ByteRange, CHUNK_SIZE, ChunkHash, ChunkLayout, ChunkSource, FileIdentification, StoreError,
@@ -21,14 +21,21 @@ const REQUEST: u64 = 16 * CHUNK_SIZE;
 /// Where the bytes go until the last one is checked.
 enum Sink {
     Memory(BytesMut),
-    File { file: std::fs::File, temporary: PathBuf, path: PathBuf },
+    File {
+        file: std::fs::File,
+        temporary: PathBuf,
+        path: PathBuf,
+    },
 }
 
 impl Sink {
     fn open(destination: Option<PathBuf>, size: u64) -> Result<Self, TransferError> {
         let Some(path) = destination else {
             if size > MAX_BYTES_IN_MEMORY {
-                return Err(TransferError::TooLarge { size, limit: MAX_BYTES_IN_MEMORY });
+                return Err(TransferError::TooLarge {
+                    size,
+                    limit: MAX_BYTES_IN_MEMORY,
+                });
             }
             return Ok(Self::Memory(BytesMut::new()));
         };
@@ -38,15 +45,23 @@ impl Sink {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".part");
         let temporary = path.with_file_name(name);
-        let file = std::fs::File::create_new(&temporary).map_err(|e| io("create", &temporary, e))?;
-        Ok(Self::File { file, temporary, path })
+        let file =
+            std::fs::File::create_new(&temporary).map_err(|e| io("create", &temporary, e))?;
+        Ok(Self::File {
+            file,
+            temporary,
+            path,
+        })
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), TransferError> {
         match self {
             Self::Memory(buffer) => buffer.extend_from_slice(bytes),
-            Self::File { file, temporary, .. } => {
-                file.write_all(bytes).map_err(|e| io("write", temporary, e))?;
+            Self::File {
+                file, temporary, ..
+            } => {
+                file.write_all(bytes)
+                    .map_err(|e| io("write", temporary, e))?;
             }
         }
         Ok(())
@@ -55,7 +70,11 @@ impl Sink {
     fn finish(mut self) -> Result<Content, TransferError> {
         match &mut self {
             Self::Memory(buffer) => Ok(Content::Bytes(std::mem::take(buffer).freeze())),
-            Self::File { file, temporary, path } => {
+            Self::File {
+                file,
+                temporary,
+                path,
+            } => {
                 file.sync_all().map_err(|e| io("sync", temporary, e))?;
                 // A hard link, unlike a rename, never replaces what is there.
                 std::fs::hard_link(&*temporary, &*path).map_err(|e| match e.kind() {
@@ -81,7 +100,12 @@ impl Drop for Sink {
 }
 
 fn io(operation: &'static str, path: &Path, source: std::io::Error) -> TransferError {
-    StoreError::Io { operation, path: path.to_owned(), source }.into()
+    StoreError::Io {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
+    .into()
 }
 
 /// Gets all of the target from one source. Nothing is handed over before the whole has
@@ -94,24 +118,32 @@ pub(crate) async fn get(
     let size = match (request.target.size(), source.size()) {
         (Some(size), _) | (None, Some(size)) => size,
         (None, None) => {
-            let missing = TransferError::Missing { source_name: name, what: "the size of the file" };
+            let missing = TransferError::Missing {
+                source_name: name,
+                what: "the size of the file",
+            };
             return Err(missing);
         }
     };
-    let layout = ChunkLayout::new(size)
-        .map_err(|_| TransferError::Protocol { source_name: name.clone(), reason: "size" })?;
+    let layout = ChunkLayout::new(size).map_err(|_| TransferError::Protocol {
+        source_name: name.clone(),
+        reason: "size",
+    })?;
     let mut sink = Sink::open(request.destination, size)?;
     let mut chain = ForwardChain::new(layout);
     let mut leaves = Vec::new();
     let mut at = 0;
     while at < size {
         let range = ByteRange::new(at, size.min(at + REQUEST));
-        for (index, chunk) in layout.touched(range).zip(fetch(&*source, layout, range).await?) {
-            chain.push(&chunk).map_err(|_| broken(&name, "short chunk"))?;
-            sink.write(&chunk)?;
-            if let Some(progress) = &request.progress {
-                progress(layout.range(index).end, size);
-            }
+        let bytes = collect(&*source, range, size).await?;
+        for chunk in bytes.chunks(CHUNK_SIZE as usize) {
+            chain
+                .push(chunk)
+                .map_err(|_| broken(&name, "short chunk"))?;
+            sink.write(chunk)?;
+        }
+        if let Some(progress) = &request.progress {
+            progress(range.end, size);
         }
         at = range.end;
     }
@@ -119,51 +151,33 @@ pub(crate) async fn get(
         Some(cid) => cid,
         None => chain.last_hash().map_or(EMPTY_CID, ChunkHash::into_cid),
     };
-    for link in chain.finish(cid).map_err(|_| broken(&name, "the bytes are not the file"))? {
+    for link in chain
+        .finish(cid)
+        .map_err(|_| broken(&name, "the bytes are not the file"))?
+    {
         leaves.push(link.after());
     }
     let root = merkle::seal(size, merkle::tree_hash(&leaves));
     if request.target.root().is_some_and(|pinned| pinned != root) {
         return Err(match request.target {
             FileIdentification::Root(_) => broken(&name, "the bytes are not the file"),
-            _ => TransferError::BadLink { reason: "the root is not the file's" },
+            _ => TransferError::BadLink {
+                reason: "the root is not the file's",
+            },
         });
     }
     if request.target.cid().is_none() && request.target.root().is_none() {
-        return Err(TransferError::Unknown { target: request.target.to_string() });
+        return Err(TransferError::Unknown {
+            target: request.target.to_string(),
+        });
     }
     source.close().await;
     sink.finish()
 }
 
-/// The chunks of a range, whole and in order, whatever order the bytes come in.
-async fn fetch(
-    source: &dyn ChunkSource,
-    layout: ChunkLayout,
-    range: ByteRange,
-) -> Result<Vec<Bytes>, TransferError> {
-    let name = source.offer().endpoint.as_str();
-    let asked = source.grid().expand(range, layout.size());
-    let mut buffer = vec![0u8; range.len() as usize];
-    let mut left = range.len();
-    let mut stream = source.fetch(asked);
-    while left > 0 {
-        let delivery = stream.next().await.ok_or_else(|| broken(name, "ended early"))??;
-        let Some(part) = delivery.range().intersection(range) else { continue };
-        let from = (part.start - delivery.offset) as usize;
-        let to = (part.start - range.start) as usize;
-        let len = part.len() as usize;
-        buffer[to..to + len].copy_from_slice(&delivery.bytes[from..from + len]);
-        left = left.checked_sub(part.len()).ok_or_else(|| broken(name, "sent bytes twice"))?;
-    }
-    let whole = Bytes::from(buffer);
-    let chunk = |index| {
-        let r = layout.range(index);
-        whole.slice((r.start - range.start) as usize..(r.end - range.start) as usize)
-    };
-    Ok(layout.touched(range).map(chunk).collect())
-}
-
 fn broken(name: &str, reason: &'static str) -> TransferError {
-    TransferError::Protocol { source_name: name.to_owned(), reason }
+    TransferError::Protocol {
+        source_name: name.to_owned(),
+        reason,
+    }
 }

@@ -39,9 +39,12 @@ impl WalletSignature {
     pub fn signer(&self, digest: B256) -> Option<Address> {
         let signature = Signature::from_slice(&self.0[..64]).ok()?;
         let recovery = RecoveryId::from_byte(self.0[64])?;
-        let key = VerifyingKey::recover_from_prehash(digest.as_slice(), &signature, recovery).ok()?;
+        let key =
+            VerifyingKey::recover_from_prehash(digest.as_slice(), &signature, recovery).ok()?;
         let point = key.to_encoded_point(false);
-        Some(Address::from_slice(&keccak256(&point.as_bytes()[1..])[12..]))
+        Some(Address::from_slice(
+            &keccak256(&point.as_bytes()[1..])[12..],
+        ))
     }
 }
 

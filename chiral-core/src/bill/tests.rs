@@ -14,7 +14,14 @@ fn file(chunks: u32) -> (ChunkLayout, Vec<ChunkHash>) {
 #[test]
 fn a_proof_of_any_chunks_passes_and_no_altered_one() {
     let (layout, hashes) = file(9);
-    for indices in [&[0][..], &[8], &[0, 1, 2], &[3, 5, 8], &[1, 2, 7], &[0, 1, 2, 3, 4, 5, 6, 7, 8]] {
+    for indices in [
+        &[0][..],
+        &[8],
+        &[0, 1, 2],
+        &[3, 5, 8],
+        &[1, 2, 7],
+        &[0, 1, 2, 3, 4, 5, 6, 7, 8],
+    ] {
         let proof = TransferProof::new(layout, &hashes, indices, 7).unwrap();
         assert_eq!(proof.verify(), Ok(()), "{indices:?}");
         for at in 0..proof.chunks.len() {
@@ -44,7 +51,9 @@ fn a_proof_of_any_chunks_passes_and_no_altered_one() {
 #[test]
 fn a_bill_is_rounded_up_once() {
     let price: Price = "0.001".parse().unwrap();
-    let ranges = [ByteRange::new(0, 1), ByteRange::new(10, 5_242_890)].into_iter().collect();
+    let ranges = [ByteRange::new(0, 1), ByteRange::new(10, 5_242_890)]
+        .into_iter()
+        .collect();
     let cid = crate::chain::EMPTY_CID;
     let bill = Bill::new(BillId(B256::ZERO), cid, ranges, price, Protocol::Http).unwrap();
     assert_eq!(bill.amount, U256::from(5_000_000_953_674_317u64));

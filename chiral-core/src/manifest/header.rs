@@ -95,7 +95,11 @@ impl ManifestHeader {
             out.put_u8(kind(alias));
             out.put_slice(alias.as_bytes());
         }
-        if out.len() > MAX_HEADER_LEN { Err(HeaderError::Length) } else { Ok(out) }
+        if out.len() > MAX_HEADER_LEN {
+            Err(HeaderError::Length)
+        } else {
+            Ok(out)
+        }
     }
 
     /// Reads a header. Every byte string that is accepted is the encoding of what it says.
@@ -131,7 +135,15 @@ impl ManifestHeader {
         if !input.is_empty() {
             return Err(HeaderError::Length);
         }
-        Ok(Self { size, cid, root, name, mime, created_at, aliases })
+        Ok(Self {
+            size,
+            cid,
+            root,
+            name,
+            mime,
+            created_at,
+            aliases,
+        })
     }
 }
 
@@ -144,7 +156,10 @@ fn kind(alias: &Alias) -> u8 {
 }
 
 fn check_aliases(aliases: &[Alias]) -> Result<(), HeaderError> {
-    if aliases.windows(2).all(|pair| kind(&pair[0]) < kind(&pair[1])) {
+    if aliases
+        .windows(2)
+        .all(|pair| kind(&pair[0]) < kind(&pair[1]))
+    {
         Ok(())
     } else {
         Err(HeaderError::Aliases)

@@ -1,7 +1,8 @@
 //! Pages: 4,096 chunk hashes each, an RFC 9162 subtree with its path to the root.
 
 use super::{
-    Buf, BufMut, CHUNK_SIZE, ChunkHash, ChunkLayout, MerkleRoot, ProofError, TreeHash, chain, merkle,
+    Buf, BufMut, CHUNK_SIZE, ChunkHash, ChunkLayout, MerkleRoot, ProofError, TreeHash, chain,
+    merkle,
 };
 
 /// Chunk hashes in a full page; it covers 1 GiB in 128 KiB.
@@ -30,7 +31,11 @@ pub const fn page_of(index: u32) -> u32 {
 /// Chunk hashes on page `page`.
 const fn page_len(layout: ChunkLayout, page: u32) -> u32 {
     let left = layout.count() - page * PAGE_CHUNKS;
-    if left < PAGE_CHUNKS { left } else { PAGE_CHUNKS }
+    if left < PAGE_CHUNKS {
+        left
+    } else {
+        PAGE_CHUNKS
+    }
 }
 
 /// Why a page was refused.
@@ -118,21 +123,32 @@ impl ManifestPage {
         }
         let index = input.try_get_u32().map_err(|_| PageError::Length)?;
         let count = input.try_get_u16().map_err(|_| PageError::Length)?;
-        let hashes = take(&mut input, count.into())?.map(ChunkHash::from_bytes).collect();
+        let hashes = take(&mut input, count.into())?
+            .map(ChunkHash::from_bytes)
+            .collect();
         let len = input.try_get_u8().map_err(|_| PageError::Length)?;
-        let path = take(&mut input, len.into())?.map(TreeHash::from_bytes).collect();
+        let path = take(&mut input, len.into())?
+            .map(TreeHash::from_bytes)
+            .collect();
         let len = input.try_get_u8().map_err(|_| PageError::Length)?;
         let before = if len == 0 {
             None
         } else {
             let hash = take(&mut input, 1)?.next().ok_or(PageError::Length)?;
-            let path = take(&mut input, len.into())?.map(TreeHash::from_bytes).collect();
+            let path = take(&mut input, len.into())?
+                .map(TreeHash::from_bytes)
+                .collect();
             Some((ChunkHash::from_bytes(hash), path))
         };
         if !input.is_empty() {
             return Err(PageError::Length);
         }
-        Ok(Self { index, hashes, path, before })
+        Ok(Self {
+            index,
+            hashes,
+            path,
+            before,
+        })
     }
 
     /// Shows that the page is page `index` of the file that `root` seals at this size.
@@ -147,11 +163,18 @@ impl ManifestPage {
     ) -> Result<VerifiedPage, PageError> {
         let count = page_count(layout);
         if self.index != index || index >= count {
-            return Err(PageError::Index { found: self.index, expected: index, count });
+            return Err(PageError::Index {
+                found: self.index,
+                expected: index,
+                count,
+            });
         }
         let expected = page_len(layout, index);
         if self.hashes.len() != expected as usize {
-            return Err(PageError::Count { found: self.hashes.len(), expected });
+            return Err(PageError::Count {
+                found: self.hashes.len(),
+                expected,
+            });
         }
         let own = merkle::tree_hash(&self.hashes);
         let tree = merkle::climb(&self.path, &[index], &[own], count)?;
@@ -171,7 +194,12 @@ impl ManifestPage {
             }
             _ => return Err(PageError::Before),
         };
-        Ok(VerifiedPage { page: self, root, layout, before })
+        Ok(VerifiedPage {
+            page: self,
+            root,
+            layout,
+            before,
+        })
     }
 }
 
@@ -219,7 +247,11 @@ impl VerifiedPage {
     pub fn around(&self, index: u32) -> Option<(ChunkHash, ChunkHash)> {
         let at = index.checked_sub(self.page.index * PAGE_CHUNKS)? as usize;
         let after = *self.page.hashes.get(at)?;
-        let before = if at == 0 { self.before } else { self.page.hashes[at - 1] };
+        let before = if at == 0 {
+            self.before
+        } else {
+            self.page.hashes[at - 1]
+        };
         Some((before, after))
     }
 }
@@ -243,7 +275,10 @@ impl PageRoots {
         if hashes.len() != layout.count() as usize {
             return None;
         }
-        let roots = hashes.chunks(PAGE_CHUNKS as usize).map(merkle::tree_hash).collect();
+        let roots = hashes
+            .chunks(PAGE_CHUNKS as usize)
+            .map(merkle::tree_hash)
+            .collect();
         Some(Self { layout, roots })
     }
 
@@ -265,8 +300,7 @@ impl PageRoots {
         hashes: Vec<ChunkHash>,
         previous: &[ChunkHash],
     ) -> Option<ManifestPage> {
-        if index >= page_count(self.layout)
-            || hashes.len() != page_len(self.layout, index) as usize
+        if index >= page_count(self.layout) || hashes.len() != page_len(self.layout, index) as usize
         {
             return None;
         }
@@ -281,11 +315,17 @@ impl PageRoots {
                 Some((*previous.last()?, path))
             }
         };
-        Some(ManifestPage { index, hashes, path, before })
+        Some(ManifestPage {
+            index,
+            hashes,
+            path,
+            before,
+        })
     }
 }
 
-const _: () = assert!(CHUNK_SIZE * (PAGE_CHUNKS as u64) == 1 << 30 && PAGE_CHUNKS == 1 << INNER_PATH);
+const _: () =
+    assert!(CHUNK_SIZE * (PAGE_CHUNKS as u64) == 1 << 30 && PAGE_CHUNKS == 1 << INNER_PATH);
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,11 @@ use proptest::prelude::*;
 fn mth(entries: &[Vec<u8>]) -> [u8; 32] {
     match entries {
         [] => Sha256::digest(b"").into(),
-        [one] => Sha256::new().chain_update([0]).chain_update(one).finalize().into(),
+        [one] => Sha256::new()
+            .chain_update([0])
+            .chain_update(one)
+            .finalize()
+            .into(),
         many => {
             let k = many.len().next_power_of_two() / 2;
             Sha256::new()
@@ -56,7 +60,10 @@ fn the_model_gives_the_certificate_transparency_root() {
     ]
     .iter()
     .map(|hex| {
-        (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
+        (0..hex.len())
+            .step_by(2)
+            .map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap())
+            .collect()
     })
     .collect();
     let root = TreeHash::from_bytes(mth(&entries));
@@ -66,7 +73,15 @@ fn the_model_gives_the_certificate_transparency_root() {
     );
     let leaves: Vec<_> = entries
         .iter()
-        .map(|e| TreeHash::from_bytes(Sha256::new().chain_update([0]).chain_update(e).finalize().into()))
+        .map(|e| {
+            TreeHash::from_bytes(
+                Sha256::new()
+                    .chain_update([0])
+                    .chain_update(e)
+                    .finalize()
+                    .into(),
+            )
+        })
         .collect();
     assert_eq!(fold(&leaves), root);
 }
@@ -89,7 +104,11 @@ fn an_inner_node_does_not_pass_as_a_leaf() {
     let proof = MerkleProof::from_nodes(vec![sibling]);
     for n in 1..=4 {
         for index in 0..n {
-            assert!(proof.verify(root_of(&four), layout(n), &[(index, forged)]).is_err());
+            assert!(
+                proof
+                    .verify(root_of(&four), layout(n), &[(index, forged)])
+                    .is_err()
+            );
         }
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use event_listener::listener;
 
+use super::TransferId;
 use super::events::{SourceReport, TransferEventKind, TransferOutcome};
 use super::registry::{Progress, Shared};
-use super::TransferId;
 use crate::FileIdentification;
 
 /// The transfer was cancelled.
@@ -24,7 +24,9 @@ pub struct TransferDriver {
 
 impl fmt::Debug for TransferDriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TransferDriver").field("id", &self.shared.id).finish_non_exhaustive()
+        f.debug_struct("TransferDriver")
+            .field("id", &self.shared.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -115,7 +117,10 @@ impl Drop for TransferDriver {
         let outcome = if self.is_cancelled() {
             TransferOutcome::Cancelled
         } else {
-            TransferOutcome::Failed { reason: "the transfer was abandoned".into(), retryable: true }
+            TransferOutcome::Failed {
+                reason: "the transfer was abandoned".into(),
+                retryable: true,
+            }
         };
         self.shared.end(outcome);
     }
@@ -164,12 +169,19 @@ mod tests {
         while let Some(Some(event)) = ready(own.next()) {
             seen.push(event);
         }
-        assert_eq!(seen.iter().map(|e| e.sequence).collect::<Vec<_>>(), [0, 1, 2, 3]);
-        let ends = |e: &&super::super::TransferEvent| matches!(e.kind, TransferEventKind::Ended { .. });
+        assert_eq!(
+            seen.iter().map(|e| e.sequence).collect::<Vec<_>>(),
+            [0, 1, 2, 3]
+        );
+        let ends =
+            |e: &&super::super::TransferEvent| matches!(e.kind, TransferEventKind::Ended { .. });
         assert_eq!(seen.iter().filter(ends).count(), 1);
         assert!(registry.transfers().is_empty());
         registry.close();
-        assert_eq!(ready(all.collect::<Vec<_>>()).map(|events| events.len()), Some(4));
+        assert_eq!(
+            ready(all.collect::<Vec<_>>()).map(|events| events.len()),
+            Some(4)
+        );
         assert_eq!(ready(transfer.events().next()), Some(None));
     }
 

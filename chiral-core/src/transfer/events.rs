@@ -213,7 +213,9 @@ pub struct EventStream {
 
 impl std::fmt::Debug for EventStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EventStream").field("lost", &self.lost()).finish_non_exhaustive()
+        f.debug_struct("EventStream")
+            .field("lost", &self.lost())
+            .finish_non_exhaustive()
     }
 }
 
@@ -225,12 +227,21 @@ impl EventStream {
             waker: None,
             closed: false,
         }));
-        (EventSink { filter, queue: queue.clone() }, Self { queue })
+        (
+            EventSink {
+                filter,
+                queue: queue.clone(),
+            },
+            Self { queue },
+        )
     }
 
     /// Events dropped because this subscriber was too slow.
     pub fn lost(&self) -> u64 {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).lost
+        self.queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .lost
     }
 }
 

@@ -47,7 +47,8 @@ impl FromStr for TransferId {
     type Err = ParseTransferIdError;
 
     fn from_str(text: &str) -> Result<Self, ParseTransferIdError> {
-        let valid = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let valid =
+            text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         match u128::from_str_radix(text, 16) {
             Ok(value) if valid => Ok(Self(value.to_be_bytes())),
             _ => Err(ParseTransferIdError),
@@ -63,7 +64,11 @@ mod tests {
     fn an_id_comes_back_from_its_text() {
         let id = TransferId::from_bytes([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255]);
         assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in ["", "+0000000000000000000000000000001", "000102030405060708090A0B0C0D0EFF"] {
+        for bad in [
+            "",
+            "+0000000000000000000000000000001",
+            "000102030405060708090A0B0C0D0EFF",
+        ] {
             assert_eq!(bad.parse::<TransferId>(), Err(ParseTransferIdError));
         }
     }

@@ -98,7 +98,11 @@ impl Shared {
 
     /// Numbers and queues an event. Locks are taken state first, then entries.
     pub(super) fn emit(&self, state: &mut State, kind: TransferEventKind) {
-        let event = TransferEvent { transfer: self.id, sequence: state.sequence, kind };
+        let event = TransferEvent {
+            transfer: self.id,
+            sequence: state.sequence,
+            kind,
+        };
         state.sequence += 1;
         self.entries().sinks.retain(|sink| sink.push(&event));
     }
@@ -126,7 +130,9 @@ pub struct TransferRegistry {
 impl fmt::Debug for TransferRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ids: Vec<_> = self.lock().transfers.keys().copied().collect();
-        f.debug_struct("TransferRegistry").field("transfers", &ids).finish_non_exhaustive()
+        f.debug_struct("TransferRegistry")
+            .field("transfers", &ids)
+            .finish_non_exhaustive()
     }
 }
 
@@ -152,7 +158,9 @@ impl TransferRegistry {
         let mut entries = self.lock();
         let same = |other: &Shared| other.id == id || same_content(&other.target, &target);
         if let Some(running) = entries.transfers.values().find(|other| same(other)) {
-            return Err(RegistryError::Running { transfer: running.id });
+            return Err(RegistryError::Running {
+                transfer: running.id,
+            });
         }
         if entries.transfers.len() >= MAX_TRANSFERS {
             return Err(RegistryError::Full);
@@ -172,24 +180,40 @@ impl TransferRegistry {
             registry: self.entries.clone(),
         });
         entries.transfers.insert(id, shared.clone());
-        Ok((Transfer { shared: shared.clone() }, TransferDriver::new(shared)))
+        Ok((
+            Transfer {
+                shared: shared.clone(),
+            },
+            TransferDriver::new(shared),
+        ))
     }
 
     /// The transfer with this id, if it is under way.
     pub fn get(&self, id: TransferId) -> Option<Transfer> {
-        self.lock().transfers.get(&id).map(|shared| Transfer { shared: shared.clone() })
+        self.lock().transfers.get(&id).map(|shared| Transfer {
+            shared: shared.clone(),
+        })
     }
 
     /// The transfer of this content, if one is under way.
     pub fn find(&self, target: &FileIdentification) -> Option<Transfer> {
         let entries = self.lock();
-        let shared = entries.transfers.values().find(|s| same_content(&s.target, target))?;
-        Some(Transfer { shared: shared.clone() })
+        let shared = entries
+            .transfers
+            .values()
+            .find(|s| same_content(&s.target, target))?;
+        Some(Transfer {
+            shared: shared.clone(),
+        })
     }
 
     /// All transfers under way.
     pub fn transfers(&self) -> Vec<Transfer> {
-        self.lock().transfers.values().map(|s| Transfer { shared: s.clone() }).collect()
+        self.lock()
+            .transfers
+            .values()
+            .map(|s| Transfer { shared: s.clone() })
+            .collect()
     }
 
     /// Events of all transfers from now on; the stream ends with [`TransferRegistry::close`].
@@ -214,7 +238,9 @@ fn same_content(a: &FileIdentification, b: &FileIdentification) -> bool {
         (FileIdentification::Alias(a), FileIdentification::Alias(b)) => a == b,
         _ => {
             (a.cid().is_some() && a.cid() == b.cid())
-                || (a.root().is_some() && a.root() == b.root() && a.cid().is_none_or(|_| b.cid().is_none()))
+                || (a.root().is_some()
+                    && a.root() == b.root()
+                    && a.cid().is_none_or(|_| b.cid().is_none()))
         }
     }
 }
@@ -281,7 +307,11 @@ impl Transfer {
             return false;
         }
         state.paused = paused;
-        let kind = if paused { TransferEventKind::Paused } else { TransferEventKind::Resumed };
+        let kind = if paused {
+            TransferEventKind::Paused
+        } else {
+            TransferEventKind::Resumed
+        };
         self.shared.emit(&mut state, kind);
         drop(state);
         self.shared.changed.notify(usize::MAX);

@@ -14,7 +14,9 @@ fn file(count: u32) -> (ChunkLayout, Vec<ChunkHash>, PageRoots) {
 
 fn page(hashes: &[ChunkHash], roots: &PageRoots, index: u32) -> ManifestPage {
     let mut pages = hashes.chunks(PAGE_CHUNKS as usize);
-    let previous = index.checked_sub(1).and_then(|at| hashes.chunks(PAGE_CHUNKS as usize).nth(at as usize));
+    let previous = index
+        .checked_sub(1)
+        .and_then(|at| hashes.chunks(PAGE_CHUNKS as usize).nth(at as usize));
     let own = pages.nth(index as usize).unwrap().to_vec();
     roots.page(index, own, previous.unwrap_or(&[])).unwrap()
 }
@@ -23,7 +25,11 @@ fn page(hashes: &[ChunkHash], roots: &PageRoots, index: u32) -> ManifestPage {
 fn pages_of_every_shape_lead_to_the_plain_root() {
     for count in [1, 2, 4095, 4096, 4097, 8192, 8193, 12_288, 20_481] {
         let (layout, hashes, roots) = file(count);
-        assert_eq!(roots.root(), merkle::seal(layout.size(), merkle::tree_hash(&hashes)), "{count}");
+        assert_eq!(
+            roots.root(),
+            merkle::seal(layout.size(), merkle::tree_hash(&hashes)),
+            "{count}"
+        );
         for index in 0..page_count(layout) {
             let page = page(&hashes, &roots, index);
             let bytes = page.encode();
@@ -36,7 +42,10 @@ fn pages_of_every_shape_lead_to_the_plain_root() {
                     0 => chain::INITIAL,
                     chunk => hashes[chunk as usize - 1],
                 };
-                assert_eq!(verified.around(chunk), Some((before, hashes[chunk as usize])));
+                assert_eq!(
+                    verified.around(chunk),
+                    Some((before, hashes[chunk as usize]))
+                );
             }
             assert_eq!(verified.around(verified.chunks().end), None);
         }
@@ -49,8 +58,14 @@ fn a_page_proves_nothing_elsewhere_or_at_another_size() {
     let good = page(&hashes, &roots, 1);
     let root = roots.root();
     assert!(good.clone().verify(root, layout, 1).is_ok());
-    assert!(matches!(good.clone().verify(root, layout, 0), Err(PageError::Index { .. })));
-    assert!(matches!(good.clone().verify(root, layout, 3), Err(PageError::Index { .. })));
+    assert!(matches!(
+        good.clone().verify(root, layout, 0),
+        Err(PageError::Index { .. })
+    ));
+    assert!(matches!(
+        good.clone().verify(root, layout, 3),
+        Err(PageError::Index { .. })
+    ));
     let wrong = ChunkLayout::new(layout.size() - 1).unwrap();
     assert!(good.clone().verify(root, wrong, 1).is_err());
 
@@ -68,17 +83,29 @@ fn a_page_proves_nothing_elsewhere_or_at_another_size() {
     assert!(bad.verify(root, layout, 1).is_err());
     let mut bad = good.clone();
     bad.hashes.pop();
-    assert!(matches!(bad.verify(root, layout, 1), Err(PageError::Count { found: 4095, .. })));
+    assert!(matches!(
+        bad.verify(root, layout, 1),
+        Err(PageError::Count { found: 4095, .. })
+    ));
     let mut bad = good.clone();
     bad.hashes.push(hashes[0]);
-    assert!(matches!(bad.verify(root, layout, 1), Err(PageError::Count { found: 4097, .. })));
+    assert!(matches!(
+        bad.verify(root, layout, 1),
+        Err(PageError::Count { found: 4097, .. })
+    ));
     let mut bad = good.clone();
     bad.path.push(merkle::leaf(hashes[0]));
-    assert!(matches!(bad.verify(root, layout, 1), Err(PageError::Proof(_))));
+    assert!(matches!(
+        bad.verify(root, layout, 1),
+        Err(PageError::Proof(_))
+    ));
 
     let mut first = page(&hashes, &roots, 0);
     first.before = good.before;
-    assert_eq!(first.verify(root, layout, 0).unwrap_err(), PageError::Before);
+    assert_eq!(
+        first.verify(root, layout, 0).unwrap_err(),
+        PageError::Before
+    );
 }
 
 proptest! {

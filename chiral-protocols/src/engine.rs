@@ -1,0 +1,220 @@
+//! The multi-source engine: one download from any number of sources over any protocols.
+//!
+//! A download is one task. It learns the file's identity from whoever knows it, lets the
+//! [`Scheduler`](crate::scheduler::Scheduler) hand out byte ranges, puts chunks together,
+//! has every one checked, and keeps count of who delivered what that passed.
+//!
+//! Which check a chunk gets depends on what is known:
+//!
+//! - under a *pinned* or *proven* root, chunks are checked in any order as they come;
+//! - with only the cid and roots that strangers announce, from the end towards the start,
+//!   each chunk proving the hash before it, with at most
+//!   [`EngineConfig::window_chunks`] chunks not yet proven;
+//! - with only the cid and plain mirrors, at the end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chiral_core::chunk_store::ObjectInfo;
+use chiral_core::content_protocol::SourceStream;
+use chiral_core::transfer::SourceReport;
+use chiral_core::{
+    ChunkSource, ChunkStore, DownloadRequest, FileIdentification, ManifestHeader, PeerOffer,
+    RangeSet, Transfer, TransferError, TransferId, TransferRegistry,
+};
+use tokio::task::JoinHandle;
+
+use crate::scheduler::SchedulerConfig;
+
+mod active;
+mod assembly;
+mod attribution;
+mod backward;
+mod blame;
+mod connections;
+mod fetch;
+mod finish;
+mod forward;
+mod identify;
+mod jobs;
+mod pages;
+mod pinned;
+mod run;
+mod source;
+mod tail;
+
+/// Limits and times of a download.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EngineConfig {
+    /// Chunks that may be present and not proven while a download verifies backwards.
+    pub window_chunks: u32,
+    /// Announced roots that are kept as candidates for one cid.
+    pub max_candidates: usize,
+    /// Sources connected at once in one download.
+    pub max_sources: usize,
+    /// How long to go on gathering announced roots after the first.
+    pub gather: Duration,
+    /// How long to wait for a source that knows the manifest before a download is begun from
+    /// plain mirrors alone.
+    pub manifest_patience: Duration,
+    /// How long a download lasts while nobody can deliver what is missing.
+    pub source_patience: Duration,
+    /// Limit on one request for a manifest page or for the chunk that shows an identity.
+    pub request_timeout: Duration,
+    /// Chunks being checked or written at once.
+    pub max_jobs: usize,
+    /// How ranges are handed out.
+    pub scheduler: SchedulerConfig,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            window_chunks: 64,
+            max_candidates: 8,
+            max_sources: 50,
+            gather: Duration::from_millis(150),
+            manifest_patience: Duration::from_secs(3),
+            source_patience: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(10),
+            max_jobs: 24,
+            scheduler: SchedulerConfig::default(),
+        }
+    }
+}
+
+impl EngineConfig {
+    /// Sets how long a download lasts while nobody can deliver what is missing.
+    #[must_use]
+    pub fn with_source_patience(mut self, patience: Duration) -> Self {
+        self.source_patience = patience;
+        self
+    }
+}
+
+/// Makes sources of offers. The engine knows of protocols only through this.
+#[async_trait]
+pub trait Connector: Send + Sync + fmt::Debug + 'static {
+    /// Connects to a seeder over the protocol of its offer.
+    async fn connect(
+        &self,
+        offer: &PeerOffer,
+        target: &FileIdentification,
+    ) -> Result<Arc<dyn ChunkSource>, TransferError>;
+
+    /// Sources that arrive by themselves.
+    async fn arrivals(&self, target: &FileIdentification) -> SourceStream;
+}
+
+/// What one seeder delivered that passed the check. No byte is in two of these.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Delivered {
+    /// Whose bytes they are, over what, at what price.
+    pub offer: PeerOffer,
+    /// The bytes.
+    pub ranges: RangeSet,
+}
+
+impl Delivered {
+    /// These bytes, from whoever made this offer.
+    pub fn new(offer: PeerOffer, ranges: RangeSet) -> Self {
+        Self { offer, ranges }
+    }
+}
+
+/// What came of a download.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DownloadReport {
+    /// Identity, proven, and hints.
+    pub header: ManifestHeader,
+    /// The complete object; `None` if only a part was asked for.
+    pub object: Option<ObjectInfo>,
+    /// Who delivered what, in this run.
+    pub delivered: Vec<Delivered>,
+    /// What each source did.
+    pub sources: Vec<SourceReport>,
+}
+
+/// A download under way.
+#[derive(Debug)]
+pub struct Download {
+    transfer: Transfer,
+    task: JoinHandle<Result<DownloadReport, TransferError>>,
+}
+
+impl Download {
+    /// Its handle: progress, events, pause, resume, cancel.
+    pub fn transfer(&self) -> &Transfer {
+        &self.transfer
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// Why it failed. What is durable stays in the store for the next try.
+    ///
+    /// # Cancel safety
+    /// Dropping the future (or the [`Download`]) leaves the download running.
+    pub async fn finished(self) -> Result<DownloadReport, TransferError> {
+        match self.task.await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(TransferError::Closed),
+        }
+    }
+}
+
+/// Runs downloads into one store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    store: Arc<dyn ChunkStore>,
+    registry: TransferRegistry,
+    config: Arc<EngineConfig>,
+}
+
+impl Engine {
+    /// An engine over a store, telling a registry of its transfers.
+    pub fn new(
+        store: Arc<dyn ChunkStore>,
+        registry: TransferRegistry,
+        config: EngineConfig,
+    ) -> Self {
+        Self {
+            store,
+            registry,
+            config: Arc::new(config),
+        }
+    }
+
+    /// The store that downloads go into.
+    pub fn store(&self) -> &Arc<dyn ChunkStore> {
+        &self.store
+    }
+
+    /// The transfers under way.
+    pub fn registry(&self) -> &TransferRegistry {
+        &self.registry
+    }
+
+    /// Begins a download, or goes on with one that was interrupted. Must be called in a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// [`TransferError::Registry`] if the same content is being downloaded already.
+    pub fn download(
+        &self,
+        id: TransferId,
+        request: DownloadRequest,
+        connector: Arc<dyn Connector>,
+    ) -> Result<Download, TransferError> {
+        let (transfer, driver) = self.registry.begin(id, request.target)?;
+        let engine = self.clone();
+        let task = tokio::spawn(async move { engine.run(driver, request, connector).await });
+        Ok(Download { transfer, task })
+    }
+}

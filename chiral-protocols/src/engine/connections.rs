@@ -1,0 +1,164 @@
+//! Connecting to those who offer, again if it fails, and to those who arrive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chiral_core::content_protocol::SourceStream;
+use chiral_core::{ChunkSource, FileIdentification, PeerOffer, TransferError};
+use futures_util::StreamExt;
+use tokio::task::JoinSet;
+
+use super::source::Connected;
+use super::{Connector, EngineConfig};
+use crate::scheduler::SourceId;
+
+/// First pause before another attempt; doubles up to [`MAX_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Longest pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
+/// Attempts at one offer before it is given up.
+const MAX_ATTEMPTS: u32 = 12;
+
+type Attempt = (SourceId, PeerOffer, u32, Result<Connected, TransferError>);
+
+/// What came of connecting.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    /// A source is ready.
+    Up(SourceId, Box<Connected>),
+    /// An attempt failed; another follows unless `given_up`.
+    Failed {
+        offer: PeerOffer,
+        error: TransferError,
+        given_up: bool,
+    },
+}
+
+/// All connections of one download that are being made.
+pub(super) struct Connections {
+    connector: Arc<dyn Connector>,
+    target: FileIdentification,
+    limit: Duration,
+    attempts: JoinSet<Attempt>,
+    arrivals: Option<SourceStream>,
+    next: u32,
+    /// Offers whose first attempt is not over.
+    fresh: usize,
+}
+
+impl Connections {
+    pub(super) async fn new(
+        connector: Arc<dyn Connector>,
+        target: FileIdentification,
+        offers: Vec<PeerOffer>,
+        config: &EngineConfig,
+    ) -> Self {
+        let arrivals = connector.arrivals(&target).await;
+        let mut connections = Self {
+            connector,
+            target,
+            limit: config.request_timeout,
+            attempts: JoinSet::new(),
+            arrivals: Some(arrivals),
+            next: 0,
+            fresh: 0,
+        };
+        for offer in offers.into_iter().take(config.max_sources) {
+            let id = connections.id();
+            connections.fresh += 1;
+            connections.attempt(id, offer, 0);
+        }
+        connections
+    }
+
+    fn id(&mut self) -> SourceId {
+        self.next += 1;
+        SourceId(self.next - 1)
+    }
+
+    fn attempt(&mut self, id: SourceId, offer: PeerOffer, tried: u32) {
+        let (connector, target, limit) = (self.connector.clone(), self.target, self.limit);
+        self.attempts.spawn(async move {
+            if tried > 0 {
+                tokio::time::sleep((FIRST_PAUSE * 2u32.pow(tried.min(8) - 1)).min(MAX_PAUSE)).await;
+            }
+            let connecting = async {
+                let source = connector.connect(&offer, &target).await?;
+                Connected::introduce(source, &target, limit).await
+            };
+            let result = match tokio::time::timeout(limit * 2, connecting).await {
+                Ok(result) => result,
+                Err(_) => Err(TransferError::Timeout {
+                    source_name: offer.endpoint.as_str().to_owned(),
+                }),
+            };
+            (id, offer, tried, result)
+        });
+    }
+
+    fn introduce(&mut self, source: Arc<dyn ChunkSource>) {
+        let (id, target, limit) = (self.id(), self.target, self.limit);
+        self.attempts.spawn(async move {
+            let offer = source.offer().clone();
+            // One that arrived by itself cannot be called back: its only attempt.
+            (
+                id,
+                offer,
+                MAX_ATTEMPTS,
+                Connected::introduce(source, &target, limit).await,
+            )
+        });
+    }
+
+    /// Whether every offer has been tried once.
+    pub(super) fn all_tried(&self) -> bool {
+        self.fresh == 0
+    }
+
+    /// Whether nobody else can come: no attempt is under way and nobody arrives.
+    pub(super) fn exhausted(&self) -> bool {
+        self.attempts.is_empty() && self.arrivals.is_none()
+    }
+
+    /// The next thing that comes of connecting; pending for ever when nothing can.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if the future is dropped.
+    pub(super) async fn next(&mut self) -> Arrival {
+        loop {
+            tokio::select! {
+                Some(joined) = self.attempts.join_next(), if !self.attempts.is_empty() => {
+                    // A panic in a protocol costs its source, not the download.
+                    let Ok((id, offer, tried, result)) = joined else { continue };
+                    if tried == 0 {
+                        self.fresh = self.fresh.saturating_sub(1);
+                    }
+                    match result {
+                        Ok(connected) => return Arrival::Up(id, Box::new(connected)),
+                        Err(error) => {
+                            let given_up = tried >= MAX_ATTEMPTS || !error.is_retryable();
+                            if !given_up {
+                                self.attempt(id, offer.clone(), tried + 1);
+                            }
+                            return Arrival::Failed { offer, error, given_up };
+                        }
+                    }
+                }
+                arrived = next_of(&mut self.arrivals), if self.arrivals.is_some() => match arrived {
+                    Some(source) => self.introduce(source),
+                    None => self.arrivals = None,
+                },
+                else => std::future::pending().await,
+            }
+        }
+    }
+}
+
+async fn next_of(stream: &mut Option<SourceStream>) -> Option<Arc<dyn ChunkSource>> {
+    match stream {
+        Some(stream) => stream.next().await,
+        None => None,
+    }
+}

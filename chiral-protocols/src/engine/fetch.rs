@@ -1,0 +1,166 @@
+//! One request to one source: its deliveries, cut into pieces of chunks.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use chiral_core::{ByteRange, CHUNK_SIZE, ChunkSource, TransferError};
+use futures_util::StreamExt;
+use tokio::sync::{mpsc, watch};
+
+use crate::scheduler::{RequestId, SourceId};
+
+/// A slow source's bytes are passed on after this time even if their chunk is not whole, so
+/// that it is not taken for one that stalls.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// What a request tells the download.
+#[derive(Debug)]
+pub(super) enum Fetched {
+    /// Bytes within one chunk.
+    Piece {
+        source: SourceId,
+        request: RequestId,
+        offset: u64,
+        bytes: Bytes,
+    },
+    /// All has come, or as much as was still wanted.
+    Done { request: RequestId },
+    /// It failed.
+    Failed {
+        source: SourceId,
+        request: RequestId,
+        error: TransferError,
+    },
+}
+
+/// Collects the bytes of the chunk that is being received.
+struct Cutter {
+    source: SourceId,
+    request: RequestId,
+    out: mpsc::Sender<Fetched>,
+    offset: u64,
+    buffer: BytesMut,
+    passed_on: Instant,
+}
+
+impl Cutter {
+    /// Takes bytes at an offset; false if nobody listens any more.
+    async fn take(&mut self, mut offset: u64, mut bytes: Bytes, range: ByteRange) -> bool {
+        if offset != self.offset + self.buffer.len() as u64 && !self.flush().await {
+            return false;
+        }
+        while !bytes.is_empty() {
+            let chunk_end = (offset / CHUNK_SIZE + 1) * CHUNK_SIZE;
+            let end = chunk_end.min(range.end);
+            let part = bytes.split_to(bytes.len().min((end - offset) as usize));
+            let part_len = part.len() as u64;
+            if self.buffer.is_empty() {
+                self.offset = offset;
+                if offset + part_len == end {
+                    // All of the chunk, or of what was asked of it, in one: nothing to copy.
+                    if !self.send(part).await {
+                        return false;
+                    }
+                    offset = end;
+                    continue;
+                }
+                self.buffer.reserve((end - offset) as usize);
+            }
+            self.buffer.extend_from_slice(&part);
+            offset += part_len;
+            let due = self.passed_on.elapsed() >= PATIENCE;
+            if (offset == end || due) && !self.flush().await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn flush(&mut self) -> bool {
+        let bytes = self.buffer.split().freeze();
+        bytes.is_empty() || self.send(bytes).await
+    }
+
+    async fn send(&mut self, bytes: Bytes) -> bool {
+        let offset = self.offset;
+        self.offset += bytes.len() as u64;
+        self.passed_on = Instant::now();
+        let (source, request) = (self.source, self.request);
+        self.out
+            .send(Fetched::Piece {
+                source,
+                request,
+                offset,
+                bytes,
+            })
+            .await
+            .is_ok()
+    }
+}
+
+/// Works one request off. `end` may be lowered while it runs.
+pub(super) async fn fetch(
+    from: Arc<dyn ChunkSource>,
+    source: SourceId,
+    request: RequestId,
+    range: ByteRange,
+    mut end: watch::Receiver<u64>,
+    out: mpsc::Sender<Fetched>,
+) {
+    let mut stream = from.fetch(range);
+    let mut cutter = Cutter {
+        source,
+        request,
+        out: out.clone(),
+        offset: range.start,
+        buffer: BytesMut::new(),
+        passed_on: Instant::now(),
+    };
+    let mut received = 0;
+    let result = loop {
+        let wanted = *end.borrow_and_update();
+        if received >= wanted.saturating_sub(range.start) {
+            break Ok(());
+        }
+        let delivery = tokio::select! {
+            biased;
+            changed = end.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            delivery = stream.next() => delivery,
+        };
+        match delivery {
+            None => break Ok(()),
+            Some(Err(error)) => break Err(error),
+            Some(Ok(delivery)) => {
+                if !range.covers(delivery.range()) || delivery.bytes.is_empty() {
+                    let source_name = from.offer().endpoint.as_str().to_owned();
+                    let reason = "bytes that were not asked for";
+                    break Err(TransferError::Protocol {
+                        source_name,
+                        reason,
+                    });
+                }
+                received += delivery.bytes.len() as u64;
+                if !cutter.take(delivery.offset, delivery.bytes, range).await {
+                    return;
+                }
+            }
+        }
+    };
+    if !cutter.flush().await {
+        return;
+    }
+    let last = match result {
+        Ok(()) => Fetched::Done { request },
+        Err(error) => Fetched::Failed {
+            source,
+            request,
+            error,
+        },
+    };
+    // If nobody listens the download is over, and so is this.
+    out.send(last).await.unwrap_or_default();
+}

@@ -1,0 +1,125 @@
+//! The tail check: the last chunk, from the hash before it, leads to the cid. It settles
+//! the size of the file and which of the announced roots can be right.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chiral_core::chunk_source::collect;
+use chiral_core::manifest::page_count;
+use chiral_core::{ChunkSource, Cid, VerifiedChunk, VerifiedPage, chain};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use super::backward::Candidate;
+use super::pages;
+use super::source::Connected;
+use crate::scheduler::SourceId;
+
+/// What a tail check showed.
+pub(super) struct Tail {
+    /// Position of the candidate that closed.
+    pub(super) winner: usize,
+    /// Its last page.
+    pub(super) page: VerifiedPage,
+    /// The last chunk of the file.
+    pub(super) chunk: VerifiedChunk,
+    /// Who sent it.
+    pub(super) from: SourceId,
+    /// Who sent other bytes for the same place.
+    pub(super) refuted: Vec<SourceId>,
+}
+
+/// Checks all candidates at once; the first that closes wins. `None` if none does.
+pub(super) async fn check(
+    candidates: &[Candidate],
+    known: &BTreeMap<SourceId, Connected>,
+    cid: Cid,
+    limit: Duration,
+) -> Option<Tail> {
+    let mut checks: FuturesUnordered<_> = candidates
+        .iter()
+        .enumerate()
+        .map(|(at, candidate)| check_one(at, candidate, known, cid, limit))
+        .collect();
+    while let Some(result) = checks.next().await {
+        if result.is_some() {
+            return result;
+        }
+    }
+    None
+}
+
+async fn check_one(
+    winner: usize,
+    candidate: &Candidate,
+    known: &BTreeMap<SourceId, Connected>,
+    cid: Cid,
+    limit: Duration,
+) -> Option<Tail> {
+    let layout = candidate.header.layout().ok()?;
+    let last = layout.last()?;
+    let announcers = candidate.announcers.iter().filter_map(|id| known.get(id));
+    let sources = announcers
+        .map(|connected| connected.source.clone())
+        .collect();
+    let at = page_count(layout) - 1;
+    let page = pages::fetch(sources, candidate.root, layout, at, limit)
+        .await
+        .ok()?;
+    let (before, leaf) = page.around(last)?;
+    if leaf.into_cid() != cid {
+        return None;
+    }
+    // Bytes of announcers first, then of anybody who has a file of this size: a pair that
+    // does not close condemns neither the bytes nor the hash before them.
+    let (mut order, others): (Vec<_>, Vec<_>) = known
+        .iter()
+        .filter(|(_, connected)| connected.fits(layout) && connected.coverage.contains(last))
+        .partition(|(id, _)| candidate.announcers.contains(id));
+    order.extend(others);
+    let mut failed: Vec<(SourceId, Bytes)> = Vec::new();
+    for (id, connected) in order {
+        let range = layout.range(last);
+        let fetching = collect(&*connected.source, range, layout.size());
+        let Ok(Ok(bytes)) = tokio::time::timeout(limit, fetching).await else {
+            continue;
+        };
+        let checked = bytes.clone();
+        let verified = tokio::task::spawn_blocking(move || {
+            VerifiedChunk::check(layout, last, before, cid.into(), checked)
+        });
+        match verified.await {
+            Ok(Ok(chunk)) => {
+                let wrong =
+                    |sent: &Bytes| chain::check(layout, last, before, cid.into(), sent).is_err();
+                let refuted = failed
+                    .iter()
+                    .filter(|(_, sent)| wrong(sent))
+                    .map(|(id, _)| *id)
+                    .collect();
+                return Some(Tail {
+                    winner,
+                    page,
+                    chunk,
+                    from: *id,
+                    refuted,
+                });
+            }
+            _ => failed.push((*id, bytes)),
+        }
+    }
+    None
+}
+
+/// As the source of a job needs it.
+pub(super) fn sources_of(
+    known: &BTreeMap<SourceId, Connected>,
+    ids: &[SourceId],
+) -> Vec<Arc<dyn ChunkSource>> {
+    ids.iter()
+        .filter_map(|id| known.get(id))
+        .map(|c| c.source.clone())
+        .collect()
+}

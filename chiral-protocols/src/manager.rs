@@ -1,0 +1,246 @@
+//! [`ProtocolManager`]: the protocols of a node behind one door.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use chiral_core::content_protocol::SourceStream;
+use chiral_core::{
+    ChunkSource, ContentProtocol, DownloadRequest, FileIdentification, FileMetadata, PeerOffer,
+    Protocol, SeedRequest, TransferError, TransferId, TransferRegistry,
+};
+use futures_util::StreamExt;
+
+use crate::engine::{Connector, Download, Engine};
+
+/// A protocol that nobody registered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("protocol {protocol} is not registered")]
+pub struct NotRegistered {
+    /// Which.
+    pub protocol: Protocol,
+}
+
+#[derive(Debug)]
+struct State {
+    protocols: BTreeMap<Protocol, Arc<dyn ContentProtocol>>,
+    active: Protocol,
+}
+
+/// The registered protocols and the engine that draws from all of them.
+///
+/// The *active* protocol is a preference: it is used for seeding when nothing else is said,
+/// and asked first. It does not blind the others; a download uses all of them.
+#[derive(Debug, Clone)]
+pub struct ProtocolManager {
+    engine: Engine,
+    state: Arc<Mutex<State>>,
+}
+
+impl ProtocolManager {
+    /// A manager with one protocol, which is active.
+    pub fn new(engine: Engine, initial: Arc<dyn ContentProtocol>) -> Self {
+        let active = initial.name();
+        let protocols = BTreeMap::from([(active.clone(), initial)]);
+        Self {
+            engine,
+            state: Arc::new(Mutex::new(State { protocols, active })),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a protocol, or replaces the one of the same name, which is answered.
+    pub fn register(&self, protocol: Arc<dyn ContentProtocol>) -> Option<Arc<dyn ContentProtocol>> {
+        self.state().protocols.insert(protocol.name(), protocol)
+    }
+
+    /// Makes a registered protocol the active one.
+    ///
+    /// # Errors
+    /// [`NotRegistered`].
+    pub fn set_protocol(&self, protocol: Protocol) -> Result<(), NotRegistered> {
+        let mut state = self.state();
+        if !state.protocols.contains_key(&protocol) {
+            return Err(NotRegistered { protocol });
+        }
+        state.active = protocol;
+        Ok(())
+    }
+
+    /// The active protocol.
+    pub fn protocol(&self) -> Protocol {
+        self.state().active.clone()
+    }
+
+    /// The implementation of the active protocol.
+    pub fn protocol_impl(&self) -> Arc<dyn ContentProtocol> {
+        let state = self.state();
+        // `active` is only ever set to a registered protocol, and none is taken out.
+        state.protocols[&state.active].clone()
+    }
+
+    /// The implementation of a protocol.
+    ///
+    /// # Errors
+    /// [`NotRegistered`].
+    pub fn implementation(
+        &self,
+        protocol: &Protocol,
+    ) -> Result<Arc<dyn ContentProtocol>, NotRegistered> {
+        let found = self.state().protocols.get(protocol).cloned();
+        found.ok_or_else(|| NotRegistered {
+            protocol: protocol.clone(),
+        })
+    }
+
+    /// All registered protocols, the active one first.
+    pub fn protocols(&self) -> Vec<Arc<dyn ContentProtocol>> {
+        let state = self.state();
+        let mut all: Vec<_> = state.protocols.values().cloned().collect();
+        all.sort_by_key(|protocol| protocol.name() != state.active);
+        all
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The transfers under way.
+    pub fn registry(&self) -> &TransferRegistry {
+        self.engine.registry()
+    }
+
+    /// Peers that any protocol knows by its own means to serve the content, those of the
+    /// active protocol first. A protocol that fails is passed over.
+    pub async fn peers_serving(&self, target: &FileIdentification) -> Vec<PeerOffer> {
+        let mut offers = Vec::new();
+        for protocol in self.protocols() {
+            match protocol.peers_serving(target).await {
+                Ok(found) => offers.extend(found),
+                Err(error) => {
+                    tracing::debug!(protocol = %protocol.name(), %error, "cannot list peers");
+                }
+            }
+        }
+        offers
+    }
+
+    /// Begins a download from the offers of the request and from every peer that the
+    /// protocols find, over all of them at once. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// [`TransferError::Registry`] if the same content is being downloaded already.
+    pub async fn download_file(
+        &self,
+        id: TransferId,
+        mut request: DownloadRequest,
+    ) -> Result<Download, TransferError> {
+        let found = self.peers_serving(&request.target).await;
+        for offer in found {
+            let same = |other: &PeerOffer| {
+                other.protocol == offer.protocol && other.endpoint == offer.endpoint
+            };
+            if !request.offers.iter().any(same) {
+                request.offers.push(offer);
+            }
+        }
+        self.engine.download(id, request, Arc::new(self.clone()))
+    }
+
+    /// Seeds over the active protocol.
+    pub async fn upload_file(&self, request: SeedRequest) -> Result<FileMetadata, TransferError> {
+        self.protocol_impl().start_seeding(request).await
+    }
+
+    /// Stops seeding over every protocol; true if any did.
+    ///
+    /// # Errors
+    /// That of the first protocol that fails, after all have been asked.
+    pub async fn stop_sharing(&self, target: &FileIdentification) -> Result<bool, TransferError> {
+        let mut any = false;
+        let mut failed = None;
+        for protocol in self.protocols() {
+            match protocol.stop_seeding(target).await {
+                Ok(stopped) => any |= stopped,
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        failed.map_or(Ok(any), Err)
+    }
+
+    /// Pauses the download of this content; true if one was running.
+    pub fn pause_download(&self, target: &FileIdentification) -> bool {
+        self.registry()
+            .find(target)
+            .is_some_and(|transfer| transfer.pause())
+    }
+
+    /// Resumes it; true if one was paused.
+    pub fn resume_download(&self, target: &FileIdentification) -> bool {
+        self.registry()
+            .find(target)
+            .is_some_and(|transfer| transfer.resume())
+    }
+
+    /// Cancels it; true if one was under way.
+    pub fn cancel_download(&self, target: &FileIdentification) -> bool {
+        self.registry()
+            .find(target)
+            .is_some_and(|transfer| transfer.cancel())
+    }
+
+    /// Cancels what is under way, waits for it to end, and shuts every protocol down;
+    /// idempotent.
+    ///
+    /// # Errors
+    /// That of the first protocol that fails, after all have been shut down.
+    pub async fn cleanup(&self) -> Result<(), TransferError> {
+        for transfer in self.registry().transfers() {
+            transfer.cancel();
+            transfer.ended().await;
+        }
+        let mut failed = None;
+        for protocol in self.protocols() {
+            if let Err(error) = protocol.shutdown().await {
+                failed = failed.or(Some(error));
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+#[async_trait]
+impl Connector for ProtocolManager {
+    async fn connect(
+        &self,
+        offer: &PeerOffer,
+        target: &FileIdentification,
+    ) -> Result<Arc<dyn ChunkSource>, TransferError> {
+        let protocol =
+            self.implementation(&offer.protocol)
+                .map_err(|missing| TransferError::Unsupported {
+                    protocol: missing.protocol,
+                    operation: "this build: the protocol is not registered",
+                })?;
+        protocol.connect(offer, target).await
+    }
+
+    async fn arrivals(&self, target: &FileIdentification) -> SourceStream {
+        let mut streams = Vec::new();
+        for protocol in self.protocols() {
+            match protocol.sources(target).await {
+                Ok(stream) => streams.push(stream),
+                Err(error) => {
+                    tracing::debug!(protocol = %protocol.name(), %error, "cannot wait for peers");
+                }
+            }
+        }
+        Box::pin(futures_util::stream::select_all(
+            streams.into_iter().map(StreamExt::fuse),
+        ))
+    }
+}

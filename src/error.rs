@@ -1,0 +1,81 @@
+//! Errors of the facade.
+
+use chiral_core::{DirectoryError, SettleError, StoreError, TransferError};
+
+/// Why a node could not be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The store could not be opened.
+    #[error("could not open the store")]
+    Store(#[from] StoreError),
+    /// HTTP could not be set up; most often its port is taken.
+    #[cfg(feature = "http")]
+    #[error("could not set up HTTP")]
+    Http(#[from] chiral_protocols::http::HttpError),
+    /// Something was asked for that this build does not have.
+    #[error("{what} needs the feature `{feature}` of chiral-network")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// The cargo feature that has it.
+        feature: &'static str,
+    },
+    /// A node without any protocol can do nothing.
+    #[error("no protocol is registered")]
+    NoProtocol,
+}
+
+impl BuildError {
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_retryable(),
+            #[cfg(feature = "http")]
+            Self::Http(error) => error.is_retryable(),
+            Self::Unsupported { .. } | Self::NoProtocol => false,
+        }
+    }
+}
+
+/// Why a node could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The transfer failed.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The directory failed.
+    #[error("directory")]
+    Directory(#[from] DirectoryError),
+    /// The file is there and verified, but its bills could not be handed over for payment.
+    #[error("the file is complete, its bills are not settled")]
+    Settle(#[from] SettleError),
+    /// A URL or address that is none.
+    #[error("{text} is not an endpoint: {reason}")]
+    Endpoint {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The node has been shut down.
+    #[error("the node is shut down")]
+    Closed,
+}
+
+impl NodeError {
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Transfer(error) => error.is_retryable(),
+            Self::Store(error) => error.is_retryable(),
+            Self::Directory(error) => error.is_retryable(),
+            Self::Settle(error) => error.is_retryable(),
+            Self::Endpoint { .. } | Self::Closed => false,
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Downloading: to a file, to bytes, or a part of a file into the store.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use bytes::{Bytes, BytesMut};
+use chiral_core::chunk_store::{Destination, MAX_READ};
+use chiral_core::transfer::{EventStream, Progress, SourceReport};
+use chiral_core::{
+    Bill, ByteRange, Cid, DownloadRequest, FileIdentification, ManifestHeader, PeerOffer, Protocol,
+    ProviderQuery, SettlementStatus, StoreError, Transfer, TransferError, TransferId,
+};
+use tokio::task::JoinHandle;
+
+use crate::builder::endpoint;
+use crate::node::new_transfer_id;
+use crate::settle::settle;
+use crate::{Node, NodeError};
+
+/// Limit on a download to bytes unless another is given: 256 MiB.
+pub const DEFAULT_MAX_BYTES: u64 = 256 << 20;
+
+#[derive(Clone, Debug)]
+enum Goal {
+    Store,
+    File(PathBuf),
+    Bytes(u64),
+    Part(ByteRange),
+}
+
+/// A download that is being prepared.
+#[derive(Debug)]
+#[must_use = "nothing is downloaded before start()"]
+pub struct Get {
+    node: Node,
+    target: FileIdentification,
+    goal: Goal,
+    offers: Vec<PeerOffer>,
+    bad: Option<NodeError>,
+}
+
+impl Get {
+    pub(crate) fn new(node: Node, target: FileIdentification) -> Self {
+        Self {
+            node,
+            target,
+            goal: Goal::Store,
+            offers: Vec::new(),
+            bad: None,
+        }
+    }
+
+    /// To a file, which must not exist. On the same file system as the data directory it is
+    /// moved there, else copied.
+    pub fn to_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.goal = Goal::File(path.into());
+        self
+    }
+
+    /// To bytes in memory, at most [`DEFAULT_MAX_BYTES`] of them.
+    pub fn to_bytes(self) -> Self {
+        self.to_bytes_up_to(DEFAULT_MAX_BYTES)
+    }
+
+    /// To bytes in memory, at most so many of them.
+    pub fn to_bytes_up_to(mut self, limit: u64) -> Self {
+        self.goal = Goal::Bytes(limit);
+        self
+    }
+
+    /// Only this part, widened to whole chunks. It stays in the store as a partial file,
+    /// which [`Share::stored`](crate::Share::stored) shares. Needs a link with its root.
+    pub fn only(mut self, part: ByteRange) -> Self {
+        self.goal = Goal::Part(part);
+        self
+    }
+
+    /// Also from this seeder, by the URL at which it serves HTTP.
+    pub fn peer(self, url: &str) -> Self {
+        self.at(url, false)
+    }
+
+    /// Also from this web server, which has a plain copy of the file at this URL.
+    pub fn mirror(self, url: &str) -> Self {
+        self.at(url, true)
+    }
+
+    fn at(mut self, url: &str, mirror: bool) -> Self {
+        match endpoint(url) {
+            Ok(endpoint) => {
+                let mut offer = PeerOffer::new(Protocol::Http, endpoint);
+                offer.mirror = mirror;
+                self.offers.push(offer);
+            }
+            Err(error) => self.bad = self.bad.or(Some(error)),
+        }
+        self
+    }
+
+    /// Also from this offer, of whatever protocol.
+    pub fn offer(mut self, offer: PeerOffer) -> Self {
+        self.offers.push(offer);
+        self
+    }
+
+    /// Asks the directory who seeds it and begins. A download of the same content that was
+    /// interrupted is gone on with.
+    ///
+    /// # Errors
+    /// An endpoint is none, the directory fails and nobody else was named, or the same
+    /// content is being downloaded.
+    pub async fn start(self) -> Result<Getting, NodeError> {
+        let Self {
+            node,
+            target,
+            goal,
+            mut offers,
+            bad,
+        } = self;
+        node.check_open()?;
+        if let Some(error) = bad {
+            return Err(error);
+        }
+        match node.directory().providers(ProviderQuery::new(target)).await {
+            Ok(found) => offers.extend(found),
+            // Whoever named peers can do without the directory.
+            Err(error) if offers.is_empty() => return Err(error.into()),
+            Err(error) => tracing::debug!(%error, "the directory did not answer"),
+        }
+        // One offer for each place: what was said first holds.
+        let mut places = std::collections::BTreeSet::new();
+        offers.retain(|offer| places.insert((offer.protocol.clone(), offer.endpoint.clone())));
+        let mut request = DownloadRequest::new(target);
+        request.offers = offers;
+        match &goal {
+            Goal::File(path) => request.destination = Destination::File(path.clone()),
+            Goal::Part(part) => request.only = Some(*part),
+            Goal::Store | Goal::Bytes(_) => {}
+        }
+        let download = node
+            .manager()
+            .download_file(new_transfer_id()?, request)
+            .await?;
+        let transfer = download.transfer().clone();
+        let id = transfer.id();
+        let task = tokio::spawn(async move {
+            let report = download.finished().await?;
+            let cid = report.header.cid;
+            let settled = settle(&node, id, cid, &report.delivered).await?;
+            let bytes = match goal {
+                Goal::Bytes(limit) => Some(take_bytes(&node, cid, limit).await?),
+                _ => None,
+            };
+            let path = match goal {
+                Goal::File(path) => Some(path),
+                _ => None,
+            };
+            let (header, sources) = (report.header, report.sources);
+            Ok(Got {
+                header,
+                path,
+                bytes,
+                sources,
+                settled,
+            })
+        });
+        Ok(Getting { transfer, task })
+    }
+}
+
+/// Reads a complete object into memory; one that nobody wants kept goes from the store.
+async fn take_bytes(node: &Node, cid: Cid, limit: u64) -> Result<Bytes, NodeError> {
+    let store = node.store();
+    let content = store.open(cid).await?.ok_or(StoreError::NotFound { cid })?;
+    let size = content.header().size;
+    if size > limit {
+        return Err(TransferError::TooLarge { size, limit }.into());
+    }
+    let mut bytes = BytesMut::with_capacity(size as usize);
+    while (bytes.len() as u64) < size {
+        let at = bytes.len() as u64;
+        bytes.extend_from_slice(
+            &content
+                .read(ByteRange::new(at, size.min(at + MAX_READ)))
+                .await?,
+        );
+    }
+    drop(content);
+    store.remove(cid).await?;
+    Ok(bytes.freeze())
+}
+
+/// What came of a download.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Got {
+    /// Identity, proven, and hints.
+    pub header: ManifestHeader,
+    /// The file, if it was to be one.
+    pub path: Option<PathBuf>,
+    /// The bytes, if they were wanted.
+    pub bytes: Option<Bytes>,
+    /// What each source did.
+    pub sources: Vec<SourceReport>,
+    /// The bill of each seeder, and how far it is.
+    pub settled: Vec<(Bill, SettlementStatus)>,
+}
+
+/// A download under way. Dropping the handle leaves it running.
+#[derive(Debug)]
+pub struct Getting {
+    transfer: Transfer,
+    task: JoinHandle<Result<Got, NodeError>>,
+}
+
+impl Getting {
+    /// Its id.
+    pub fn id(&self) -> TransferId {
+        self.transfer.id()
+    }
+
+    /// The handle that the registry has of it.
+    pub fn transfer(&self) -> &Transfer {
+        &self.transfer
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> Progress {
+        self.transfer.progress()
+    }
+
+    /// What each source has done so far.
+    pub fn sources(&self) -> Vec<SourceReport> {
+        self.transfer.sources()
+    }
+
+    /// Its numbered events from now on, up to its end.
+    pub fn events(&self) -> EventStream {
+        self.transfer.events()
+    }
+
+    /// Pauses; true if it was running.
+    pub fn pause(&self) -> bool {
+        self.transfer.pause()
+    }
+
+    /// Resumes; true if it was paused.
+    pub fn resume(&self) -> bool {
+        self.transfer.resume()
+    }
+
+    /// Cancels; true the first time. What is durable stays for another try.
+    pub fn cancel(&self) -> bool {
+        self.transfer.cancel()
+    }
+
+    /// Waits for the end: all bytes in place and verified, bills handed over.
+    ///
+    /// # Errors
+    /// Why it failed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the download running.
+    pub async fn outcome(self) -> Result<Got, NodeError> {
+        match self.task.await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Err(NodeError::Closed),
+        }
+    }
+}
+
+impl IntoFuture for Get {
+    type Output = Result<Got, NodeError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    /// Starts the download and waits for its end.
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move { self.start().await?.outcome().await })
+    }
+}
