@@ -1,0 +1,196 @@
+//! Bodies of answers: a few bytes, or stored content read as it is sent.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use chiral_core::{ByteRange, PaymentGate, ServeRequest, StoreError, StoredContent};
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+
+use super::config::{MAX_READ, MIN_READ, SEND_BUFFERS};
+
+type ReadFuture = Pin<Box<dyn Future<Output = Result<Bytes, StoreError>> + Send>>;
+
+/// What all bodies of one server share.
+#[derive(Debug)]
+pub(super) struct Sending {
+    /// Bodies of stored content under way.
+    bodies: AtomicUsize,
+    tracker: TaskTracker,
+    runtime: Handle,
+}
+
+impl Sending {
+    pub(super) fn new(tracker: TaskTracker) -> Self {
+        Self {
+            bodies: AtomicUsize::new(0),
+            tracker,
+            runtime: Handle::current(),
+        }
+    }
+
+    /// Bytes to read at a time: as many as the budget allows with this many bodies, each of
+    /// which holds up to two reads (one on its way out, one ahead).
+    fn read_size(&self) -> u64 {
+        let bodies = self.bodies.load(Ordering::Relaxed).max(1);
+        (SEND_BUFFERS / 2 / bodies).clamp(MIN_READ, MAX_READ) as u64
+    }
+}
+
+/// A body of known length.
+#[derive(Debug)]
+pub(super) enum AnswerBody {
+    Bytes(Option<Bytes>),
+    Content(Box<ContentBody>),
+}
+
+impl AnswerBody {
+    pub(super) fn empty() -> Self {
+        Self::Bytes(None)
+    }
+
+    pub(super) fn of(bytes: impl Into<Bytes>) -> Self {
+        Self::Bytes(Some(bytes.into()).filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = StoreError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StoreError>>> {
+        match &mut *self {
+            Self::Bytes(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Content(content) => content.poll_next(cx).map_ok(Frame::data),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.size_hint().exact() == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(match self {
+            Self::Bytes(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
+            Self::Content(content) => content.end - content.given,
+        })
+    }
+}
+
+/// Stored content on its way out, with one read ahead of what is being sent. If the store
+/// fails, the connection is cut off short of the length announced: nothing is ever padded.
+pub(super) struct ContentBody {
+    content: Arc<dyn StoredContent>,
+    gate: Arc<dyn PaymentGate>,
+    request: ServeRequest,
+    sending: Arc<Sending>,
+    /// Everything before this was handed to the transport.
+    given: u64,
+    /// Everything before this was read or is being read.
+    asked: u64,
+    end: u64,
+    reading: Option<ReadFuture>,
+    ahead: Option<Result<Bytes, StoreError>>,
+}
+
+impl std::fmt::Debug for ContentBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ContentBody")
+            .field("request", &self.request)
+            .field("given", &self.given)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ContentBody {
+    pub(super) fn new(
+        content: Arc<dyn StoredContent>,
+        gate: Arc<dyn PaymentGate>,
+        request: ServeRequest,
+        sending: Arc<Sending>,
+    ) -> Self {
+        sending.bodies.fetch_add(1, Ordering::Relaxed);
+        let ByteRange { start, end } = request.range;
+        Self {
+            content,
+            gate,
+            request,
+            sending,
+            given: start,
+            asked: start,
+            end,
+            reading: None,
+            ahead: None,
+        }
+    }
+
+    fn start_reading(&mut self) {
+        if self.reading.is_some() || self.ahead.is_some() || self.asked == self.end {
+            return;
+        }
+        let stop = self.end.min(self.asked + self.sending.read_size());
+        let range = ByteRange::new(self.asked, stop);
+        self.asked = stop;
+        let content = self.content.clone();
+        self.reading = Some(Box::pin(async move {
+            let bytes = content.read(range).await?;
+            // Were it otherwise, what follows would be sent as if it stood elsewhere.
+            if bytes.len() as u64 != range.len() {
+                Err(StoreError::Range { range })
+            } else {
+                Ok(bytes)
+            }
+        }));
+    }
+
+    fn poll_reading(&mut self, cx: &mut Context<'_>) {
+        if let Some(reading) = &mut self.reading
+            && let Poll::Ready(result) = reading.as_mut().poll(cx)
+        {
+            self.reading = None;
+            self.ahead = Some(result);
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StoreError>>> {
+        if self.given == self.end {
+            return Poll::Ready(None);
+        }
+        self.start_reading();
+        self.poll_reading(cx);
+        let result = ready!(self.ahead.take().map_or(Poll::Pending, Poll::Ready));
+        match &result {
+            Ok(bytes) => {
+                self.given += bytes.len() as u64;
+                self.start_reading();
+                // Polled so that it begins; its result waits for the next call.
+                self.poll_reading(cx);
+            }
+            Err(error) => {
+                tracing::error!(content = %self.request.cid, %error, "sending broke off");
+                self.end = self.given;
+            }
+        }
+        Poll::Ready(Some(result))
+    }
+}
+
+impl Drop for ContentBody {
+    fn drop(&mut self) {
+        self.sending.bodies.fetch_sub(1, Ordering::Relaxed);
+        let sent = ByteRange::new(self.request.range.start, self.given);
+        if sent.is_empty() {
+            return;
+        }
+        let (gate, request) = (self.gate.clone(), self.request.clone());
+        let tell = async move { gate.served(&request, sent).await };
+        self.sending.tracker.spawn_on(tell, &self.sending.runtime);
+    }
+}

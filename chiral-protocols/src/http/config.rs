@@ -1,0 +1,192 @@
+//! [`HttpConfig`]: where to listen and how much to put up with.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use chiral_core::Endpoint;
+
+use super::AddressPolicy;
+
+/// Longest redirect chain that a mirror may send us through.
+pub(super) const MAX_REDIRECTS: usize = 3;
+
+/// Bytes of file data in buffers, all connections of the server together, unless there are
+/// so many that each gets [`MIN_READ`] only.
+pub(super) const SEND_BUFFERS: usize = 48 << 20;
+
+/// Least and most bytes that the server reads from the store at a time.
+pub(super) const MIN_READ: usize = 64 << 10;
+/// See [`MIN_READ`].
+pub(super) const MAX_READ: usize = 512 << 10;
+
+/// Settings of [`HttpProtocol`](super::HttpProtocol), for both roles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HttpConfig {
+    /// Where to serve; `None` for a client that serves nobody.
+    pub listen: Option<SocketAddr>,
+    /// Base URL to announce, for a server behind a name, a proxy or a port mapping. Without
+    /// it the address listened on is announced, unless that is the unspecified one.
+    pub public_url: Option<Endpoint>,
+    /// Most connections served at once; more wait to be accepted.
+    pub max_connections: usize,
+    /// Most connections served at once to one IPv4 address or IPv6 /64; more are closed.
+    pub max_connections_per_ip: usize,
+    /// Time from the server's readiness for a request to the end of the request's headers;
+    /// hence also how long a kept connection may stay idle.
+    pub header_timeout: Duration,
+    /// Period over which a client that reads slower than the server sends is judged by
+    /// `min_send_bytes_per_second`; also the longest time in which it may read nothing.
+    pub write_timeout: Duration,
+    /// Average rate that such a client must keep up.
+    pub min_send_bytes_per_second: u64,
+    /// Most bytes in a request's, or an answer's, headers.
+    pub max_header_bytes: usize,
+    /// Most headers in a request or an answer.
+    pub max_headers: usize,
+    /// How long requests under way may go on after the start of a shutdown.
+    pub drain_timeout: Duration,
+    /// Time to resolve a name, and time to connect to an address.
+    pub connect_timeout: Duration,
+    /// Time from a request to the head of its answer.
+    pub answer_timeout: Duration,
+    /// Time in which at least something of an answer's body must come.
+    pub idle_timeout: Duration,
+    /// Requests under way at once to one source, each on a connection of its own.
+    pub max_requests_per_source: usize,
+    /// Which addresses are dialled.
+    pub addresses: AddressPolicy,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            public_url: None,
+            max_connections: 512,
+            max_connections_per_ip: 128,
+            header_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(60),
+            min_send_bytes_per_second: 1024,
+            max_header_bytes: 48 << 10,
+            max_headers: 100,
+            drain_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(20),
+            max_requests_per_source: 4,
+            addresses: AddressPolicy::Any,
+        }
+    }
+}
+
+impl HttpConfig {
+    /// A client and a server on this address.
+    pub fn listening(address: SocketAddr) -> Self {
+        Self::default().with_listen(address)
+    }
+
+    /// Serves on this address; port 0 takes any free one.
+    #[must_use]
+    pub fn with_listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// Announces this base URL.
+    #[must_use]
+    pub fn with_public_url(mut self, url: Endpoint) -> Self {
+        self.public_url = Some(url);
+        self
+    }
+
+    /// Limits connections served, in all and to one address.
+    #[must_use]
+    pub fn with_max_connections(mut self, all: usize, per_ip: usize) -> Self {
+        self.max_connections = all.max(1);
+        self.max_connections_per_ip = per_ip.max(1);
+        self
+    }
+
+    /// Sets the time for a request's headers.
+    #[must_use]
+    pub fn with_header_timeout(mut self, timeout: Duration) -> Self {
+        self.header_timeout = timeout;
+        self
+    }
+
+    /// Sets how slowly a client may read.
+    #[must_use]
+    pub fn with_min_send_rate(mut self, bytes_per_second: u64, over: Duration) -> Self {
+        self.min_send_bytes_per_second = bytes_per_second;
+        self.write_timeout = over;
+        self
+    }
+
+    /// Limits the headers of a request or an answer; at least 8 KiB.
+    #[must_use]
+    pub fn with_max_headers(mut self, bytes: usize, count: usize) -> Self {
+        self.max_header_bytes = bytes.max(8 << 10);
+        self.max_headers = count;
+        self
+    }
+
+    /// Sets how long a shutdown lets requests go on.
+    #[must_use]
+    pub fn with_drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// Sets the client's patience: to connect, for an answer, and between parts of its body.
+    #[must_use]
+    pub fn with_timeouts(mut self, connect: Duration, answer: Duration, idle: Duration) -> Self {
+        self.connect_timeout = connect;
+        self.answer_timeout = answer;
+        self.idle_timeout = idle;
+        self
+    }
+
+    /// Sets the number of requests under way at once to one source.
+    #[must_use]
+    pub fn with_max_requests_per_source(mut self, requests: usize) -> Self {
+        self.max_requests_per_source = requests.max(1);
+        self
+    }
+
+    /// Sets which addresses are dialled.
+    #[must_use]
+    pub fn with_addresses(mut self, addresses: AddressPolicy) -> Self {
+        self.addresses = addresses;
+        self
+    }
+}
+
+/// Why the protocol could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The URL to announce is none.
+    #[error("the public url {url} is no http or https url without user and query")]
+    PublicUrl {
+        /// What was given.
+        url: Endpoint,
+    },
+}
+
+impl HttpError {
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Listen { source, .. }
+            if source.kind() == std::io::ErrorKind::AddrInUse)
+    }
+}

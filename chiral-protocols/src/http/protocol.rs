@@ -1,0 +1,254 @@
+//! [`HttpProtocol`]: HTTP as a [`ContentProtocol`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use chiral_core::chunk_store::{ImportRequest, ImportSource};
+use chiral_core::content_protocol::SeedContent;
+use chiral_core::{
+    Capabilities, ChunkSource, ChunkStore, ContentProtocol, Coverage, Endpoint, FileIdentification,
+    FileMetadata, ManifestHeader, PaymentAgent, PaymentGate, PeerOffer, Protocol, SeedRequest,
+    StoreError, TransferError, TransferRegistry,
+};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::body::Sending;
+use super::config::{HttpConfig, HttpError};
+use super::routes::Routes;
+use super::seeds::Seeds;
+use super::server::Server;
+use super::source::HttpSource;
+use super::url::{Url, UrlError};
+
+/// Name under which content is pinned that was imported to be seeded over HTTP.
+pub const PIN: &str = "http";
+
+/// A client, and a server if it was given an address to listen on.
+///
+/// Must be [shut down](ContentProtocol::shutdown): dropping it cuts everything off.
+#[derive(Debug)]
+pub struct HttpProtocol {
+    config: Arc<HttpConfig>,
+    registry: TransferRegistry,
+    seeds: Arc<Seeds>,
+    server: Option<Server>,
+    agent: Option<Arc<dyn PaymentAgent>>,
+    closed: CancellationToken,
+}
+
+impl HttpProtocol {
+    /// Starts to listen, if the configuration has an address. Needs a tokio runtime with
+    /// time and network.
+    ///
+    /// # Errors
+    /// [`HttpError`], by case.
+    pub async fn bind(
+        config: HttpConfig,
+        store: Arc<dyn ChunkStore>,
+        registry: TransferRegistry,
+        gate: Arc<dyn PaymentGate>,
+    ) -> Result<Self, HttpError> {
+        if let Some(url) = config.public_url.as_ref().filter(|url| !is_base(url)) {
+            return Err(HttpError::PublicUrl { url: url.clone() });
+        }
+        let seeds = Arc::new(Seeds::new(store));
+        let server = match config.listen {
+            None => None,
+            Some(address) => {
+                let tracker = TaskTracker::new();
+                let sending = Arc::new(Sending::new(tracker.clone()));
+                let routes = Arc::new(Routes {
+                    seeds: seeds.clone(),
+                    gate,
+                    sending,
+                });
+                Some(Server::bind(address, &config, tracker, routes).await?)
+            }
+        };
+        let closed = CancellationToken::new();
+        Ok(Self {
+            config: Arc::new(config),
+            registry,
+            seeds,
+            server,
+            agent: None,
+            closed,
+        })
+    }
+
+    /// Shows with each request for bytes what this agent gives for it. Without an agent,
+    /// seeders that ask for payment answer [`TransferError::PaymentRequired`].
+    #[must_use]
+    pub fn with_agent(mut self, agent: Arc<dyn PaymentAgent>) -> Self {
+        self.agent = Some(agent);
+        self
+    }
+
+    /// The address listened on.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.server.as_ref().map(Server::address)
+    }
+
+    fn open(&self) -> Result<(), TransferError> {
+        if self.closed.is_cancelled() {
+            Err(TransferError::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn metadata(&self, header: ManifestHeader, coverage: Coverage) -> FileMetadata {
+        let offer = |endpoint| {
+            let mut offer = PeerOffer::new(Protocol::Http, endpoint);
+            offer.header = Some(header.clone());
+            offer.coverage = Some(coverage.clone());
+            offer
+        };
+        let offers = self.endpoints().into_iter().map(offer).collect();
+        FileMetadata::new(header, offers)
+    }
+
+    async fn import(
+        &self,
+        source: ImportSource,
+        request: &SeedRequest,
+    ) -> Result<ManifestHeader, StoreError> {
+        let mut import = ImportRequest::new(source);
+        if let SeedContent::Path(_, mode) = &request.content {
+            import.mode = *mode;
+        }
+        import.name.clone_from(&request.name);
+        import.progress.clone_from(&request.progress);
+        // A clock before 1970 gives no time.
+        import.created_at = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let store = self.seeds.store();
+        let object = store.import(import).await?;
+        store.pin(object.header.cid, PIN).await?;
+        Ok(object.header)
+    }
+}
+
+/// Whether a URL can stand before the paths of the server. `https` is fine: somebody else's
+/// proxy may speak it.
+fn is_base(url: &Endpoint) -> bool {
+    let plain = url.as_str().replacen("https://", "http://", 1);
+    let parsed: Result<Url, UrlError> = Url::parse(&plain);
+    parsed.is_ok_and(|url| url.path.query().is_none()) && !plain.contains('#')
+}
+
+#[async_trait]
+impl ContentProtocol for HttpProtocol {
+    fn name(&self) -> Protocol {
+        Protocol::Http
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::fetch_and_seed();
+        capabilities.seed = self.server.is_some();
+        capabilities
+    }
+
+    fn registry(&self) -> &TransferRegistry {
+        &self.registry
+    }
+
+    async fn connect(
+        &self,
+        offer: &PeerOffer,
+        target: &FileIdentification,
+    ) -> Result<Arc<dyn ChunkSource>, TransferError> {
+        self.open()?;
+        let closed = self.closed.child_token();
+        let (config, agent) = (self.config.clone(), self.agent.clone());
+        let connect = HttpSource::connect(config, closed, agent, offer, target);
+        let source = self.closed.run_until_cancelled(connect).await;
+        Ok(Arc::new(source.unwrap_or(Err(TransferError::Closed))?))
+    }
+
+    async fn start_seeding(&self, request: SeedRequest) -> Result<FileMetadata, TransferError> {
+        self.open()?;
+        if self.server.is_none() {
+            let operation = "seeding without an address to listen on";
+            return Err(TransferError::Unsupported {
+                protocol: Protocol::Http,
+                operation,
+            });
+        }
+        let cid = match &request.content {
+            SeedContent::Path(path, _) => {
+                self.import(ImportSource::Path(path.clone()), &request)
+                    .await?
+                    .cid
+            }
+            SeedContent::Bytes(bytes) => {
+                self.import(ImportSource::Bytes(bytes.clone()), &request)
+                    .await?
+                    .cid
+            }
+            SeedContent::Stored(cid) => *cid,
+            _ => {
+                let operation = "seeding this kind of content";
+                return Err(TransferError::Unsupported {
+                    protocol: Protocol::Http,
+                    operation,
+                });
+            }
+        };
+        let content = self
+            .seeds
+            .store()
+            .open(cid)
+            .await?
+            .ok_or(StoreError::NotFound { cid })?;
+        let header = content.header().clone();
+        self.seeds.insert(header.clone());
+        tracing::debug!(content = %cid, "seeding over http");
+        Ok(self.metadata(header, content.coverage()))
+    }
+
+    /// Requests under way go on to their end.
+    async fn stop_seeding(&self, target: &FileIdentification) -> Result<bool, TransferError> {
+        let Some(cid) = self.seeds.find(target) else {
+            return Ok(false);
+        };
+        let was_served = self.seeds.remove(cid);
+        let store = self.seeds.store();
+        let pinned = |pins: &[String]| pins.iter().any(|pin| pin == PIN);
+        if store
+            .object(cid)
+            .await?
+            .is_some_and(|object| pinned(&object.pins))
+        {
+            store.unpin(cid, PIN).await?;
+        }
+        Ok(was_served)
+    }
+
+    fn endpoints(&self) -> Vec<Endpoint> {
+        let Some(address) = self.local_addr() else {
+            return Vec::new();
+        };
+        if let Some(url) = &self.config.public_url {
+            return vec![url.clone()];
+        }
+        if address.ip().is_unspecified() {
+            return Vec::new();
+        }
+        Endpoint::new(format!("http://{address}/"))
+            .into_iter()
+            .collect()
+    }
+
+    async fn shutdown(&self) -> Result<(), TransferError> {
+        self.closed.cancel();
+        if let Some(server) = &self.server {
+            server.shutdown().await;
+        }
+        Ok(())
+    }
+}

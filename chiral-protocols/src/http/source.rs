@@ -1,0 +1,323 @@
+//! [`HttpSource`]: a Chiral seeder or a plain mirror as a [`ChunkSource`].
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chiral_core::chunk::MAX_FILE_SIZE;
+use chiral_core::manifest::{MAX_HEADER_LEN, MAX_PAGE_LEN};
+use chiral_core::{
+    ByteRange, ChunkLayout, ChunkRuns, ChunkSource, Cid, Coverage, DeliveryStream, Endpoint,
+    FileIdentification, ManifestHeader, ManifestPage, PaymentAgent, PeerOffer, Protocol,
+    RequestGrid, TransferError,
+};
+use hyper::http::uri::PathAndQuery;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::answer;
+use super::client::collect;
+use super::config::HttpConfig;
+use super::connect::{Origin, bad_url, protocol};
+use super::mirror;
+use super::path::{Part, Resource};
+use super::pool::{Ask, Pool};
+use super::stream::{Payer, Place, fetch, refusal};
+use super::url::Url;
+
+/// Longest answer to a question for the coverage, in bytes.
+const MAX_COVERAGE_LEN: usize = 512 << 10;
+
+/// Connections to one server that has a file. See [`ChunkSource`] for what is promised.
+///
+/// It has no task behind it: a connection moves only while somebody reads from it.
+#[derive(Debug)]
+pub struct HttpSource {
+    offer: PeerOffer,
+    /// Where its bytes are, and over what.
+    place: Place,
+    grid: RequestGrid,
+    /// `None` for a mirror.
+    header: Option<ManifestHeader>,
+    base: Url,
+}
+
+impl HttpSource {
+    /// Connects to the seeder, or the mirror, that an offer names.
+    pub(super) async fn connect(
+        config: Arc<HttpConfig>,
+        closed: CancellationToken,
+        agent: Option<Arc<dyn PaymentAgent>>,
+        offer: &PeerOffer,
+        target: &FileIdentification,
+    ) -> Result<Self, TransferError> {
+        let name = &offer.endpoint;
+        let url = Url::parse(name.as_str()).map_err(|error| bad_url(name, error))?;
+        let wait = config.connect_timeout;
+        let origin = Origin::resolve(url.clone(), name, config.addresses, wait).await?;
+        let permits = Arc::new(Semaphore::new(config.max_requests_per_source));
+        let mut source = if offer.mirror {
+            let found = mirror::find(config, origin, closed, name).await?;
+            let (size, path) = (found.size, found.pool.origin.url.path.clone());
+            let grid = if found.ranges {
+                RequestGrid::ANY
+            } else {
+                RequestGrid::every(size)
+            };
+            let place = Place {
+                pool: Arc::new(found.pool),
+                permits,
+                path,
+                size,
+                payer: None,
+            };
+            Self {
+                offer: offer.clone(),
+                place,
+                grid,
+                header: None,
+                base: url,
+            }
+        } else {
+            let cid = cid_of(offer, target)?;
+            let pool = Arc::new(Pool::new(name.clone(), config, origin, closed));
+            let path = below(&url, name, cid, Part::Manifest)?;
+            let bytes = small(&pool, path, MAX_HEADER_LEN).await?;
+            let header = ManifestHeader::decode(&bytes)
+                .map_err(|_| protocol(name, "a malformed manifest header"))?;
+            if header.cid != cid {
+                return Err(protocol(name, "the manifest header of another file"));
+            }
+            let path = below(&url, name, cid, Part::File)?;
+            let payer = agent.map(|agent| Payer {
+                agent,
+                cid,
+                offer: offer.clone(),
+            });
+            let place = Place {
+                pool,
+                permits,
+                path,
+                size: header.size,
+                payer,
+            };
+            Self {
+                offer: offer.clone(),
+                place,
+                grid: RequestGrid::ANY,
+                header: Some(header),
+                base: url,
+            }
+        };
+        if source.place.size > MAX_FILE_SIZE {
+            return Err(protocol(name, "a size over the format's limit"));
+        }
+        source.offer.coverage = Some(source.coverage().await?);
+        Ok(source)
+    }
+
+    fn name(&self) -> &Endpoint {
+        &self.offer.endpoint
+    }
+
+    async fn ask(&self, part: Part, limit: usize) -> Result<Bytes, TransferError> {
+        let Some(header) = &self.header else {
+            let what = "a manifest";
+            return Err(TransferError::Missing {
+                source_name: self.name().to_string(),
+                what,
+            });
+        };
+        let path = below(&self.base, self.name(), header.cid, part)?;
+        small(&self.place.pool, path, limit).await
+    }
+}
+
+/// The cid to ask a seeder for: that of the target, or of the offer's header if it is the
+/// target's.
+fn cid_of(offer: &PeerOffer, target: &FileIdentification) -> Result<Cid, TransferError> {
+    let announced = offer.header.as_ref().filter(|header| match target {
+        FileIdentification::Root(root) => header.root == *root,
+        FileIdentification::Alias(alias) => header.aliases.contains(alias),
+        _ => false,
+    });
+    target
+        .cid()
+        .or(announced.map(|header| header.cid))
+        .ok_or_else(|| TransferError::Unknown {
+            target: target.to_string(),
+        })
+}
+
+fn below(base: &Url, name: &Endpoint, cid: Cid, part: Part) -> Result<PathAndQuery, TransferError> {
+    let path = Resource { cid, part }.to_path();
+    base.below(&path)
+        .ok_or_else(|| protocol(name, "a url that cannot be sent"))
+}
+
+/// Asks for something small.
+async fn small(pool: &Pool, path: PathAndQuery, limit: usize) -> Result<Bytes, TransferError> {
+    let (mut link, answer) = pool.ask(&Ask::get(path)).await?;
+    let (head, body) = answer.into_parts();
+    let length = match answer::whole(head.status, &head.headers) {
+        Ok(length) => length,
+        Err(fault) => return Err(refusal(fault, pool, &mut link, body).await),
+    };
+    if length.is_some_and(|length| length > limit as u64) {
+        return Err(protocol(&pool.name, "an answer over its limit"));
+    }
+    let bytes = collect(
+        &mut link,
+        body,
+        limit,
+        pool.config.answer_timeout,
+        &pool.name,
+    )
+    .await?;
+    pool.put_back(link);
+    Ok(bytes)
+}
+
+/// Reads `{"chunks":n,"runs":[[first,end],…]}`.
+fn parse_coverage(bytes: &[u8], layout: ChunkLayout) -> Option<Coverage> {
+    let value: Value = serde_json::from_slice(bytes).ok()?;
+    if value.get("chunks")?.as_u64()? != u64::from(layout.count()) {
+        return None;
+    }
+    let index = |value: &Value| u32::try_from(value.as_u64()?).ok();
+    let run = |value: &Value| match value.as_array()?.as_slice() {
+        [first, end] => Some((index(first)?, index(end)?)),
+        _ => None,
+    };
+    let runs: Option<Vec<_>> = value.get("runs")?.as_array()?.iter().map(run).collect();
+    let runs = ChunkRuns::new(runs?, layout).ok()?;
+    let complete = runs.count() == u64::from(layout.count());
+    Some(if complete {
+        Coverage::Complete
+    } else {
+        Coverage::Partial(runs)
+    })
+}
+
+#[async_trait]
+impl ChunkSource for HttpSource {
+    fn offer(&self) -> &PeerOffer {
+        &self.offer
+    }
+
+    fn size(&self) -> Option<u64> {
+        Some(self.place.size)
+    }
+
+    fn grid(&self) -> RequestGrid {
+        self.grid
+    }
+
+    fn max_requests(&self) -> usize {
+        self.place.pool.config.max_requests_per_source
+    }
+
+    async fn coverage(&self) -> Result<Coverage, TransferError> {
+        let Some(header) = &self.header else {
+            return Ok(Coverage::Complete);
+        };
+        let bytes = self.ask(Part::Coverage, MAX_COVERAGE_LEN).await?;
+        header
+            .layout()
+            .ok()
+            .and_then(|layout| parse_coverage(&bytes, layout))
+            .ok_or_else(|| protocol(self.name(), "a malformed coverage"))
+    }
+
+    async fn manifest_header(&self) -> Result<Option<ManifestHeader>, TransferError> {
+        Ok(self.header.clone())
+    }
+
+    async fn manifest_page(&self, index: u32) -> Result<ManifestPage, TransferError> {
+        let bytes = self.ask(Part::Page(index), MAX_PAGE_LEN).await?;
+        ManifestPage::decode(&bytes).map_err(|_| protocol(self.name(), "a malformed manifest page"))
+    }
+
+    fn fetch(&self, range: ByteRange) -> DeliveryStream {
+        let size = self.place.size;
+        let error = if range.end > size {
+            let what = "bytes past its end";
+            TransferError::Missing {
+                source_name: self.name().to_string(),
+                what,
+            }
+        } else if self.grid.expand(range, size) != range {
+            let operation = "parts of a file that its mirror serves whole only";
+            TransferError::Unsupported {
+                protocol: Protocol::Http,
+                operation,
+            }
+        } else {
+            return fetch(self.place.clone(), range);
+        };
+        Box::pin(futures_util::stream::iter([Err(error)]))
+    }
+
+    async fn close(&self) {
+        self.place.permits.close();
+        self.place.pool.close();
+    }
+}
+
+impl Drop for HttpSource {
+    fn drop(&mut self) {
+        self.place.permits.close();
+        self.place.pool.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn strange_coverage_is_refused() {
+        let layout = ChunkLayout::new(10 * 262_144).unwrap();
+        let parse = |text: &str| parse_coverage(text.as_bytes(), layout);
+        assert_eq!(
+            parse(r#"{"chunks":10,"runs":[[0,10]]}"#),
+            Some(Coverage::Complete)
+        );
+        let some = ChunkRuns::new(vec![(0, 1), (5, 9)], layout).unwrap();
+        let expected = Some(Coverage::Partial(some));
+        assert_eq!(
+            parse(r#"{"chunks":10,"runs":[[0,1],[5,9]],"later":1}"#),
+            expected
+        );
+        assert_eq!(
+            parse(r#"{"chunks":10,"runs":[]}"#),
+            Some(Coverage::Partial(ChunkRuns::default()))
+        );
+        for bad in [
+            r#"{"chunks":9,"runs":[]}"#,
+            r#"{"chunks":10}"#,
+            r#"{"chunks":10,"runs":[[0,11]]}"#,
+            r#"{"chunks":10,"runs":[[0,1],[1,2]]}"#,
+            r#"{"chunks":10,"runs":[[1,0]]}"#,
+            r#"{"chunks":10,"runs":[[0,1,2]]}"#,
+            r#"{"chunks":10,"runs":[[-1,2]]}"#,
+            r#"{"chunks":10,"runs":[[0,4294967297]]}"#,
+            r#"{"chunks":10,"runs":{"0":1}}"#,
+            r#"[]"#,
+            "",
+            "null",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+        assert_eq!(parse(&"[".repeat(100_000)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_coverage_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = parse_coverage(&bytes, ChunkLayout::new(1 << 40).unwrap());
+        }
+    }
+}

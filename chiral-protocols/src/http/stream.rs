@@ -1,0 +1,248 @@
+//! One request for a range, from its permit to its last byte.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
+use chiral_core::{
+    ByteRange, Cid, Delivery, DeliveryStream, GateError, PaymentAgent, PeerOffer, TransferError,
+};
+use hyper::StatusCode;
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::http::uri::PathAndQuery;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep, sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::answer::{self, Fault};
+use super::client::{Link, collect};
+use super::connect::{connection, protocol, refused, timed_out};
+use super::headers::credential_value;
+use super::pool::{Ask, Pool};
+use super::range;
+
+/// What a range is asked of.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) pool: Arc<Pool>,
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) path: PathAndQuery,
+    pub(super) size: u64,
+    pub(super) payer: Option<Payer>,
+}
+
+/// Who answers for us at the seeder's payment gate.
+#[derive(Clone, Debug)]
+pub(super) struct Payer {
+    pub(super) agent: Arc<dyn PaymentAgent>,
+    pub(super) cid: Cid,
+    pub(super) offer: PeerOffer,
+}
+
+impl Payer {
+    async fn credential(&self, range: ByteRange) -> Result<Option<HeaderValue>, GateError> {
+        let credential = self.agent.credential(self.cid, &self.offer, range).await?;
+        let too_long = GateError::Message {
+            reason: "over the limit",
+        };
+        credential
+            .map(|bytes| credential_value(&bytes).ok_or(too_long))
+            .transpose()
+    }
+}
+
+/// Asks for a range.
+pub(super) fn fetch(place: Place, range: ByteRange) -> DeliveryStream {
+    let state = if range.is_empty() {
+        State::Ended
+    } else {
+        State::Asking(Box::new(place), range)
+    };
+    Box::pin(futures_util::stream::unfold(state, |state| async move {
+        let (item, next) = match state {
+            State::Ended => return None,
+            State::Failing(error) => (Err(error), State::Ended),
+            State::Asking(place, range) => match Reading::begin(*place, range).await {
+                Ok(reading) => Box::new(reading).next().await?,
+                Err(error) => (Err(error), State::Ended),
+            },
+            State::Reading(reading) => reading.next().await?,
+        };
+        Some((item, next))
+    }))
+}
+
+enum State {
+    Asking(Box<Place>, ByteRange),
+    Reading(Box<Reading>),
+    /// All bytes have come, and then something else.
+    Failing(TransferError),
+    Ended,
+}
+
+type Item = Result<Delivery, TransferError>;
+
+/// A body on its way in.
+struct Reading {
+    pool: Arc<Pool>,
+    /// `None` once the answer was read to its end and the connection given back.
+    link: Option<Link>,
+    body: Incoming,
+    /// What has not come yet.
+    left: ByteRange,
+    idle: Pin<Box<Sleep>>,
+    closed: Pin<Box<WaitForCancellationFutureOwned>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+enum Event {
+    Data(Bytes),
+    End,
+    Failed(TransferError),
+}
+
+impl Reading {
+    async fn begin(place: Place, range: ByteRange) -> Result<Self, TransferError> {
+        let Place {
+            pool,
+            permits,
+            path,
+            size,
+            payer,
+        } = place;
+        let permit = permits
+            .acquire_owned()
+            .await
+            .map_err(|_| TransferError::Closed)?;
+        let credential = match &payer {
+            None => None,
+            Some(payer) => {
+                let refusal = |error: GateError| refused(&pool.name, error.to_string(), false);
+                payer.credential(range).await.map_err(refusal)?
+            }
+        };
+        let ask = Ask {
+            range: Some(range::request(range)),
+            credential,
+            ..Ask::get(path)
+        };
+        let (mut link, answer) = pool.ask(&ask).await?;
+        let (head, body) = answer.into_parts();
+        match answer::part(head.status, &head.headers, range, Some(size)) {
+            Ok(_) => {}
+            Err(fault) => return Err(refusal(fault, &pool, &mut link, body).await),
+        }
+        let idle = Box::pin(sleep(pool.config.idle_timeout));
+        let closed = Box::pin(pool.closed.clone().cancelled_owned());
+        let link = Some(link);
+        Ok(Self {
+            pool,
+            link,
+            body,
+            left: range,
+            idle,
+            closed,
+            _permit: permit,
+        })
+    }
+
+    async fn next(mut self: Box<Self>) -> Option<(Item, State)> {
+        let this = &mut *self;
+        let link = this.link.as_mut()?;
+        this.idle
+            .as_mut()
+            .reset(Instant::now() + this.pool.config.idle_timeout);
+        let event = std::future::poll_fn(|cx| match link.poll_body(&mut this.body, cx) {
+            Poll::Ready(Some(Ok(data))) => Poll::Ready(Event::Data(data)),
+            Poll::Ready(Some(Err(error))) => {
+                Poll::Ready(Event::Failed(connection(&this.pool.name, error)))
+            }
+            Poll::Ready(None) => Poll::Ready(Event::End),
+            Poll::Pending if this.closed.as_mut().poll(cx).is_ready() => {
+                Poll::Ready(Event::Failed(TransferError::Closed))
+            }
+            Poll::Pending if this.idle.as_mut().poll(cx).is_ready() => {
+                Poll::Ready(Event::Failed(timed_out(&this.pool.name)))
+            }
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+        match event {
+            Event::Failed(error) => Some((Err(error), State::Ended)),
+            Event::End if self.left.is_empty() => {
+                self.give_back();
+                None
+            }
+            Event::End => {
+                let error = protocol(&self.pool.name, "a body shorter than its range");
+                Some((Err(error), State::Ended))
+            }
+            Event::Data(_) if self.left.is_empty() => {
+                let error = protocol(&self.pool.name, "a body longer than its range");
+                Some((Err(error), State::Ended))
+            }
+            Event::Data(data) => Some(self.deliver(data).await),
+        }
+    }
+
+    async fn deliver(mut self: Box<Self>, mut bytes: Bytes) -> (Item, State) {
+        let offset = self.left.start;
+        let room = usize::try_from(self.left.len()).unwrap_or(usize::MAX);
+        let overlong = bytes.len() > room;
+        bytes.truncate(room);
+        self.left.start += bytes.len() as u64;
+        let delivery = Ok(Delivery { offset, bytes });
+        if !self.left.is_empty() {
+            return (delivery, State::Reading(self));
+        }
+        // A reader that has all its bytes will not ask for more only to hear that there are
+        // none: if the body has visibly ended, the connection goes back now.
+        let end = match &mut self.link {
+            Some(link) if !overlong => {
+                std::future::poll_fn(|cx| Poll::Ready(link.poll_body(&mut self.body, cx))).await
+            }
+            _ => Poll::Ready(Some(Ok(Bytes::new()))),
+        };
+        let next = match end {
+            Poll::Ready(None) => {
+                self.give_back();
+                State::Ended
+            }
+            Poll::Ready(Some(Ok(_))) => {
+                State::Failing(protocol(&self.pool.name, "a body longer than its range"))
+            }
+            Poll::Ready(Some(Err(error))) => State::Failing(connection(&self.pool.name, error)),
+            Poll::Pending => State::Reading(self),
+        };
+        (delivery, next)
+    }
+
+    fn give_back(&mut self) {
+        if let Some(link) = self.link.take() {
+            self.pool.put_back(link);
+        }
+    }
+}
+
+/// The error for an answer that is not what was asked for.
+pub(super) async fn refusal(
+    fault: Fault,
+    pool: &Pool,
+    link: &mut Link,
+    body: Incoming,
+) -> TransferError {
+    if fault != Fault::Status(StatusCode::PAYMENT_REQUIRED) {
+        return fault.into_transfer(&pool.name);
+    }
+    let wait = pool.config.answer_timeout;
+    match collect(link, body, MAX_PAYMENT_MESSAGE, wait, &pool.name).await {
+        Ok(offer) => TransferError::PaymentRequired {
+            source_name: pool.name.to_string(),
+            offer,
+        },
+        Err(error) => error,
+    }
+}
