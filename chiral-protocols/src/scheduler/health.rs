@@ -96,6 +96,21 @@ impl Scheduler {
         }
     }
 
+    /// If others had to take everything from a source while it was silent, it rests until it
+    /// is clear whether it stalled, rather than take the work back.
+    pub(super) fn doubt(&mut self, now: Duration, id: SourceId) {
+        let Some(source) = self.sources.get_mut(&id) else { return };
+        let last = source.meter.last().map_or(source.busy_since, |l| l.max(source.busy_since));
+        let silence = now.saturating_sub(last);
+        let usual = span(2.0 * (source.latency() + source.meter.gap()));
+        if source.queue.is_empty() && !source.is_demoted() && silence > usual {
+            let until = now.saturating_add(silence.max(self.config.failure_demotion));
+            source.standing = Standing::Demoted { since: now, until, lone_until: until };
+            let reason = DemoteReason::Stalled;
+            self.actions.push_back(Action::Demote { source: id, until, reason });
+        }
+    }
+
     fn demote(&mut self, now: Duration, id: SourceId, reason: DemoteReason) {
         let config = &self.config;
         let Some(source) = self.sources.get_mut(&id) else {

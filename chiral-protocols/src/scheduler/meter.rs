@@ -66,7 +66,7 @@ impl Meter {
             None => self.first_after_idling(now, bytes, issued),
             Some(since) => {
                 let last = self.last.unwrap_or(since);
-                self.gap = now.saturating_sub(last).as_secs_f64().max(self.gap * 0.95);
+                self.gap = now.saturating_sub(last).as_secs_f64().max(self.gap * 0.8);
                 if let (Some(issued), Some(latency)) = (issued, self.latency) {
                     let reached = issued.saturating_add(span(latency)).min(now);
                     self.since = Some(since + reached.saturating_sub(last));

@@ -98,14 +98,21 @@ impl Scheduler {
 
     fn victim(&self, now: Duration, id: SourceId, source: &Source) -> Victim {
         let pace = self.pace_or_guess(now, source).max(1.0);
-        // Before its first byte a source is given the time that connecting takes.
-        let wait = match source.meter.last() {
-            Some(_) => 0.0,
-            None => (source.latency() - source.silence(now).as_secs_f64()).max(0.0),
+        // A request that has not begun takes the time that it usually takes; one that should
+        // have begun is expected to take as long again as it already did.
+        let head = source.queue.front().and_then(|head| self.requests.get(head));
+        let wait = match head {
+            Some(head) if !head.started && source.meter.last().is_none_or(|l| l <= head.issued) => {
+                let waited = now.saturating_sub(head.issued).as_secs_f64();
+                (source.latency() - waited).abs()
+            }
+            _ => 0.0,
         };
-        let quiet = source.silence(now).as_secs_f64() > 2.0 * source.latency() + 0.5;
-        let in_flight = if quiet { 0.0 } else { pace * source.latency() };
-        Victim { id, pace, finish: wait + source.out as f64 / pace, in_flight }
+        // Likewise one that went silent.
+        let usual = 2.0 * (source.latency() + source.meter.gap());
+        let overdue = (source.silence(now).as_secs_f64() - usual).max(0.0);
+        let in_flight = if overdue > 0.0 { 0.0 } else { pace * source.latency() };
+        Victim { id, pace, finish: wait.max(overdue) + source.out as f64 / pace, in_flight }
     }
 
     fn steal_from(&mut self, now: Duration, thief: Thief, victim: Victim) -> bool {
@@ -124,11 +131,24 @@ impl Scheduler {
             return false;
         }
         let queue: Vec<RequestId> = source.queue.iter().rev().take(MAX_REQUESTS).copied().collect();
-        queue.into_iter().any(|request| self.take_tail(now, thief, request, most as u64))
+        let taken = queue.into_iter().any(|r| self.take_tail(now, thief, r, most as u64));
+        if taken {
+            self.doubt(now, victim.id);
+        }
+        taken
+    }
+
+    /// Whether a request was made in this very moment: moving it on at once could go round
+    /// in circles.
+    fn is_new(&self, now: Duration, request: RequestId) -> bool {
+        self.requests.get(&request).is_none_or(|known| known.issued >= now)
     }
 
     /// Moves up to `most` bytes from the end of a request to the thief.
     fn take_tail(&mut self, now: Duration, thief: Thief, request: RequestId, most: u64) -> bool {
+        if self.is_new(now, request) {
+            return false;
+        }
         let Some(ask) = self.tail(thief.id, request, most) else {
             return false;
         };
@@ -179,27 +199,9 @@ impl Scheduler {
     /// the right place or would take too long even for the rest. What the victim already
     /// sent and has not arrived comes twice.
     fn take_over(&mut self, now: Duration, thief: Thief, victim: Victim) -> bool {
-        let size = self.ledger.size;
-        let budget = self.budget();
-        let (Some(source), Some(owner)) =
-            (self.sources.get(&thief.id), self.sources.get(&victim.id))
-        else {
+        let Some((request, run, ask, cost)) = self.remainder(now, thief, victim) else {
             return false;
         };
-        if owner.meter.last().is_none() {
-            return false;
-        }
-        let found = owner.queue.iter().rev().take(MAX_REQUESTS).find_map(|request| {
-            let known = self.requests.get(request).filter(|known| known.whole.is_none())?;
-            let run = known.claim.prev_run(u64::MAX)?.intersection(self.ledger.window)?;
-            let ask = source.grid.expand(run, size);
-            let cost = if known.started { victim.in_flight as u64 } else { 0 };
-            let cost = cost.min(run.len()) + (ask.len() - run.len());
-            let free = self.ledger.second.is_free(ask);
-            (free && run.len() <= thief.limit && cost <= budget && source.covers(ask))
-                .then_some((*request, run, ask, cost))
-        });
-        let Some((request, run, ask, cost)) = found else { return false };
         if !worth_doubling(thief, victim, ask) {
             return false;
         }
@@ -209,8 +211,49 @@ impl Scheduler {
         }
         self.ledger.release(run, request);
         self.shorten(now, request);
-        self.assign(now, thief.id, ask);
+        self.assign_twice(now, thief.id, ask);
+        self.doubt(now, victim.id);
         true
+    }
+
+    /// The last request of the victim that the thief can take over: its remaining bytes, what
+    /// the thief would ask for, and how much of that probably comes twice.
+    fn remainder(
+        &self,
+        now: Duration,
+        thief: Thief,
+        victim: Victim,
+    ) -> Option<(RequestId, ByteRange, ByteRange, u64)> {
+        let (source, owner) = (self.sources.get(&thief.id)?, self.sources.get(&victim.id)?);
+        owner.meter.last()?;
+        let budget = self.budget();
+        owner.queue.iter().rev().take(MAX_REQUESTS).find_map(|request| {
+            let known = self.requests.get(request).filter(|known| known.whole.is_none())?;
+            if self.is_new(now, *request) {
+                return None;
+            }
+            let run = known.claim.prev_run(u64::MAX)?.intersection(self.ledger.window)?;
+            let ask = source.grid.expand(run, self.ledger.size);
+            let sent = if known.started { victim.in_flight as u64 } else { 0 };
+            let cost = sent.min(run.len()) + (ask.len() - run.len());
+            let holders = [&self.ledger.first, &self.ledger.second];
+            let own = holders.iter().flat_map(|layer| layer.within(run)).any(|(_, holder)| {
+                self.requests.get(&holder).is_some_and(|r| r.source == thief.id)
+            });
+            (!own && run.len() <= thief.limit && cost <= budget && source.covers(ask))
+                .then_some((*request, run, ask, cost))
+        })
+    }
+
+    /// Asks for `ask` and claims its free bytes, and as a second holder the others.
+    fn assign_twice(&mut self, now: Duration, id: SourceId, ask: ByteRange) {
+        let request = self.assign(now, id, ask);
+        let second = self.ledger.take_second(ask, request);
+        if let Some(known) = self.requests.get_mut(&request) {
+            for run in second.iter() {
+                known.claim.insert(run);
+            }
+        }
     }
 
     /// Bytes that may still be asked for twice.
@@ -231,13 +274,7 @@ impl Scheduler {
             return false;
         }
         self.doubled += ask.len();
-        let request = self.assign(now, thief.id, ask);
-        let second = self.ledger.take_second(ask, request);
-        if let Some(known) = self.requests.get_mut(&request) {
-            for run in second.iter() {
-                known.claim.insert(run);
-            }
-        }
+        self.assign_twice(now, thief.id, ask);
         true
     }
 
