@@ -5,21 +5,21 @@
 //! chunks are all proven has its last hash as its cid, by induction. A store therefore keeps
 //! that agreement always: the last word stands, and proofs at odds with it are taken back.
 
-use chiral_core::{Bitmap, ChunkHash, ProvenLink};
+use chiral_core::{ChunkHash, ProvenLink};
 
-/// Proven chunks whose proofs do not fit `link`, rising. `hash` gives the kept hash of a
-/// chunk; it is asked only for those that a proof has told.
+/// Proven chunks whose proofs do not fit `link`, rising. `proven` is asked for the chunk and
+/// its neighbours, and `hash` for kept hashes that a proof has told.
 pub(crate) fn at_odds<E>(
     link: &ProvenLink,
-    proven: &Bitmap,
+    proven: impl Fn(u32) -> bool,
     mut hash: impl FnMut(u32) -> Result<ChunkHash, E>,
 ) -> Result<Vec<u32>, E> {
     let index = link.index();
     let mut odd = Vec::new();
     let mut meet = |left: u32, said: ChunkHash| -> Result<(), E> {
         let right = left.saturating_add(1);
-        if (proven.get(left) || proven.get(right)) && hash(left)? != said {
-            odd.extend([left, right].into_iter().filter(|side| proven.get(*side)));
+        if (proven(left) || proven(right)) && hash(left)? != said {
+            odd.extend([left, right].into_iter().filter(|side| proven(*side)));
         }
         Ok(())
     };

@@ -57,11 +57,15 @@ impl State {
     }
 
     fn record(&mut self, link: &ProvenLink) {
-        let odd = junction::at_odds(link, &self.proven, |index| {
-            Ok::<_, std::convert::Infallible>(
-                self.hashes.get(&index).copied().unwrap_or(chain::INITIAL),
-            )
-        });
+        let odd = junction::at_odds(
+            link,
+            |index| self.proven.get(index),
+            |index| {
+                Ok::<_, std::convert::Infallible>(
+                    self.hashes.get(&index).copied().unwrap_or(chain::INITIAL),
+                )
+            },
+        );
         for index in odd.unwrap_or_else(|never| match never {}) {
             self.proven.set(index, false);
         }

@@ -1,4 +1,15 @@
+use chiral_core::conformance::chunk_store;
+
 use super::*;
+
+#[tokio::test]
+async fn conforms_to_the_contract() {
+    let scratch = tempfile::tempdir().unwrap();
+    chunk_store::run(scratch.path(), async |_| {
+        Arc::new(MemoryStore::new(64 << 20)) as Arc<dyn ChunkStore>
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn content_over_the_limit_is_refused_and_removal_makes_room() {

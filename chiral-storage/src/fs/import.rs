@@ -1,0 +1,213 @@
+//! One pass of SHA-256 over a file, with reading, and copying, ahead on another thread.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use chiral_core::chunk_store::ProgressFn;
+use chiral_core::{ChunkHasher, ChunkLayout, Cid, MAX_FILE_SIZE, MerkleRoot, StoreError};
+
+use super::disk::DiskFile;
+use super::hash_list::HashListWriter;
+use crate::requests;
+
+/// Bytes read at once.
+const BUFFER_LEN: usize = 1 << 20;
+
+/// Buffers on their way between the threads.
+const BUFFERS: usize = 3;
+
+/// Files up to this size are hashed on the thread that reads them.
+const SERIAL_LEN: u64 = 4 << 20;
+
+/// What one pass found.
+#[derive(Debug)]
+pub(super) struct Imported {
+    pub(super) layout: ChunkLayout,
+    pub(super) cid: Cid,
+    pub(super) root: MerkleRoot,
+    /// The list of hashes, if it is in a file.
+    pub(super) hashes: Option<DiskFile>,
+}
+
+/// A pass over a file.
+pub(super) struct Pass<'a> {
+    /// What is read.
+    pub(super) source: &'a DiskFile,
+    /// Its size when the pass begins; a file that has another at the end has changed.
+    pub(super) size: u64,
+    /// Where a copy goes.
+    pub(super) copy: Option<&'a DiskFile>,
+    /// Set by whoever lost interest.
+    pub(super) cancelled: &'a AtomicBool,
+    pub(super) progress: Option<ProgressFn>,
+}
+
+/// Hashing, apart from where the bytes come from.
+struct Sink<F> {
+    hasher: ChunkHasher,
+    list: HashListWriter<F>,
+    progress: Option<ProgressFn>,
+    size: u64,
+}
+
+impl<F: Fn() -> Result<DiskFile, StoreError>> Sink<F> {
+    fn new(create: F, size: u64, progress: Option<ProgressFn>) -> Self {
+        let list = HashListWriter::new(create);
+        Self {
+            hasher: ChunkHasher::new(),
+            list,
+            progress,
+            size,
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.hasher.update(bytes);
+        self.list.extend(self.hasher.drain())?;
+        if let Some(progress) = &self.progress {
+            progress(self.hasher.size(), self.size);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Imported, StoreError> {
+        let layout = requests::layout(self.hasher.size())?;
+        let over = |_| StoreError::TooLarge {
+            what: "file",
+            limit: MAX_FILE_SIZE,
+        };
+        let (rest, cid) = self.hasher.finish().map_err(over)?;
+        self.list.extend(rest.into_iter())?;
+        let (root, hashes) = self.list.finish(layout)?;
+        Ok(Imported {
+            layout,
+            cid,
+            root,
+            hashes,
+        })
+    }
+}
+
+/// Hashes bytes in memory, writing them to `copy`.
+pub(super) fn import_bytes(
+    bytes: &[u8],
+    copy: &DiskFile,
+    cancelled: &AtomicBool,
+    progress: Option<ProgressFn>,
+    create: impl Fn() -> Result<DiskFile, StoreError>,
+) -> Result<Imported, StoreError> {
+    let mut sink = Sink::new(create, bytes.len() as u64, progress);
+    for part in bytes.chunks(BUFFER_LEN) {
+        check(cancelled)?;
+        copy.write(sink.hasher.size(), part)?;
+        sink.take(part)?;
+    }
+    sink.finish()
+}
+
+impl Pass<'_> {
+    /// Reads the file once; `create` makes the file of its hashes.
+    ///
+    /// # Errors
+    /// [`StoreError::Changed`] if the file does not end at its size.
+    pub(super) fn run(
+        mut self,
+        create: impl Fn() -> Result<DiskFile, StoreError>,
+    ) -> Result<Imported, StoreError> {
+        requests::layout(self.size)?;
+        let mut sink = Sink::new(create, self.size, self.progress.take());
+        if self.size <= SERIAL_LEN {
+            self.run_serial(&mut sink)?;
+        } else {
+            self.run_ahead(&mut sink)?;
+        }
+        if sink.hasher.size() != self.size {
+            return Err(self.changed());
+        }
+        sink.finish()
+    }
+
+    fn changed(&self) -> StoreError {
+        StoreError::Changed {
+            path: self.source.path().to_path_buf(),
+        }
+    }
+
+    /// Fills a buffer from `offset` and copies it; empty at the end.
+    fn fill(&self, offset: u64, buffer: &mut Vec<u8>) -> Result<(), StoreError> {
+        check(self.cancelled)?;
+        buffer.clear();
+        self.source.read_some(offset, BUFFER_LEN, buffer)?;
+        if offset + buffer.len() as u64 > self.size {
+            return Err(self.changed());
+        }
+        match self.copy {
+            Some(copy) => copy.write(offset, buffer),
+            None => Ok(()),
+        }
+    }
+
+    fn run_serial<F>(&self, sink: &mut Sink<F>) -> Result<(), StoreError>
+    where
+        F: Fn() -> Result<DiskFile, StoreError>,
+    {
+        let mut buffer = Vec::with_capacity(BUFFER_LEN);
+        loop {
+            self.fill(sink.hasher.size(), &mut buffer)?;
+            if buffer.is_empty() {
+                return Ok(());
+            }
+            sink.take(&buffer)?;
+        }
+    }
+
+    fn run_ahead<F>(&self, sink: &mut Sink<F>) -> Result<(), StoreError>
+    where
+        F: Fn() -> Result<DiskFile, StoreError>,
+    {
+        let (to_hash, filled) = sync_channel(BUFFERS);
+        let (to_fill, empty) = sync_channel(BUFFERS);
+        for _ in 0..BUFFERS {
+            // There is room for all of them.
+            let _ = to_fill.send(Vec::with_capacity(BUFFER_LEN));
+        }
+        // Both ends of this thread's go with the closure, so that the other never waits in vain.
+        std::thread::scope(move |scope| {
+            scope.spawn(move || self.read_ahead(&empty, &to_hash));
+            for buffer in filled {
+                let buffer: Vec<u8> = buffer?;
+                sink.take(&buffer)?;
+                // At the end nobody waits for it.
+                let _ = to_fill.send(buffer);
+            }
+            Ok(())
+        })
+    }
+
+    /// Fills buffers until the end, an error, or until nobody wants them.
+    fn read_ahead(
+        &self,
+        empty: &Receiver<Vec<u8>>,
+        to_hash: &SyncSender<Result<Vec<u8>, StoreError>>,
+    ) {
+        let mut offset = 0;
+        for mut buffer in empty {
+            let filled = self.fill(offset, &mut buffer);
+            offset += buffer.len() as u64;
+            let last = filled.is_err() || buffer.is_empty();
+            let sent = to_hash.send(filled.map(|()| buffer));
+            if last || sent.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The error is never seen: who cancelled does not wait.
+fn check(cancelled: &AtomicBool) -> Result<(), StoreError> {
+    if cancelled.load(Ordering::Relaxed) {
+        Err(StoreError::Closed)
+    } else {
+        Ok(())
+    }
+}
