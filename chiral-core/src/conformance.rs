@@ -5,7 +5,6 @@
 //! and panic with what was expected. None of them needs a particular runtime.
 
 pub mod chunk_source;
-pub mod chunk_source;
 pub mod chunk_store;
 pub mod content_protocol;
 pub mod payment_gate;
