@@ -24,7 +24,7 @@ use super::source::failure_kind;
 use crate::scheduler::{Action, RequestId, Scheduler, SourceId, SourceState};
 
 /// How often progress is reported and the scheduler looked after when nothing happens.
-const TICK: Duration = Duration::from_millis(250);
+const TICK: Duration = Duration::from_millis(100);
 
 /// Pieces waiting to be looked at; each is at most a chunk.
 const QUEUE: usize = 16;
@@ -162,7 +162,12 @@ impl Active<'_> {
             self.engage(id);
         }
         let mut control = (false, false);
+        let mut next_tick = Duration::ZERO;
         loop {
+            if self.run.now() >= next_tick {
+                self.tick()?;
+                next_tick = self.run.now() + TICK;
+            }
             self.act();
             if let Some(end) = self.step(mode).await? {
                 return Ok(end);
@@ -170,10 +175,12 @@ impl Active<'_> {
             // Checking may have asked for bytes again, or put somebody out.
             self.act();
             let now = self.run.now();
-            let deadline = self
+            // The scheduler's own deadlines are looked after at every turn of the loop too.
+            let due = self
                 .scheduler
                 .next_deadline()
-                .map_or(TICK, |at| at.saturating_sub(now));
+                .map_or(next_tick, |at| at.min(next_tick));
+            let wait = due.saturating_sub(now).max(Duration::from_millis(1));
             let room = self.jobs.len() < self.run.config().max_jobs;
             tokio::select! {
                 Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => {
@@ -201,8 +208,9 @@ impl Active<'_> {
                     control = changed;
                     self.control(control).await?;
                 }
-                () = tokio::time::sleep(deadline.clamp(Duration::from_millis(1), TICK)) => {
-                    self.tick()?;
+                () = tokio::time::sleep(wait) => {
+                    let now = self.run.now();
+                    self.scheduler.tick(now);
                 }
             }
         }

@@ -83,7 +83,7 @@ pub(super) struct Backward {
     candidates: Vec<Candidate>,
     held: BTreeMap<u32, Held>,
     suspects: Vec<Suspect>,
-    /// Hashes before the frontier that have been tried with the bytes on disk.
+    /// Hashes before the frontier that all suspects have been tried with.
     tried: Vec<ChunkHash>,
     examining: bool,
 }
@@ -191,18 +191,37 @@ impl Active<'_> {
         if self.load_pages(backward, index) {
             return Ok(Some(Step::Again));
         }
-        let offered = backward.untried(index);
-        if !backward.examining && !offered.is_empty() {
-            if backward.held.contains_key(&index) {
+        let offered = backward.offered(index);
+        if backward.held.contains_key(&index) {
+            if !offered.is_empty() && !backward.examining {
                 backward.examining = true;
-                backward.tried.extend(&offered);
                 self.examine(index, hash, offered);
-            } else if !backward.suspects.is_empty() {
-                backward.tried.extend(&offered);
-                self.absolve(backward, index, hash, &offered).await?;
+            }
+        } else if !backward.suspects.is_empty() {
+            let new: Vec<_> = offered
+                .into_iter()
+                .filter(|hash| !backward.tried.contains(hash))
+                .collect();
+            if !new.is_empty() {
+                backward.tried.extend(&new);
+                self.absolve(backward, index, hash, &new).await?;
+            } else if self.nobody_left_for(index) {
+                // Every source has sent this chunk and it fits no manifest: the manifests
+                // are wrong, or all the sources are.
+                self.run.without_manifest = true;
+                return Ok(Some(Step::Again));
             }
         }
         Ok(None)
+    }
+
+    /// Whether a chunk is wanted, not on its way, and no source is left to ask for it.
+    fn nobody_left_for(&self, index: u32) -> bool {
+        let range = self.layout.range(index);
+        !self.busy.contains(&index)
+            && !self.present.get(index)
+            && self.scheduler.unserved().covers(range)
+            && self.run.connections.all_tried()
     }
 
     /// Proves what can be proven with what is on disk.
@@ -215,13 +234,8 @@ impl Active<'_> {
             let Some(link) = backward.held.get(&index).and_then(|held| held.link) else {
                 break;
             };
-            let Ok(proof) = link.prove(hash) else {
-                // From this hash the bytes lead elsewhere; others are tried.
-                if !backward.tried.contains(&link.before()) {
-                    backward.tried.push(link.before());
-                }
-                break;
-            };
+            // From this hash the bytes lead elsewhere: others are tried.
+            let Ok(proof) = link.prove(hash) else { break };
             links.push(proof);
             let from = backward
                 .held
@@ -329,12 +343,13 @@ impl Active<'_> {
             JobDone::Examined {
                 index,
                 bytes,
+                tried,
                 closed,
             } => {
                 backward.examining = false;
                 match (closed, backward.held.get_mut(&index)) {
                     (Some(link), Some(held)) => held.link = Some(link),
-                    _ => self.suspect(backward, index, bytes).await?,
+                    _ => self.suspect(backward, index, bytes, tried).await?,
                 }
             }
             JobDone::Page { root, index, page } => {
@@ -367,12 +382,18 @@ impl Active<'_> {
         backward: &mut Backward,
         index: u32,
         bytes: Bytes,
+        tried: Vec<ChunkHash>,
     ) -> Result<(), TransferError> {
         let Some(held) = backward.held.remove(&index) else {
             return Ok(());
         };
         self.partial.forget(index).await?;
         self.present.set(index, false);
+        if backward.suspects.is_empty() {
+            backward.tried = tried;
+        } else {
+            backward.tried.retain(|hash| tried.contains(hash));
+        }
         if backward.suspects.len() < MAX_SUSPECTS {
             backward.suspects.push(Suspect {
                 from: held.from.clone(),
@@ -388,8 +409,6 @@ impl Active<'_> {
         self.run
             .driver
             .emit(TransferEventKind::ChunkRefetched { index });
-        // The bytes that come next are tried with every hash again.
-        backward.tried.clear();
         let range = self.layout.range(index);
         self.scheduler.retry_whole(self.run.now(), range, &asked);
         Ok(())
@@ -431,8 +450,8 @@ impl Active<'_> {
 }
 
 impl Backward {
-    /// Hashes said to precede a chunk that have not been tried with what is there.
-    fn untried(&self, index: u32) -> Vec<ChunkHash> {
+    /// Hashes said to precede a chunk, each once.
+    fn offered(&self, index: u32) -> Vec<ChunkHash> {
         let mut offered: Vec<ChunkHash> = self
             .candidates
             .iter()
@@ -440,7 +459,6 @@ impl Backward {
             .collect();
         offered.sort_unstable();
         offered.dedup();
-        offered.retain(|hash| !self.tried.contains(hash));
         offered
     }
 }

@@ -34,6 +34,7 @@ pub(super) enum JobDone {
     Examined {
         index: u32,
         bytes: Bytes,
+        tried: Vec<ChunkHash>,
         closed: Option<ChunkLink>,
     },
     /// Chunks were hashed in order.
@@ -125,16 +126,17 @@ impl Active<'_> {
                 Ok(bytes) => bytes,
                 Err(error) => return JobDone::StoreFailed(error),
             };
-            let tried = bytes.clone();
+            let (data, tried) = (bytes.clone(), befores.clone());
             let closed = hashing(move || {
                 befores
                     .into_iter()
-                    .filter_map(|before| ChunkLink::compress(layout, index, before, &tried).ok())
+                    .filter_map(|before| ChunkLink::compress(layout, index, before, &data).ok())
                     .find(|link| link.after() == after)
             });
             JobDone::Examined {
                 index,
                 bytes,
+                tried,
                 closed: closed.await,
             }
         });
