@@ -126,8 +126,9 @@ impl Scheduler {
     /// Allows assignment inside `window` only; initially that is the whole file. What is
     /// outstanding stays so. A cell of a coarse grid may stick out of the window.
     pub fn set_window(&mut self, window: ByteRange) {
-        self.ledger.set_window(window);
-        self.wake_all();
+        if self.ledger.set_window(window) {
+            self.wake_all();
+        }
     }
 
     /// Chooses which bytes of the window are assigned first.

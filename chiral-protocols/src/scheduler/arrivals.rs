@@ -32,6 +32,11 @@ impl Scheduler {
         if let Some(source) = self.sources.get_mut(&id) {
             source.out -= due;
             source.meter.arrived(now, range.len(), issued);
+            if let Some(weight) = source.new_weight()
+                && self.ledger.pool.set_weight(id, weight)
+            {
+                source.weight = weight;
+            }
         }
         self.credit(now, Some(request), id, range)
     }

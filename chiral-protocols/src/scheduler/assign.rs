@@ -1,5 +1,6 @@
 //! Gives a source its next request out of the bytes that nobody was asked for yet.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chiral_core::{ByteRange, RangeSet, RequestGrid};
@@ -17,8 +18,10 @@ const COARSE_CELL: u64 = 64 << 10;
 const MAX_CURSORS: usize = 16;
 /// Most runs of open bytes that one decision looks at.
 const MAX_RUNS: usize = 24;
-/// Most places that are looked at to find out whether a demoted source is needed.
-const MAX_PLACES: usize = 8;
+/// Most places of one partial seeder that one decision looks at.
+const MAX_PLACES: usize = 16;
+/// Most overloaded partial seeders that a source tries to help.
+const MAX_RELIEVED: usize = 4;
 /// A source that takes one request at a time gets requests this many latencies long.
 const LONE_REQUEST_LATENCIES: f64 = 20.0;
 
@@ -29,6 +32,8 @@ struct Portion {
     bytes: u64,
     /// Bytes that it should have outstanding.
     depth: f64,
+    /// Shortest requests that hide the latency: up to here rarity does not end them.
+    least: u64,
     /// Whether the end is near: cut fine rather than at chunks.
     late: bool,
 }
@@ -126,13 +131,13 @@ impl Scheduler {
         }
         let minimum = config.min_request_bytes.max(source.grid.cell());
         if source.standing != Standing::Active {
-            return Some(Portion { bytes: minimum, depth: 0.0, late: true });
+            return Some(Portion { bytes: minimum, depth: 0.0, least: minimum, late: true });
         }
         let Some(pace) = source.pace(now) else {
             let fair = left / (2.0 * self.sources.len() as f64);
             let bytes = (fair as u64).clamp(minimum, config.initial_request_bytes.max(minimum));
             let late = bytes < config.initial_request_bytes;
-            return Some(Portion { bytes, depth: 2.0 * bytes as f64, late });
+            return Some(Portion { bytes, depth: 2.0 * bytes as f64, least: bytes, late });
         };
         let latency = source.latency();
         let in_flight = 2.0 * pace * latency;
@@ -147,7 +152,9 @@ impl Scheduler {
         bytes = bytes.min(ramp.max(config.initial_request_bytes as f64)).max(minimum as f64);
         let depth = (in_flight + bytes).min(ramp.max(2.0 * config.initial_request_bytes as f64));
         let (share, late) = self.share(now, id, bytes);
-        Some(Portion { bytes: share.min(bytes) as u64, depth, late })
+        let behind = source.max_requests.saturating_sub(1).max(1) as f64;
+        let least = ((0.75 * in_flight / behind) as u64).max(config.chunk_bytes);
+        Some(Portion { bytes: share.min(bytes) as u64, depth, least, late })
     }
 
     /// How many more bytes the source can deliver until everything outstanding and open in
@@ -224,7 +231,10 @@ impl Scheduler {
         let list = source.list(id);
         let best = pool.best_rank(list)?;
         let cursor = self.cursor(source.grid);
-        let free = (portion.depth as u64 / source.max_requests as u64).max(self.config.chunk_bytes);
+        let (best, cursor) = match self.relief(id, source) {
+            Some(place) => place,
+            None => (best, cursor),
+        };
         let starts = if cursor == 0 { &[0][..] } else { &[cursor, 0][..] };
         let mut partial = None;
         for &from in starts {
@@ -234,7 +244,7 @@ impl Scheduler {
                     break;
                 };
                 let run = source.head_of(run);
-                let run = ByteRange::new(run.start, pool.reach(run.start, run.end, free));
+                let run = ByteRange::new(run.start, pool.reach(run.start, run.end, portion.least));
                 if let Some(ask) = self.fit_first(source.grid, run, portion) {
                     return Some(ask);
                 }
@@ -244,6 +254,44 @@ impl Scheduler {
             }
         }
         partial.map(|(_, ask)| ask)
+    }
+
+    /// The place (rank, offset) among those of the most loaded partial seeders that the
+    /// others would get to last. Bytes that no other partial seeder has go first anyway.
+    fn relief(&self, id: SourceId, source: &Source) -> Option<(u32, u64)> {
+        let pool = &self.ledger.pool;
+        let first = pool.rarest(source.list(id), 1).next()?;
+        let alone = pool.members(first).len() <= usize::from(!source.is_complete());
+        if alone || self.order != Order::Rarest || source.grid.cell() > COARSE_CELL {
+            return None;
+        }
+        // Seconds of work that each partial seeder could do.
+        let mut loads: Vec<(f64, SourceId)> = self
+            .sources
+            .iter()
+            .filter(|(other, peer)| **other != id && !peer.is_complete() && !peer.is_demoted())
+            .map(|(other, peer)| {
+                let rate = peer.meter.rate().unwrap_or(ASSUMED_RATE);
+                ((pool.backlog(*other) + peer.out) as f64 / rate.max(1.0), *other)
+            })
+            .collect();
+        let speed: BTreeMap<SourceId, f64> =
+            loads.iter().map(|&(load, other)| (other, 1.0 / load.max(1e-3))).collect();
+        loads.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let mut found: Option<(f64, u64)> = None;
+        for &(_, other) in loads.iter().take(MAX_RELIEVED) {
+            for at in pool.rarest(Some(other), MAX_PLACES) {
+                let members = pool.members(at);
+                if !source.is_complete() && members.binary_search(&id).is_err() {
+                    continue;
+                }
+                let reached: f64 = members.iter().filter_map(|member| speed.get(member)).sum();
+                if found.is_none_or(|(least, _)| reached < least) {
+                    found = Some((reached, at));
+                }
+            }
+        }
+        found.map(|(_, at)| (pool.rank_at(at), at))
     }
 
     fn pick_last(&self, id: SourceId, source: &Source, portion: Portion) -> Option<ByteRange> {

@@ -21,7 +21,7 @@ pub struct SchedulerConfig {
     /// Longest ordinary request. Default 8 MiB.
     pub max_request_bytes: u64,
     /// Longest request to a source that takes too few at once to hide its latency otherwise.
-    /// Default 64 MiB.
+    /// Default 512 MiB.
     pub max_stretched_request_bytes: u64,
     /// Less than this is not worth taking away from another source. Default 4,096.
     pub min_steal_bytes: u64,
@@ -54,7 +54,7 @@ impl Default for SchedulerConfig {
             min_request_bytes: 65_536,
             initial_request_bytes: 262_144,
             max_request_bytes: 8 << 20,
-            max_stretched_request_bytes: 64 << 20,
+            max_stretched_request_bytes: 512 << 20,
             min_steal_bytes: 4_096,
             stall_timeout: Duration::from_secs(4),
             first_byte_timeout: Duration::from_secs(8),

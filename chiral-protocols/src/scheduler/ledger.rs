@@ -67,8 +67,8 @@ impl Ledger {
         self.parked.insert(ByteRange::new(range.start.max(self.window.end), range.end));
     }
 
-    /// Moves the window. Costs O(fragments that enter or leave it).
-    pub(super) fn set_window(&mut self, window: ByteRange) {
+    /// Moves the window; returns whether it changed. Costs O(fragments that enter or leave).
+    pub(super) fn set_window(&mut self, window: ByteRange) -> bool {
         let window = clip(window, self.size);
         let old = std::mem::replace(&mut self.window, window);
         for gone in difference(old, window) {
@@ -85,6 +85,7 @@ impl Ledger {
                 self.pool.insert(run);
             }
         }
+        window != old
     }
 
     /// Bytes of `range` that no request holds.

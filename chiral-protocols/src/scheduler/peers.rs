@@ -43,6 +43,7 @@ impl Scheduler {
                 self.ledger.pool.uncover(id, run);
             }
         }
+        self.ledger.pool.forget(id);
         self.ghosts.retain(|(_, owner, _)| *owner != id);
         self.wake_all();
     }

@@ -1,4 +1,4 @@
-//! The bytes that may be assigned now, indexed by how many partial seeders have them.
+//! The bytes that may be assigned now, indexed by which partial seeders have them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,27 +8,37 @@ use super::SourceId;
 
 /// Most segments that one search for the end of a request looks at.
 const MAX_STEPS: usize = 64;
+/// Weight of a partial seeder whose rate is unknown.
+pub(super) const WEIGHT: u32 = 4;
+/// Most segments that are listed anew because a weight changed.
+const MAX_RERANKED: usize = 50_000;
 
 /// A part of the file whose bytes all have the same partial seeders.
 #[derive(Debug)]
 struct Segment {
     end: u64,
     members: Vec<SourceId>,
-    listed: bool,
+    /// Under which rank the segment is listed, if it is.
+    listed: Option<u32>,
 }
 
 /// Open bytes and the segments that they lie in.
 ///
 /// Segments tile the file. Those with open bytes are listed by (rank, start): in one set for
-/// the seeders of the whole file, and in one per partial seeder. The rank is the number of
-/// partial seeders, or zero for all when bytes are taken in order. So the first entry of a
-/// set is what its seeder should do first, and a change costs O(seeders of the segment).
+/// the seeders of the whole file, and in one per partial seeder. The rank is the weight of
+/// all partial seeders together, or zero for all when bytes are taken in order. So the first
+/// entry of a set is what its seeder should do first, and a change costs O(seeders of the
+/// segment).
 #[derive(Debug)]
 pub(super) struct Pool {
     open: RangeSet,
     segments: BTreeMap<u64, Segment>,
     all: BTreeSet<(u32, u64)>,
     by_source: BTreeMap<SourceId, BTreeSet<(u32, u64)>>,
+    /// Open bytes of each partial seeder.
+    backlog: BTreeMap<SourceId, u64>,
+    /// Weights of partial seeders other than [`WEIGHT`].
+    weights: BTreeMap<SourceId, u32>,
     ranked: bool,
 }
 
@@ -36,13 +46,15 @@ impl Pool {
     pub(super) fn new(size: u64) -> Self {
         let mut segments = BTreeMap::new();
         if size > 0 {
-            segments.insert(0, Segment { end: size, members: Vec::new(), listed: false });
+            segments.insert(0, Segment { end: size, members: Vec::new(), listed: None });
         }
         Self {
             open: RangeSet::new(),
             segments,
             all: BTreeSet::new(),
             by_source: BTreeMap::new(),
+            backlog: BTreeMap::new(),
+            weights: BTreeMap::new(),
             ranked: true,
         }
     }
@@ -54,14 +66,19 @@ impl Pool {
 
     /// Opens bytes.
     pub(super) fn insert(&mut self, range: ByteRange) {
-        if self.open.insert(range) > 0 {
+        self.count(range, false);
+        let added = self.open.insert(range);
+        self.count(range, true);
+        if added > 0 {
             self.refresh(range);
         }
     }
 
     /// Closes bytes; returns how many were open.
     pub(super) fn remove(&mut self, range: ByteRange) -> u64 {
+        self.count(range, false);
         let removed = self.open.remove(range);
+        self.count(range, true);
         if removed > 0 {
             self.refresh(range);
         }
@@ -99,9 +116,39 @@ impl Pool {
                 members.remove(at);
             }
         });
-        if self.by_source.get(&source).is_some_and(BTreeSet::is_empty) {
-            self.by_source.remove(&source);
+    }
+
+    /// Forgets a seeder that has nothing any more.
+    pub(super) fn forget(&mut self, source: SourceId) {
+        self.by_source.remove(&source);
+        self.backlog.remove(&source);
+        self.weights.remove(&source);
+    }
+
+    /// How much a partial seeder counts: its segments rank by the sum. Costs O(its segments);
+    /// does nothing, and returns so, if there are too many.
+    pub(super) fn set_weight(&mut self, source: SourceId, weight: u32) -> bool {
+        let Some(list) = self.by_source.get(&source) else { return false };
+        if list.len() > MAX_RERANKED {
+            return false;
         }
+        let starts: Vec<u64> = list.iter().map(|&(_, start)| start).collect();
+        self.weights.insert(source, weight);
+        for start in starts {
+            self.unlist(start);
+            self.relist(start);
+        }
+        true
+    }
+
+    /// The rank of the byte at `offset`.
+    pub(super) fn rank_at(&self, offset: u64) -> u32 {
+        if self.ranked { self.rank(self.members(offset)) } else { 0 }
+    }
+
+    fn rank(&self, members: &[SourceId]) -> u32 {
+        let weight = |id| self.weights.get(id).copied().unwrap_or(WEIGHT);
+        members.iter().map(weight).fold(0, u32::saturating_add)
     }
 
     /// The partial seeders of the byte at `offset`.
@@ -162,7 +209,7 @@ impl Pool {
         if !self.ranked {
             return limit;
         }
-        let rank = self.members(start).len();
+        let rank = self.rank(self.members(start));
         let mut end = start;
         for (_, segment) in self
             .segments
@@ -172,11 +219,11 @@ impl Pool {
             .chain(self.segments.range(start.saturating_add(1)..))
             .take(MAX_STEPS)
         {
-            if segment.members.len() > rank && end >= start.saturating_add(free) {
+            let worse = self.rank(&segment.members) > rank;
+            if worse && end >= start.saturating_add(free) {
                 break;
             }
-            let within = segment.members.len() <= rank;
-            end = if within { segment.end } else { segment.end.min(start.saturating_add(free)) };
+            end = if !worse { segment.end } else { segment.end.min(start.saturating_add(free)) };
             if end >= limit || end < segment.end {
                 break;
             }
@@ -208,6 +255,7 @@ impl Pool {
         }
         self.split(range.start);
         self.split(range.end);
+        self.count(range, false);
         let starts: Vec<u64> =
             self.segments.range(range.start..range.end).map(|(&start, _)| start).collect();
         for &start in &starts {
@@ -220,6 +268,33 @@ impl Pool {
         for start in starts.into_iter().chain([range.end]) {
             self.merge(start);
         }
+        self.count(range, true);
+    }
+
+    /// Adds the open bytes of `range` to the backlogs of their seeders, or takes them off.
+    fn count(&mut self, range: ByteRange, add: bool) {
+        if range.is_empty() {
+            return;
+        }
+        let first = self.segments.range(..=range.start).next_back().map_or(0, |(&start, _)| start);
+        for (&start, segment) in self.segments.range(first..range.end) {
+            let Some(part) = ByteRange::new(start, segment.end).intersection(range) else {
+                continue;
+            };
+            if segment.members.is_empty() {
+                continue;
+            }
+            let bytes: u64 = self.open.within(part).map(|run| run.len()).sum();
+            for member in segment.members.iter().filter(|_| bytes > 0) {
+                let backlog = self.backlog.entry(*member).or_default();
+                *backlog = if add { *backlog + bytes } else { backlog.saturating_sub(bytes) };
+            }
+        }
+    }
+
+    /// Open bytes that a partial seeder has.
+    pub(super) fn backlog(&self, source: SourceId) -> u64 {
+        self.backlog.get(&source).copied().unwrap_or(0)
     }
 
     /// Lists the segments of `range` that have open bytes, and no others.
@@ -233,15 +308,14 @@ impl Pool {
     }
 
     fn relist(&mut self, start: u64) {
-        let Some(segment) = self.segments.get_mut(&start) else {
-            return;
-        };
+        let Some(segment) = self.segments.get(&start) else { return };
         let open = self.open.next_run(start).is_some_and(|run| run.start < segment.end);
         if !open {
             self.unlist(start);
-        } else if !segment.listed {
-            segment.listed = true;
-            let rank = if self.ranked { segment.members.len() as u32 } else { 0 };
+        } else if segment.listed.is_none() {
+            let rank = if self.ranked { self.rank(&segment.members) } else { 0 };
+            let Some(segment) = self.segments.get_mut(&start) else { return };
+            segment.listed = Some(rank);
             self.all.insert((rank, start));
             for member in &segment.members {
                 self.by_source.entry(*member).or_default().insert((rank, start));
@@ -250,13 +324,8 @@ impl Pool {
     }
 
     fn unlist(&mut self, start: u64) {
-        let Some(segment) = self.segments.get_mut(&start) else {
-            return;
-        };
-        if !std::mem::take(&mut segment.listed) {
-            return;
-        }
-        let rank = if self.ranked { segment.members.len() as u32 } else { 0 };
+        let Some(segment) = self.segments.get_mut(&start) else { return };
+        let Some(rank) = segment.listed.take() else { return };
         self.all.remove(&(rank, start));
         for member in &segment.members {
             if let Some(list) = self.by_source.get_mut(member) {
@@ -277,7 +346,7 @@ impl Pool {
         if let Some(segment) = self.segments.get_mut(&start) {
             segment.end = at;
         }
-        self.segments.insert(at, Segment { end, members, listed: false });
+        self.segments.insert(at, Segment { end, members, listed: None });
         self.relist(start);
         self.relist(at);
     }
@@ -314,11 +383,11 @@ mod tests {
         pool.insert(ByteRange::new(0, 1_000));
         pool.cover(a, ByteRange::new(0, 600));
         pool.cover(b, ByteRange::new(400, 1_000));
-        assert_eq!(pool.best_rank(None), Some(1));
-        assert_eq!(pool.seek(Some(b), 1, 0), Some((1, ByteRange::new(600, 1_000))));
-        assert_eq!(pool.seek(Some(a), 1, 500), Some((2, ByteRange::new(400, 1_000))));
+        assert_eq!(pool.best_rank(None), Some(WEIGHT));
+        assert_eq!(pool.seek(Some(b), WEIGHT, 0), Some((WEIGHT, ByteRange::new(600, 1_000))));
+        assert_eq!(pool.seek(Some(a), WEIGHT, 500), Some((2 * WEIGHT, ByteRange::new(400, 1_000))));
         pool.remove(ByteRange::new(600, 1_000));
-        assert_eq!(pool.seek(Some(b), 0, 0), Some((2, ByteRange::new(400, 600))));
+        assert_eq!(pool.seek(Some(b), 0, 0), Some((2 * WEIGHT, ByteRange::new(400, 600))));
         pool.set_ranked(false);
         assert_eq!(pool.seek_back(Some(a), 500), Some(ByteRange::new(0, 500)));
         pool.uncover(a, ByteRange::new(0, 600));

@@ -51,6 +51,8 @@ pub(super) struct Source {
     pub(super) busy_since: Duration,
     /// When its oldest request became the oldest.
     pub(super) head_since: Duration,
+    /// How much it counts among partial seeders.
+    pub(super) weight: u32,
     pub(super) useful: u64,
     pub(super) duplicate: u64,
 }
@@ -72,6 +74,7 @@ impl Source {
             look_at: None,
             busy_since: Duration::ZERO,
             head_since: Duration::ZERO,
+            weight: super::pool::WEIGHT,
             useful: 0,
             duplicate: 0,
         }
@@ -139,6 +142,15 @@ impl Source {
         let silence = self.silence(now).as_secs_f64();
         let grace = 2.0 * self.meter.gap() + self.latency() + GRACE;
         Some(rate * (grace / silence.max(1e-9)).min(1.0))
+    }
+
+    /// What it should count, if that differs much from what it does: its rate in powers of
+    /// two of 32 KiB/s, the rate of an unknown one being four of them.
+    pub(super) fn new_weight(&self) -> Option<u32> {
+        let units = (self.meter.rate()? / f64::from(32 << 10)).clamp(1.0, 1e6) as u32;
+        let weight = 1 << units.ilog2();
+        let factor = weight.max(self.weight) / weight.min(self.weight).max(1);
+        (!self.is_complete() && factor >= 4).then_some(weight)
     }
 
     pub(super) fn stats(&self) -> SourceStats {
