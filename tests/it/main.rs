@@ -1,0 +1,5 @@
+//! Journeys through the facade, over real sockets and real files on loopback.
+
+mod journeys;
+mod lifecycle;
+mod support;
