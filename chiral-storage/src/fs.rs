@@ -10,7 +10,7 @@ use chiral_core::chunk_store::{
 };
 use chiral_core::{ChunkStore, Cid, PartialFile, StoreError, StoredContent, TransferId};
 
-use crate::blocking::{blocking, lock};
+use crate::blocking::blocking;
 use crate::requests;
 
 mod config;
@@ -70,9 +70,15 @@ impl FsStore {
                 path: places.root().to_path_buf(),
             });
         };
-        let file = disk.open(&places.meta(), OpenMode::OpenOrCreate)?;
-        disk.sync_dir(places.root())?;
-        let meta = Meta::open(file, &config)?;
+        if !disk.exists(&places.meta())? {
+            // Under another name until it is whole: half a database cannot be opened.
+            disk.remove(&places.new_meta())?;
+            let file = disk.open(&places.new_meta(), OpenMode::CreateNew)?;
+            Meta::open(file, &config)?.close();
+            disk.rename(&places.new_meta(), &places.meta())?;
+            disk.sync_dir(places.root())?;
+        }
+        let meta = Meta::open(disk.open(&places.meta(), OpenMode::ReadWrite)?, &config)?;
         let shared = Shared::new(disk, places, config, meta, guard)?;
         shared.start_up()?;
         Ok(Self {
@@ -191,11 +197,7 @@ impl ChunkStore for FsStore {
     async fn pin(&self, cid: Cid, pin: &str) -> Result<u32, StoreError> {
         requests::check_pin(pin)?;
         let pin = pin.to_owned();
-        self.run(move |shared| {
-            let _registry = lock(&shared.registry);
-            shared.meta.pin(cid, &pin)
-        })
-        .await
+        self.run(move |shared| shared.pin(cid, &pin)).await
     }
 
     async fn unpin(&self, cid: Cid, pin: &str) -> Result<u32, StoreError> {
@@ -230,5 +232,7 @@ impl ChunkStore for FsStore {
     }
 }
 
+#[cfg(test)]
+mod crash;
 #[cfg(test)]
 mod tests;

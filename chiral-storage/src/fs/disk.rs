@@ -93,6 +93,13 @@ impl Disk {
         }
     }
 
+    /// Renames over whatever is at `to`, at once.
+    pub(super) fn rename_over(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+        self.vfs
+            .rename_over(from, to)
+            .map_err(|error| failed("rename to", to, error))
+    }
+
     /// Unlinks a file if it is there.
     pub(super) fn remove(&self, path: &Path) -> Result<(), StoreError> {
         match self.vfs.remove(path) {

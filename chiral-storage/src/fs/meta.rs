@@ -1,6 +1,7 @@
 //! Metadata in redb: one writer at a time, every commit durable.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use chiral_core::StoreError;
@@ -38,6 +39,8 @@ pub(super) struct Meta {
     file: DiskFile,
     config: FsStoreConfig,
     state: RwLock<State>,
+    /// A write failed, and what became of it is not known: intents must be looked at.
+    unsettled: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -118,6 +121,7 @@ impl Meta {
             file,
             config: config.clone(),
             state,
+            unsettled: AtomicBool::new(false),
         })
     }
 
@@ -143,12 +147,26 @@ impl Meta {
         operation: &'static str,
         work: impl FnOnce(&WriteTransaction) -> Result<T, MetaError>,
     ) -> Result<T, StoreError> {
-        self.with(operation, |database| {
+        let written = self.with(operation, |database| {
             let transaction = database.begin_write()?;
             let result = work(&transaction)?;
             transaction.commit()?;
             Ok(result)
-        })
+        });
+        if !matches!(written, Ok(_) | Err(StoreError::NotFound { .. })) {
+            self.unsettle();
+        }
+        written
+    }
+
+    /// Notes that an operation of several steps failed in between.
+    pub(super) fn unsettle(&self) {
+        self.unsettled.store(true, Ordering::Release);
+    }
+
+    /// Whether intents must be looked at before anything else; asked once.
+    pub(super) fn take_unsettled(&self) -> bool {
+        self.unsettled.swap(false, Ordering::AcqRel)
     }
 
     fn with<T>(

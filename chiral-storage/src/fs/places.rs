@@ -27,6 +27,10 @@ impl Places {
         self.dir.join("meta.redb")
     }
 
+    pub(super) fn new_meta(&self) -> PathBuf {
+        self.dir.join("meta.redb.new")
+    }
+
     pub(super) fn objects(&self) -> PathBuf {
         self.dir.join("objects")
     }

@@ -1,7 +1,5 @@
 //! What was begun before a crash is finished, or undone.
 
-use std::sync::atomic::Ordering;
-
 use chiral_core::{Cid, StoreError, TransferId};
 
 use super::meta::MetaError;
@@ -47,12 +45,12 @@ impl Shared {
 
     /// Takes up what an operation left undone; with `registry` held.
     pub(super) fn recover_if_needed(&self) -> Result<(), StoreError> {
-        if !self.unfinished.swap(false, Ordering::AcqRel) {
+        if !self.meta.take_unsettled() {
             return Ok(());
         }
         let recovered = self.recover();
         if recovered.is_err() {
-            self.unfinished.store(true, Ordering::Release);
+            self.meta.unsettle();
         }
         recovered
     }

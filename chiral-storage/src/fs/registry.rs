@@ -1,7 +1,6 @@
 //! Adding and removing objects: several steps each, finished or undone after a crash.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 use chiral_core::chunk_store::{Location, ObjectInfo};
 use chiral_core::{Cid, ManifestHeader, StoreError};
@@ -98,7 +97,7 @@ impl Shared {
         };
         let result = self.place(&new, header, pins.len() as u32);
         if result.is_err() {
-            self.unfinished.store(true, Ordering::Release);
+            self.meta.unsettle();
         }
         Ok(info(result?, pins))
     }
@@ -126,8 +125,9 @@ impl Shared {
         if !moved.is_empty() {
             self.disk.create_dir(&self.places.bucket(cid))?;
             self.meta.intend(&intent_key(ADDING, cid), &[])?;
+            // What is there already is the same content, or was left behind.
             for (from, to) in &moved {
-                self.replace(from, to)?;
+                self.disk.rename_over(from, to)?;
             }
             self.disk.sync_dir(&self.places.bucket(cid))?;
         }
@@ -148,21 +148,17 @@ impl Shared {
         Ok(record)
     }
 
-    /// Puts a file where nothing of value is: the same content, or what was left behind.
-    pub(super) fn replace(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
-        match self.disk.rename(from, to) {
-            Err(StoreError::AlreadyExists { .. }) => {
-                self.disk.remove(to)?;
-                self.disk.rename(from, to)
-            }
-            result => result,
-        }?;
-        Ok(())
+    /// Adds a pin.
+    pub(super) fn pin(&self, cid: Cid, pin: &str) -> Result<u32, StoreError> {
+        let _registry = lock(&self.registry);
+        self.recover_if_needed()?;
+        self.meta.pin(cid, pin)
     }
 
     /// Takes a pin away; with the last, the object.
     pub(super) fn unpin(&self, cid: Cid, pin: &str) -> Result<u32, StoreError> {
         let _registry = lock(&self.registry);
+        self.recover_if_needed()?;
         match self.meta.unpin(cid, pin)? {
             Unpinned::Left(left) => Ok(left),
             Unpinned::Last => self.delete_marked(cid).map(|()| 0),
@@ -172,6 +168,7 @@ impl Shared {
     /// Removes an object that nobody pins.
     pub(super) fn remove(&self, cid: Cid) -> Result<bool, StoreError> {
         let _registry = lock(&self.registry);
+        self.recover_if_needed()?;
         let marked = self.meta.mark_removed(cid)?;
         if marked {
             self.delete_marked(cid)?;
@@ -182,7 +179,7 @@ impl Shared {
     fn delete_marked(&self, cid: Cid) -> Result<(), StoreError> {
         let deleted = self.finish_removal(cid);
         if deleted.is_err() {
-            self.unfinished.store(true, Ordering::Release);
+            self.meta.unsettle();
         }
         deleted
     }
@@ -233,7 +230,7 @@ impl Shared {
         let kept = hash_list::has_file(requests::layout(header.size)?);
         if kept && self.disk.exists(from)? {
             self.disk.create_dir(&self.places.bucket(header.cid))?;
-            self.replace(from, &to)?;
+            self.disk.rename_over(from, &to)?;
             self.disk.sync_dir(Places::parent(&to))?;
         }
         Ok(())

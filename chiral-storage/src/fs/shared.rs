@@ -33,8 +33,6 @@ pub(super) struct Shared {
     pub(super) registry: Mutex<()>,
     /// Downloads being ended without holding `registry` all the time.
     pub(super) completing: Mutex<HashSet<TransferId>>,
-    /// An operation of several steps failed in between.
-    pub(super) unfinished: AtomicBool,
     pub(super) closed: AtomicBool,
     /// The lock of the directory.
     pub(super) guard: Mutex<Option<LockGuard>>,
@@ -61,7 +59,6 @@ impl Shared {
             partials: Mutex::default(),
             registry: Mutex::default(),
             completing: Mutex::default(),
-            unfinished: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             guard: Mutex::new(Some(guard)),
             temporary: AtomicU64::new(0),

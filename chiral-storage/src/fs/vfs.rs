@@ -51,6 +51,9 @@ pub(super) trait Vfs: Send + Sync + Debug + 'static {
     /// it is elsewhere. Durable when both directories have been synced.
     fn rename_noreplace(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Renames a file over whatever is at `to`, at once.
+    fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()>;
+
     /// Unlinks a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
 

@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 use chiral_core::chunk_store::{Destination, ObjectInfo};
 use chiral_core::{ManifestHeader, MerkleRoot, StoreError, TransferId, chain};
@@ -104,7 +103,7 @@ impl Partial {
             Phase::Gone
         };
         if landed.is_err() {
-            self.shared.unfinished.store(true, Ordering::Release);
+            self.shared.meta.unsettle();
         }
         landed
     }
@@ -165,7 +164,7 @@ impl Partial {
                     shared
                         .disk
                         .create_dir(&shared.places.bucket(record.header.cid))?;
-                    shared.replace(
+                    shared.disk.rename_over(
                         self.data.path(),
                         &shared.places.object_data(record.header.cid),
                     )?;
@@ -215,14 +214,11 @@ impl Partial {
     /// cannot be recorded, the next start does it.
     fn roll_back(&self, record: &CompletionRecord) {
         let shared = &self.shared;
-        let undone = match &record.copy {
-            Some(copy) => shared.disk.remove(copy),
-            None => Ok(()),
-        };
+        let undone = shared.remove_copy(record);
         let key = intent_key(COMPLETING, self.transfer);
         if let Err(error) = undone.and_then(|()| shared.meta.give_up(&key)) {
             tracing::warn!(transfer = %self.transfer, %error, "completion to be undone later");
-            shared.unfinished.store(true, Ordering::Release);
+            shared.meta.unsettle();
         }
     }
 }
@@ -295,10 +291,19 @@ impl Shared {
         if moved {
             return self.land(transfer, record).map(drop);
         }
-        if let Some(copy) = &record.copy {
-            self.disk.remove(copy)?;
-        }
+        self.remove_copy(record)?;
         self.meta.give_up(&intent_key(COMPLETING, transfer))
+    }
+
+    /// Durably removes a copy beside the destination, before the intent that tells of it.
+    fn remove_copy(&self, record: &CompletionRecord) -> Result<(), StoreError> {
+        match &record.copy {
+            Some(copy) => {
+                self.disk.remove(copy)?;
+                self.disk.sync_dir(Places::parent(copy))
+            }
+            None => Ok(()),
+        }
     }
 
     fn completion_target(&self, record: &CompletionRecord) -> PathBuf {

@@ -159,6 +159,7 @@ pub(in crate::fs) fn discard(
         }
         let _registry = lock(&shared.registry);
         shared.check_open()?;
+        shared.recover_if_needed()?;
         let now = of_map();
         if now.is_some() && now.as_ref().map(Arc::as_ptr) != held.as_ref().map(Arc::as_ptr) {
             // Somebody opened it again meanwhile.
@@ -175,9 +176,7 @@ pub(in crate::fs) fn discard(
         shared.meta.mark_discarded(transfer)?;
         let finished = shared.finish_discard(transfer);
         if finished.is_err() {
-            shared
-                .unfinished
-                .store(true, std::sync::atomic::Ordering::Release);
+            shared.meta.unsettle();
         }
         return finished.map(|()| true);
     }

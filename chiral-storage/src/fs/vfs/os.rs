@@ -60,6 +60,10 @@ impl Vfs for OsVfs {
         link_and_unlink(from, to)
     }
 
+    fn rename_over(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
