@@ -20,6 +20,12 @@ fn pair(hub: &MemoryNetworkHub) -> (MemoryNetwork, MemoryNetwork) {
     (hub.join(peer(1)), hub.join(peer(2)))
 }
 
+async fn soon<T>(wait: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), wait)
+        .await
+        .expect("nothing came for a minute")
+}
+
 impl Maker for Hubs {
     async fn connect(&self) -> Pair {
         let (a, b) = pair(&MemoryNetworkHub::new());
@@ -33,10 +39,7 @@ impl Maker for Hubs {
 
 #[tokio::test]
 async fn the_memory_network_passes_the_suite() {
-    let suite = peer_network::run(&Hubs);
-    tokio::time::timeout(Duration::from_secs(60), suite)
-        .await
-        .expect("the suite hangs");
+    soon(peer_network::run(&Hubs)).await;
 }
 
 #[tokio::test]
@@ -48,16 +51,16 @@ async fn what_an_acceptor_has_no_place_for_is_reset() {
         streams.push(a.open(&b.local_peer(), PROTOCOL).await.unwrap());
     }
     let mut newest = streams.pop().unwrap();
-    assert!(newest.read(&mut [0; 1]).await.is_err());
+    assert!(soon(newest.read(&mut [0; 1])).await.is_err());
     for mut stream in streams {
         stream.close().await.unwrap();
-        let (from, mut theirs) = incoming.next().await.unwrap();
+        let (from, mut theirs) = soon(incoming.next()).await.unwrap();
         assert_eq!(from, a.local_peer());
-        assert_eq!(theirs.read(&mut [0; 1]).await.unwrap(), 0);
+        assert_eq!(soon(theirs.read(&mut [0; 1])).await.unwrap(), 0);
     }
     // There is place again.
     let _stream = a.open(&b.local_peer(), PROTOCOL).await.unwrap();
-    assert!(incoming.next().await.is_some());
+    assert!(soon(incoming.next()).await.is_some());
 }
 
 #[tokio::test]
@@ -67,10 +70,10 @@ async fn a_slow_subscriber_loses_the_newest_messages_and_hinders_nobody() {
     let mut quick = b.subscribe("topic").await.unwrap();
     for number in 0..MAX_WAITING_MESSAGES as u8 + 10 {
         a.publish("topic", Bytes::from(vec![number])).await.unwrap();
-        assert_eq!(quick.next().await.unwrap().1[..], [number]);
+        assert_eq!(soon(quick.next()).await.unwrap().1[..], [number]);
     }
     for number in 0..MAX_WAITING_MESSAGES as u8 {
-        assert_eq!(slow.next().await.unwrap().1[..], [number]);
+        assert_eq!(soon(slow.next()).await.unwrap().1[..], [number]);
     }
     // With a fresh budget, so that nothing is pending but for want of a message.
     tokio::task::yield_now().await;
@@ -85,12 +88,12 @@ async fn a_cut_resets_streams_and_silences_topics_until_it_is_mended() {
     let mut incoming = b.accept(PROTOCOL).await.unwrap();
     let mut topic = b.subscribe("topic").await.unwrap();
     let mut ours = a.open(&peer(2), PROTOCOL).await.unwrap();
-    let (_, mut theirs) = incoming.next().await.unwrap();
+    let (_, mut theirs) = soon(incoming.next()).await.unwrap();
     let mut other = c.open(&peer(2), PROTOCOL).await.unwrap();
-    let (_, mut others) = incoming.next().await.unwrap();
+    let (_, mut others) = soon(incoming.next()).await.unwrap();
 
     hub.cut(&peer(2), &peer(1));
-    assert!(ours.read(&mut [0; 1]).await.is_err());
+    assert!(soon(ours.read(&mut [0; 1])).await.is_err());
     assert!(theirs.write(&[0; 1]).await.is_err());
     let result = a.open(&peer(2), PROTOCOL).await.map(drop);
     assert!(
@@ -103,7 +106,7 @@ async fn a_cut_resets_streams_and_silences_topics_until_it_is_mended() {
     assert_eq!(a.connected().await.unwrap(), [peer(3)]);
     other.write_all(b"x").await.unwrap();
     assert_eq!(
-        others.read(&mut [0; 1]).await.unwrap(),
+        soon(others.read(&mut [0; 1])).await.unwrap(),
         1,
         "the third peer is not concerned"
     );
@@ -113,7 +116,7 @@ async fn a_cut_resets_streams_and_silences_topics_until_it_is_mended() {
         .await
         .unwrap();
     assert_eq!(
-        topic.next().await.unwrap(),
+        soon(topic.next()).await.unwrap(),
         (peer(1), Bytes::from_static(b"heard"))
     );
     a.open(&peer(2), PROTOCOL).await.unwrap();
@@ -126,8 +129,8 @@ async fn a_node_that_joins_again_takes_the_place_of_the_former() {
     let mut incoming = b.accept(PROTOCOL).await.unwrap();
     let mut ours = a.open(&peer(2), PROTOCOL).await.unwrap();
     let again = hub.join(peer(2));
-    assert!(ours.read(&mut [0; 1]).await.is_err());
-    while incoming.next().await.is_some() {}
+    assert!(soon(ours.read(&mut [0; 1])).await.is_err());
+    while soon(incoming.next()).await.is_some() {}
     assert!(matches!(b.connected().await, Err(NetworkError::Closed)));
     // Neither shutting down nor dropping the former touches the new one.
     b.shutdown().await.unwrap();
