@@ -37,9 +37,26 @@ pub(super) struct Pass<'a> {
     pub(super) size: u64,
     /// Where a copy goes.
     pub(super) copy: Option<&'a DiskFile>,
-    /// Set by whoever lost interest.
-    pub(super) cancelled: &'a AtomicBool,
+    pub(super) interrupt: Interrupt<'a>,
     pub(super) progress: Option<ProgressFn>,
+}
+
+/// Tells a pass that nobody waits for it, or that the store closes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Interrupt<'a> {
+    pub(super) cancelled: &'a AtomicBool,
+    pub(super) closed: &'a AtomicBool,
+}
+
+impl Interrupt<'_> {
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        let set = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        if set(self.cancelled) || set(self.closed) {
+            Err(StoreError::Closed)
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// Hashing, apart from where the bytes come from.
@@ -92,13 +109,13 @@ impl<F: Fn() -> Result<DiskFile, StoreError>> Sink<F> {
 pub(super) fn import_bytes(
     bytes: &[u8],
     copy: &DiskFile,
-    cancelled: &AtomicBool,
+    interrupt: Interrupt<'_>,
     progress: Option<ProgressFn>,
     create: impl Fn() -> Result<DiskFile, StoreError>,
 ) -> Result<Imported, StoreError> {
     let mut sink = Sink::new(create, bytes.len() as u64, progress);
     for part in bytes.chunks(BUFFER_LEN) {
-        check(cancelled)?;
+        interrupt.check()?;
         copy.write(sink.hasher.size(), part)?;
         sink.take(part)?;
     }
@@ -135,7 +152,7 @@ impl Pass<'_> {
 
     /// Fills a buffer from `offset` and copies it; empty at the end.
     fn fill(&self, offset: u64, buffer: &mut Vec<u8>) -> Result<(), StoreError> {
-        check(self.cancelled)?;
+        self.interrupt.check()?;
         buffer.clear();
         self.source.read_some(offset, BUFFER_LEN, buffer)?;
         if offset + buffer.len() as u64 > self.size {
@@ -200,14 +217,5 @@ impl Pass<'_> {
                 return;
             }
         }
-    }
-}
-
-/// The error is never seen: who cancelled does not wait.
-fn check(cancelled: &AtomicBool) -> Result<(), StoreError> {
-    if cancelled.load(Ordering::Relaxed) {
-        Err(StoreError::Closed)
-    } else {
-        Ok(())
     }
 }

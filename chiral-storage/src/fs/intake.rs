@@ -8,7 +8,7 @@ use chiral_core::chunk_store::{ImportRequest, ObjectInfo};
 use chiral_core::{ManifestHeader, StoreError};
 
 use super::disk::DiskFile;
-use super::import::{Imported, Pass, import_bytes};
+use super::import::{Imported, Interrupt, Pass, import_bytes};
 use super::meta::record::{ObjectState, Place};
 use super::registry::{NewData, NewObject, info};
 use super::shared::{Shared, Temporary};
@@ -26,7 +26,9 @@ impl Shared {
         let (data, hashes) = (Temporary::new(self), Temporary::new(self));
         let copy = data.create()?;
         let progress = request.progress.clone();
-        let imported = import_bytes(bytes, &copy, cancelled, progress, || hashes.create())?;
+        let imported = import_bytes(bytes, &copy, self.interrupt(cancelled), progress, || {
+            hashes.create()
+        })?;
         copy.sync()?;
         self.register(
             request,
@@ -100,19 +102,27 @@ impl Shared {
         }
     }
 
+    fn interrupt<'a>(&'a self, cancelled: &'a AtomicBool) -> Interrupt<'a> {
+        Interrupt {
+            cancelled,
+            closed: &self.closed,
+        }
+    }
+
     fn pass<'a>(
-        &self,
+        &'a self,
         request: &ImportRequest,
         source: &'a DiskFile,
         stat: FileStat,
         cancelled: &'a AtomicBool,
     ) -> Pass<'a> {
         let progress = request.progress.clone();
+        let interrupt = self.interrupt(cancelled);
         Pass {
             source,
             size: stat.len,
             copy: None,
-            cancelled,
+            interrupt,
             progress,
         }
     }
@@ -157,9 +167,7 @@ impl Shared {
             .hashes
             .as_ref()
             .map(|file| file.path().to_path_buf());
-        if cancelled.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(StoreError::Closed);
-        }
+        self.interrupt(cancelled).check()?;
         self.add(NewObject {
             header,
             data,

@@ -133,6 +133,11 @@ impl Partial {
         }
     }
 
+    /// Returns when nobody writes any more; the store is closed already.
+    pub(super) fn wait_for_writers(&self) {
+        drop(self.phase.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// Makes what has been written durable.
     pub(super) fn flush(&self) -> Result<(), StoreError> {
         super::flusher::commit(&self.shared.meta, &[self])?;

@@ -82,11 +82,16 @@ impl Shared {
             .values()
             .filter_map(Weak::upgrade)
             .collect();
+        for partial in &held {
+            partial.wait_for_writers();
+        }
         let flushed = if flush {
             super::flusher::commit(&self.meta, &held)
         } else {
             Ok(())
         };
+        // Who comes after this finds the metadata closed before changing any file.
+        let _registry = lock(&self.registry);
         self.meta.close();
         lock(&self.guard).take();
         match flushed {
@@ -99,7 +104,10 @@ impl Shared {
     /// A path of its own in the directory for temporary files.
     pub(super) fn temporary_path(&self) -> PathBuf {
         let number = self.temporary.fetch_add(1, Ordering::Relaxed);
-        self.places.temporary().join(number.to_string())
+        // Another process may have opened the store while an import of this one goes on.
+        self.places
+            .temporary()
+            .join(format!("{}-{number}", self.sampler.draw(0)))
     }
 }
 
@@ -152,10 +160,13 @@ impl Sampler {
     pub(super) fn pick(&self) -> bool {
         self.one_in > 0 && {
             let number = self.drawn.fetch_add(1, Ordering::Relaxed);
-            self.random
-                .hash_one(number)
-                .is_multiple_of(u64::from(self.one_in))
+            self.draw(number).is_multiple_of(u64::from(self.one_in))
         }
+    }
+
+    /// A random number, always the same for the same `number`.
+    fn draw(&self, number: u64) -> u64 {
+        self.random.hash_one(number)
     }
 }
 

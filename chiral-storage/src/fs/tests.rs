@@ -164,6 +164,52 @@ async fn a_copy_of_a_file_seeded_in_place_takes_its_place() {
 }
 
 #[tokio::test]
+async fn large_files_have_the_same_identity_when_read_ahead() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mine");
+    let bytes = generated((9 << 20) + 17);
+    std::fs::write(&path, &bytes).unwrap();
+    let identity = chiral_core::ContentIdentity::of(&bytes).unwrap();
+    let store = open(dir.path().join("store")).await;
+    for mode in [ImportMode::InPlace, ImportMode::Copy] {
+        let mut request = in_place(&path);
+        request.mode = mode;
+        let info = store.import(request).await.unwrap();
+        assert_eq!(
+            (info.header.cid, info.header.root),
+            (identity.cid, identity.root)
+        );
+        let content = store.open(identity.cid).await.unwrap().unwrap();
+        let end = bytes.len() as u64;
+        let read = content.read(ByteRange::new(end - 99, end)).await.unwrap();
+        assert_eq!(read, bytes[bytes.len() - 99..]);
+        assert!(store.remove(identity.cid).await.unwrap());
+    }
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn every_page_of_a_file_over_a_gibibyte_leads_to_its_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("big");
+    let file = std::fs::File::create(&path).unwrap();
+    file.set_len((1 << 30) + CHUNK_SIZE + 5).unwrap();
+    let store = open(dir.path().join("store")).await;
+    let header = store.import(in_place(&path)).await.unwrap().header;
+    let layout = header.layout().unwrap();
+    let content = store.open(header.cid).await.unwrap().unwrap();
+    for index in 0..2 {
+        let page = content.page(index).await.unwrap().unwrap();
+        let page = page.verify(header.root, layout, index).unwrap();
+        let (before, after) = page.around(page.chunks().end - 1).unwrap();
+        assert_eq!(after == header.cid.into(), index == 1);
+        assert_ne!(before, after);
+    }
+    assert!(content.page(2).await.unwrap().is_none());
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_dropped_import_registers_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path().join("store")).await;

@@ -6,7 +6,7 @@ use std::path::Path;
 use chiral_core::chunk_store::{Destination, PartialRequest};
 use chiral_core::{ByteRange, ChunkStore, PartialFile, StoredContent, TransferId};
 
-use super::model::{Model, Sample, sample_of, samples, wrong};
+use super::model::{Model, Sample, sample_of, samples};
 use super::{DIR, open};
 use crate::fs::FsStore;
 use crate::fs::meta::record::{ObjectState, Place};
@@ -220,7 +220,7 @@ async fn chunks_are_there(partial: &dyn PartialFile, sample: &Sample) {
             continue;
         }
         // Not proven: what was written last, or pieces of what was written before.
-        let wrong = wrong(&right);
+        let wrong = sample.wrong(index);
         let sectors = read
             .chunks(SECTOR)
             .zip(right.chunks(SECTOR))

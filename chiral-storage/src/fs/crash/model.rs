@@ -15,6 +15,8 @@ use chiral_core::{
 #[derive(Debug)]
 pub(super) struct Sample {
     pub(super) bytes: Bytes,
+    /// As many bytes, wrong everywhere.
+    inverse: Bytes,
     pub(super) layout: ChunkLayout,
     pub(super) hashes: Vec<ChunkHash>,
     pub(super) header: ManifestHeader,
@@ -37,16 +39,12 @@ pub(super) fn user_file(index: usize) -> PathBuf {
     PathBuf::from(format!("/user/in-{index}"))
 }
 
-/// Bytes of a chunk that are wrong everywhere.
-pub(super) fn wrong(bytes: &Bytes) -> Bytes {
-    bytes.iter().map(|byte| !byte).collect::<Vec<_>>().into()
-}
-
 impl Sample {
     fn new(size: u64) -> Self {
         let byte = |i: u64| (i.wrapping_mul(2_654_435_761) >> 13 & 0xff) as u8;
         // Never zero, so that a hole is told from data.
         let bytes: Bytes = (0..size).map(|i| byte(i) | 1).collect::<Vec<_>>().into();
+        let inverse = bytes.iter().map(|byte| !byte).collect::<Vec<_>>().into();
         let layout = ChunkLayout::new(size).unwrap();
         let mut hasher = ChunkHasher::new();
         hasher.update(&bytes);
@@ -64,6 +62,7 @@ impl Sample {
         };
         Self {
             bytes,
+            inverse,
             layout,
             hashes,
             header,
@@ -73,6 +72,12 @@ impl Sample {
     pub(super) fn chunk(&self, index: u32) -> Bytes {
         let range = self.layout.range(index);
         self.bytes.slice(range.start as usize..range.end as usize)
+    }
+
+    /// Bytes of a chunk that are wrong everywhere.
+    pub(super) fn wrong(&self, index: u32) -> Bytes {
+        let range = self.layout.range(index);
+        self.inverse.slice(range.start as usize..range.end as usize)
     }
 
     fn before(&self, index: u32) -> ChunkHash {

@@ -5,7 +5,7 @@ use chiral_core::chunk_store::{
 };
 use chiral_core::{ChunkStore, PartialFile, TransferId};
 
-use super::model::{Model, Sample, samples, user_file, wrong};
+use super::model::{Model, Sample, samples, user_file};
 use super::path;
 use crate::fs::FsStore;
 use crate::fs::vfs::sim::{Random, SimVfs};
@@ -165,11 +165,7 @@ async fn change(
     let index = random.below(sample.layout.count().into()) as u32;
     match random.below(6) {
         0 | 1 => handle.write(sample.verified(index)).await,
-        2 => {
-            handle
-                .write_unproven(index, wrong(&sample.chunk(index)))
-                .await
-        }
+        2 => handle.write_unproven(index, sample.wrong(index)).await,
         3 => {
             handle.write_unproven(index, sample.chunk(index)).await?;
             handle.prove(vec![sample.link(index)]).await

@@ -229,3 +229,101 @@ impl Pending {
         self.new_pages.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn pending() -> Pending {
+        let bits = || Bitmap::new(10_000);
+        Pending::new(PartialState {
+            present: bits(),
+            proven: bits(),
+            pages: BTreeMap::new(),
+        })
+    }
+
+    fn transfer() -> TransferId {
+        TransferId::from_bytes([0; 16])
+    }
+
+    #[test]
+    fn a_writer_waits_when_too_many_chunks_are_too_old() {
+        let (config, begun) = (FsStoreConfig::default(), Instant::now());
+        let late = begun + Duration::from_millis(501);
+        let mut pending = pending();
+        for index in 0..64 {
+            assert!(
+                pending.reserve(&config, late).unwrap(),
+                "few chunks never wait"
+            );
+            pending.wrote(index, begun);
+            pending.release();
+        }
+        assert!(
+            pending.reserve(&config, begun).unwrap(),
+            "young chunks never wait"
+        );
+        pending.release();
+        assert!(!pending.reserve(&config, late).unwrap());
+        let changes = pending.begin_commit(transfer()).unwrap();
+        assert_eq!(changes.slices.len(), 1);
+        assert!(
+            !pending.reserve(&config, late).unwrap(),
+            "a commit is not done when it begins"
+        );
+        pending.committed();
+        assert!(pending.reserve(&config, late).unwrap());
+    }
+
+    #[test]
+    fn a_commit_is_due_by_number_or_by_age() {
+        let (config, begun) = (FsStoreConfig::default(), Instant::now());
+        let mut pending = pending();
+        assert_eq!(pending.due(&config, begun), None);
+        pending.wrote(0, begun);
+        assert_eq!(
+            pending.due(&config, begun),
+            Some(begun + Duration::from_millis(250))
+        );
+        for index in 1..32 {
+            pending.wrote(index, begun);
+        }
+        assert_eq!(pending.due(&config, begun), Some(begun));
+        pending.begin_commit(transfer()).unwrap();
+        assert_eq!(pending.due(&config, begun), None);
+        assert!(pending.begin_commit(transfer()).is_none());
+    }
+
+    #[test]
+    fn a_failed_commit_is_tried_again_unless_data_may_be_lost() {
+        let (config, begun) = (FsStoreConfig::default(), Instant::now());
+        let late = begun + Duration::from_secs(1);
+        let mut pending = pending();
+        for index in 0..64 {
+            pending.wrote(index * 100, begun);
+        }
+        let changes = pending.begin_commit(transfer()).unwrap();
+        let full = StoreError::NoSpace {
+            operation: "commit",
+            path: "meta".into(),
+        };
+        pending.commit_failed(&changes, &full, false, begun);
+        assert!(matches!(
+            pending.reserve(&config, late),
+            Err(StoreError::NoSpace { .. })
+        ));
+        assert!(pending.due(&config, begun).is_some());
+        let again = pending.begin_commit(transfer()).unwrap();
+        assert_eq!(again.slices, changes.slices);
+        pending.commit_failed(&again, &full, true, begun);
+        assert!(!pending.is_sound());
+        assert_eq!(pending.due(&config, late), None);
+        assert!(
+            pending.begin_commit(transfer()).is_none(),
+            "lost data is never claimed"
+        );
+    }
+}
