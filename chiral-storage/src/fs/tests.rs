@@ -8,6 +8,7 @@ use chiral_core::{ByteRange, CHUNK_SIZE, ChunkHasher, FileIdentification, Verifi
 use super::*;
 
 mod damage;
+mod races;
 
 fn generated(size: u64) -> Vec<u8> {
     (0..size)
