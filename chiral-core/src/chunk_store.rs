@@ -227,8 +227,9 @@ impl ObjectInfo {
 pub struct PartialRequest {
     /// Id for a new partial file; one that exists keeps its own.
     pub transfer: TransferId,
-    /// What is downloaded. A partial file of the same cid (or root, if no cid is known) and
-    /// size is gone on with.
+    /// What is downloaded. A partial file of the same cid and root (of the same root, if no
+    /// cid is known) and size is gone on with. One begun under another root, or under none,
+    /// is not: what a lying root proves is not the file.
     pub target: FileIdentification,
     /// Size in bytes, as far as anybody says; if it proves wrong the partial file is
     /// discarded and another begun.

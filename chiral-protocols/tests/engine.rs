@@ -11,8 +11,8 @@ use std::time::Duration;
 use chiral_core::chunk_store::MAX_READ;
 use chiral_core::transfer::{TransferEvent, TransferEventKind, TransferOutcome};
 use chiral_core::{
-    ByteRange, ChunkRuns, ChunkStore, Coverage, DownloadRequest, FileIdentification, PeerOffer,
-    RequestGrid, TransferError, TransferId,
+    ByteRange, ChunkRuns, ChunkStore, Coverage, DownloadRequest, FileIdentification, PageRoots,
+    PeerOffer, RequestGrid, TransferError, TransferId,
 };
 use chiral_protocols::{Download, DownloadReport, Engine, EngineConfig};
 use chiral_storage::MemoryStore;
@@ -640,5 +640,32 @@ async fn half_of_twenty_sources_may_be_hostile() {
                 );
             }
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lying_link_proved_is_taken_for_nothing_else() {
+    let file = File::new(chunks(20));
+    // The author's own bytes up to chunk 9, under hashes that they lead to; the rest is the
+    // file's, so that the last leaf is the cid.
+    let mut data = file.data.to_vec();
+    data[..chunks(10)].fill(9);
+    let mut forged = File::of(data);
+    forged.hashes[10..].copy_from_slice(&file.hashes[10..]);
+    forged.header.root = PageRoots::from_hashes(forged.layout, &forged.hashes)
+        .unwrap()
+        .root();
+    forged.header.cid = file.cid();
+    for target in [file.link(), file.cid().into()] {
+        let bench = Bench::new();
+        let author = bench.network.seeder("author", &forged, honest());
+        let (result, _) = bench.get(forged.link(), vec![author]).await;
+        assert!(
+            matches!(result, Err(TransferError::NoSources { .. })),
+            "{result:?}"
+        );
+        let good = bench.network.seeder("good", &file, honest());
+        let (result, _) = bench.get(target, vec![good]).await;
+        bench.assert_complete(&file, result).await;
     }
 }

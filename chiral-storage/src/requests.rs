@@ -76,17 +76,20 @@ pub(crate) fn check_pin(pin: &str) -> Result<(), StoreError> {
     })
 }
 
-/// Whether a partial file of `held` (served under `header`, if it has one) is one of `target`.
+/// Whether a partial file begun for `held` (served under `header`, if it has one) is one of
+/// `target`. What was proven under the root of one link counts for no other link, and not
+/// for the bare cid: a root that lies can prove other bytes up to the place of the lie.
 pub(crate) fn same_target(
     held: &FileIdentification,
     header: Option<&ManifestHeader>,
     target: &FileIdentification,
 ) -> bool {
-    let cid = held.cid().or(header.map(|header| header.cid));
-    let root = held.root().or(header.map(|header| header.root));
     match (target.cid(), target.root()) {
-        (Some(wanted), _) => cid == Some(wanted),
-        (None, Some(wanted)) => root == Some(wanted),
+        (Some(cid), root) => {
+            let known = held.cid().or(header.map(|header| header.cid));
+            known == Some(cid) && held.root() == root
+        }
+        (None, Some(root)) => held.root() == Some(root),
         (None, None) => held == target,
     }
 }

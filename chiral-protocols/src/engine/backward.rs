@@ -13,8 +13,8 @@ use bytes::Bytes;
 use chiral_core::manifest::page_of;
 use chiral_core::transfer::TransferEventKind;
 use chiral_core::{
-    ByteRange, ChunkHash, ChunkLink, ManifestHeader, MerkleRoot, TransferError, VerifiedChunk,
-    VerifiedPage, chain,
+    ByteRange, ChunkHash, ChunkLink, ManifestHeader, MerkleRoot, PartialFile, StoreError,
+    TransferError, VerifiedChunk, VerifiedPage, chain,
 };
 
 use super::active::{Active, Step};
@@ -105,22 +105,8 @@ impl Active<'_> {
                 self.note_proven(index, &vec![(range, from)]);
             }
         }
-        // What an earlier run proved is proven: the frontier is below it.
-        let mut next = self.layout.last();
-        while let Some(index) = next
-            && self.proven.get(index)
-        {
-            next = index.checked_sub(1);
-        }
-        let frontier = match next {
-            None => None,
-            Some(index) if index + 1 == self.layout.count() => Some((index, self.cid.into())),
-            Some(index) => match self.partial.proven_hash(index).await? {
-                Some(hash) => Some((index, hash)),
-                // Its record is gone: begin again from the end.
-                None => self.layout.last().map(|last| (last, self.cid.into())),
-            },
-        };
+        // What an earlier run proved is walked over by the first step.
+        let frontier = self.layout.last().map(|last| (last, self.cid.into()));
         self.scheduler.set_order(Order::Backward);
         let mut backward = Backward {
             frontier,
@@ -229,7 +215,9 @@ impl Active<'_> {
         let mut links = Vec::new();
         while let Some((index, hash)) = backward.frontier {
             if self.proven.get(index) {
-                break;
+                // Proven by an earlier run: the store knows the hash before it.
+                backward.frontier = below(&*self.partial, index, hash).await?;
+                continue;
             }
             let Some(link) = backward.held.get(&index).and_then(|held| held.link) else {
                 break;
@@ -461,4 +449,23 @@ impl Backward {
         offered.dedup();
         offered
     }
+}
+
+/// The frontier below a chunk that is proven already.
+async fn below(
+    partial: &dyn PartialFile,
+    index: u32,
+    hash: ChunkHash,
+) -> Result<Option<(u32, ChunkHash)>, TransferError> {
+    let contradiction = || TransferError::from(StoreError::Chunk { index });
+    if partial.proven_hash(index).await? != Some(hash) {
+        return Err(contradiction());
+    }
+    let Some(next) = index.checked_sub(1) else {
+        return Ok(None);
+    };
+    let before = partial.proven_hash(next).await?;
+    before
+        .map(|before| Some((next, before)))
+        .ok_or_else(contradiction)
 }

@@ -102,10 +102,11 @@ impl Run {
                 .map(Some);
         }
         for info in self.engine.store.partials().await? {
-            let same = match (target.cid(), target.root()) {
-                (Some(cid), _) => info.target.cid() == Some(cid),
-                (None, root) => root.is_some() && info.target.root() == root,
-            };
+            // What was proven under a root counts for that root only.
+            let same = info.target.root() == target.root()
+                && target
+                    .cid()
+                    .is_none_or(|cid| info.target.cid() == Some(cid));
             if !same || target.size().is_some_and(|size| size != info.size) {
                 continue;
             }
@@ -113,7 +114,7 @@ impl Run {
             let partial = self.engine.store.begin(request).await?;
             let layout = partial.layout();
             let header = partial.header().await?;
-            let usable = header.filter(|h| target.root().is_none_or(|root| root == h.root));
+            let usable = header.filter(|h| target.root() == Some(h.root) && !self.without_manifest);
             if let Some(header) = usable {
                 self.describe(layout, header.name.clone());
                 let start = Start::Pinned(header.root);
@@ -359,9 +360,13 @@ impl Run {
         hints: Option<ManifestHeader>,
         start: Start,
     ) -> Result<Identity, TransferError> {
+        let root = match start {
+            Start::Pinned(root) => Some(root),
+            Start::Backward { .. } | Start::Forward => self.request.target.root(),
+        };
         let target = FileIdentification::Content {
             cid,
-            root: None,
+            root,
             size: Some(size),
         };
         let request = PartialRequest::new(self.driver.id(), target, size);
