@@ -12,12 +12,12 @@ pub(super) const MAX_REDIRECTS: usize = 3;
 
 /// Bytes of file data in buffers, all connections of the server together, unless there are
 /// so many that each gets [`MIN_READ`] only.
-pub(super) const SEND_BUFFERS: usize = 48 << 20;
+pub(super) const SEND_BUFFERS: usize = 32 << 20;
 
 /// Least and most bytes that the server reads from the store at a time.
 pub(super) const MIN_READ: usize = 64 << 10;
 /// See [`MIN_READ`].
-pub(super) const MAX_READ: usize = 512 << 10;
+pub(super) const MAX_READ: usize = 1 << 20;
 
 /// Settings of [`HttpProtocol`](super::HttpProtocol), for both roles.
 #[derive(Clone, Debug, PartialEq, Eq)]
