@@ -29,7 +29,10 @@ pub mod wallet;
 
 pub use alias::{Alias, FileIdentification};
 pub use bill::{Bill, BillId, ChunkPayment, TransferProof};
-pub use chain::{ChunkHasher, ChunkLink, ContentIdentity, ForwardChain, ProvenLink, VerifiedChunk};
+pub use chain::{
+    ChunkHasher, ChunkLink, ContentIdentity, ForwardChain, IdentityHasher, ProvenLink,
+    VerifiedChunk,
+};
 pub use chunk::{CHUNK_SIZE, ChunkLayout, MAX_CHUNKS, MAX_FILE_SIZE};
 pub use chunk_source::{ChunkSource, Delivery, DeliveryStream, TransferError};
 pub use chunk_store::{ChunkStore, PartialFile, StoreError, StoredContent};

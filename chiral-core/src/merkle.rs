@@ -232,7 +232,7 @@ fn siblings_needed(indices: &[u32], count: u32) -> usize {
         let mut at = 0;
         while at < known.len() {
             let index = known[at];
-            if index % 2 == 0 && known.get(at + 1) == Some(&(index + 1)) {
+            if index.is_multiple_of(2) && known.get(at + 1) == Some(&(index + 1)) {
                 at += 1;
             } else if index ^ 1 < width {
                 needed += 1;

@@ -30,6 +30,7 @@
 //! # Modules
 //!
 //! - [`memory`]: content in memory, under a limit on bytes.
+//! - [`identify`]: the identity of a file, with nothing stored.
 //! - `fs`: content in a directory. `design.md` beside this crate has the format.
 //!
 //! # Features
@@ -38,12 +39,15 @@
 
 mod blocking;
 mod junction;
+mod read_ahead;
 mod requests;
 
 #[cfg(feature = "fs-store")]
 pub mod fs;
+pub mod identify;
 pub mod memory;
 
 #[cfg(feature = "fs-store")]
 pub use fs::{FsStore, FsStoreConfig};
+pub use identify::identify_file;
 pub use memory::MemoryStore;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiral_core::content_protocol::SourceStream;
-use chiral_core::{ChunkSource, FileIdentification, PeerOffer, TransferError};
+use chiral_core::{ChunkSource, Endpoint, FileIdentification, PeerOffer, TransferError};
 use futures_util::StreamExt;
 use tokio::task::JoinSet;
 
@@ -30,7 +30,7 @@ pub(super) enum Arrival {
     Up(SourceId, Box<Connected>),
     /// An attempt failed; another follows unless `given_up`.
     Failed {
-        offer: PeerOffer,
+        endpoint: Endpoint,
         error: TransferError,
         given_up: bool,
     },
@@ -142,7 +142,8 @@ impl Connections {
                             if !given_up {
                                 self.attempt(id, offer.clone(), tried + 1);
                             }
-                            return Arrival::Failed { offer, error, given_up };
+                            let endpoint = offer.endpoint;
+                            return Arrival::Failed { endpoint, error, given_up };
                         }
                     }
                 }

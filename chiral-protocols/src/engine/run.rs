@@ -154,14 +154,14 @@ impl Run {
                 Some(id)
             }
             Arrival::Failed {
-                offer,
+                endpoint,
                 error,
                 given_up,
             } => {
                 let reason = describe(&error);
-                tracing::debug!(source = %offer.endpoint, given_up, reason, "cannot connect");
+                tracing::debug!(source = %endpoint, given_up, reason, "cannot connect");
                 self.driver.emit(TransferEventKind::SourceDown {
-                    source: offer.endpoint.as_str().to_owned(),
+                    source: endpoint.as_str().to_owned(),
                     reason: reason.clone(),
                 });
                 self.last_trouble = Some(reason);

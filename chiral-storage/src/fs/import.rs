@@ -1,20 +1,14 @@
 //! One pass of SHA-256 over a file, with reading, and copying, ahead on another thread.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use chiral_core::chunk_store::ProgressFn;
 use chiral_core::{ChunkHasher, ChunkLayout, Cid, MAX_FILE_SIZE, MerkleRoot, StoreError};
 
 use super::disk::DiskFile;
 use super::hash_list::HashListWriter;
+use crate::read_ahead::{BUFFER_LEN, read_ahead};
 use crate::requests;
-
-/// Bytes read at once.
-const BUFFER_LEN: usize = 1 << 20;
-
-/// Buffers on their way between the threads.
-const BUFFERS: usize = 3;
 
 /// Files up to this size are hashed on the thread that reads them.
 const SERIAL_LEN: u64 = 4 << 20;
@@ -182,40 +176,9 @@ impl Pass<'_> {
     where
         F: Fn() -> Result<DiskFile, StoreError>,
     {
-        let (to_hash, filled) = sync_channel(BUFFERS);
-        let (to_fill, empty) = sync_channel(BUFFERS);
-        for _ in 0..BUFFERS {
-            // There is room for all of them.
-            let _ = to_fill.send(Vec::with_capacity(BUFFER_LEN));
-        }
-        // Both ends of this thread's go with the closure, so that the other never waits in vain.
-        std::thread::scope(move |scope| {
-            scope.spawn(move || self.read_ahead(&empty, &to_hash));
-            for buffer in filled {
-                let buffer: Vec<u8> = buffer?;
-                sink.take(&buffer)?;
-                // At the end nobody waits for it.
-                let _ = to_fill.send(buffer);
-            }
-            Ok(())
-        })
-    }
-
-    /// Fills buffers until the end, an error, or until nobody wants them.
-    fn read_ahead(
-        &self,
-        empty: &Receiver<Vec<u8>>,
-        to_hash: &SyncSender<Result<Vec<u8>, StoreError>>,
-    ) {
-        let mut offset = 0;
-        for mut buffer in empty {
-            let filled = self.fill(offset, &mut buffer);
-            offset += buffer.len() as u64;
-            let last = filled.is_err() || buffer.is_empty();
-            let sent = to_hash.send(filled.map(|()| buffer));
-            if last || sent.is_err() {
-                return;
-            }
-        }
+        read_ahead(
+            |offset, buffer| self.fill(offset, buffer),
+            |bytes| sink.take(bytes),
+        )
     }
 }
