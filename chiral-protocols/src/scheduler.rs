@@ -44,7 +44,9 @@ mod ledger;
 mod messages;
 mod meter;
 mod peers;
+mod place;
 mod pool;
+mod portion;
 mod source;
 mod steal;
 #[cfg(test)]

@@ -6,6 +6,9 @@ use std::time::Duration;
 const MEMORY: f64 = 1.5;
 /// A sample is taken over this many seconds, or over less while little is known.
 const SAMPLE: f64 = 0.1;
+/// Bytes that a source may send at once, and seconds that it may pause besides.
+const LARGE_PIECE: f64 = 512.0 * 1024.0;
+const LONGEST_PAUSE: f64 = 0.25;
 /// A first sample needs this many bytes or a whole [`SAMPLE`].
 const FIRST_SAMPLE_BYTES: u64 = 96 << 10;
 
@@ -16,6 +19,7 @@ const FIRST_SAMPLE_BYTES: u64 = 96 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     rate: Option<f64>,
+    recent: Option<f64>,
     /// Seconds of service that `rate` rests on.
     measured: f64,
     /// Rate that the first piece proves at least, while there is no sample.
@@ -44,9 +48,16 @@ impl Meter {
         self.latency
     }
 
-    /// The longest recent time between two arrivals, in seconds.
+    /// The longest recent time between two arrivals, in seconds. Longer ones than a large
+    /// piece takes at the usual rate were stalls rather than habits, and do not count in full.
     pub(super) fn gap(&self) -> f64 {
-        self.gap
+        let habit = self.rate().map_or(f64::INFINITY, |rate| LARGE_PIECE / rate.max(1.0));
+        self.gap.min(habit + LONGEST_PAUSE)
+    }
+
+    /// The last sample of the rate in bytes per second, if any.
+    pub(super) fn recent(&self) -> Option<f64> {
+        self.recent
     }
 
     /// When the source last sent anything.
@@ -119,6 +130,7 @@ impl Meter {
             return;
         }
         let sample = self.bytes as f64 / seconds;
+        self.recent = Some(sample);
         let weight = seconds / (seconds + self.measured.min(MEMORY));
         self.rate = Some(match self.rate {
             Some(old) if self.measured > 0.0 => old + (sample - old) * weight,

@@ -11,7 +11,7 @@ const MAX_STEPS: usize = 64;
 /// Weight of a partial seeder whose rate is unknown.
 pub(super) const WEIGHT: u32 = 4;
 /// Most segments that are listed anew because a weight changed.
-const MAX_RERANKED: usize = 50_000;
+const MAX_RERANKED: usize = 4_096;
 
 /// A part of the file whose bytes all have the same partial seeders.
 #[derive(Debug)]

@@ -14,14 +14,16 @@ const MAX_VICTIMS: usize = 8;
 /// Most requests of one source that are considered, from its last one back.
 const MAX_REQUESTS: usize = 8;
 /// A steal has to save this many seconds, and this part of the thief's latency.
-const MIN_GAIN: f64 = 0.005;
-const MIN_GAIN_LATENCIES: f64 = 0.1;
+const MIN_GAIN: f64 = 0.04;
+const MIN_GAIN_LATENCIES: f64 = 0.75;
 /// Doubling bytes has to promise to get them this many times sooner.
 const DOUBLE_GAIN: f64 = 2.0;
 /// And to save this many seconds at least.
 const DOUBLE_MIN_GAIN: f64 = 0.05;
 /// Bytes that may be doubled in any download, however small.
 const DOUBLE_FLOOR: u64 = 64 << 10;
+/// A source that slowed down just now is expected to get this much faster again.
+const RECOVERY: f64 = 3.0;
 /// An idle source looks again after this part of the time that the others still need.
 const LOOK_AGAIN_PART: f64 = 0.125;
 const LOOK_AGAIN: (f64, f64) = (0.01, 0.25);
@@ -98,6 +100,8 @@ impl Scheduler {
 
     fn victim(&self, now: Duration, id: SourceId, source: &Source) -> Victim {
         let pace = self.pace_or_guess(now, source).max(1.0);
+        let slowed = source.meter.recent().map_or(f64::INFINITY, |recent| recent * RECOVERY);
+        let pace = pace.min(slowed.max(1.0));
         // A request that has not begun takes the time that it usually takes; one that should
         // have begun is expected to take as long again as it already did.
         let head = source.queue.front().and_then(|head| self.requests.get(head));
