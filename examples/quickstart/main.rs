@@ -1,0 +1,174 @@
+//! Three seeders and one downloader on this machine: one file, drawn from all three at once.
+//!
+//! ```text
+//! cargo run --release --example quickstart            # a file of 64 MiB that it makes
+//! cargo run --release --example quickstart -- FILE    # a file of yours, served in place
+//! ```
+//!
+//! Each seeder has an uplink of its own (`--uplink`), as if it were somewhere else. Two hold
+//! the whole file. The third first downloads the first half of it, and shares that. The
+//! downloader has nothing but the link: it finds the seeders in a directory, fetches from
+//! all of them over HTTP, and verifies every chunk. At the end the result is hashed once
+//! more by another SHA-256, and a table says who delivered what:
+//!
+//! ```text
+//! seeder       protocol          bytes  chunks      MB/s      from        to
+//! whole 1      http           22003712      84      39.0      5 ms    569 ms
+//! whole 2      http           22544384      86      38.6      5 ms    589 ms
+//! first half   http           22560768      87      38.9      5 ms    585 ms
+//!
+//! 3 at once from 5 ms to 569 ms
+//! 67108864 bytes in 0.597 s, every byte verified
+//! ```
+//!
+//! Everything is in one temporary directory, which is gone at the end. The exit status is 0
+//! only if all of that worked.
+
+#![allow(clippy::print_stdout)]
+
+mod network;
+mod report;
+mod sample;
+mod uplink;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use chiral::Got;
+use chiral::core::transfer::TransferEvent;
+use clap::Parser;
+use futures_util::StreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use network::Network;
+
+/// Any error: this program tells it and ends.
+type Failure = Box<dyn Error + Send + Sync>;
+
+#[derive(Parser)]
+#[command(about = "Shares a file from three seeders and downloads it from all of them at once.")]
+struct Arguments {
+    /// The file to share; without it, 64 MiB are made up.
+    file: Option<PathBuf>,
+    /// What each seeder can send, in MB/s; 0 for as much as the machine can do.
+    #[arg(long, value_name = "MB/S", default_value_t = 40)]
+    uplink: u64,
+    /// Print one JSON event a line instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quickstart: {}", causes(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+async fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let temporary = tempfile::Builder::new()
+        .prefix("chiral-quickstart-")
+        .tempdir()?;
+    let directory = temporary.path();
+    let (file, made) = match &arguments.file {
+        Some(file) => (file.clone(), false),
+        None => (sample::make(&directory.join("sample.bin"))?, true),
+    };
+    let network = Network::start(directory, arguments.uplink.saturating_mul(1_000_000)).await?;
+    let outcome = download(&network, &file, directory, arguments.json).await;
+    // Whatever came of it: ports, files and locks are released before the end.
+    let ended = network.shutdown().await;
+    let report = outcome?;
+    ended?;
+    temporary.close()?;
+    if arguments.json {
+        println!("{}", report.to_json());
+    } else {
+        println!("{report}");
+    }
+    report.check(made)
+}
+
+async fn download(
+    network: &Network,
+    file: &Path,
+    directory: &Path,
+    json: bool,
+) -> Result<report::Report, Failure> {
+    let shared = network.share(file).await?;
+    if json {
+        let (cid, link) = (shared.cid(), shared.link.to_string());
+        println!(
+            "{}",
+            serde_json::json!({ "event": "shared", "cid": cid, "link": link })
+        );
+    }
+    // The name is a hint from whoever made the link: made harmless before it is used.
+    let hint = shared.link.name.as_deref().unwrap_or_default();
+    let name = chiral::core::link::file_name(hint).unwrap_or_else(|| shared.cid().to_string());
+    let output = directory.join("downloaded");
+    std::fs::create_dir(&output)?;
+
+    let started = std::time::Instant::now();
+    let get = network
+        .downloader
+        .get(&shared.link)
+        .to_file(output.join(name));
+    let getting = get.start().await?;
+    let watching = tokio::spawn(watch(getting.transfer().clone(), json));
+    let got: Got = getting.outcome().await?;
+    let elapsed = started.elapsed();
+    watching.await?;
+
+    let path = got.path.clone().ok_or("the download left no file")?;
+    let cid = shared.cid();
+    let digest = tokio::task::spawn_blocking(move || sample::sha256(&path)).await??;
+    if digest != cid.to_string() {
+        return Err(format!("SHA-256 of the result is {digest}, its cid {cid}").into());
+    }
+    Ok(report::Report::new(network, shared.link, &got, elapsed))
+}
+
+/// Shows how far the download is: a bar on a terminal, or its events as JSON.
+async fn watch(transfer: chiral::Transfer, json: bool) {
+    let mut events = transfer.events();
+    if json {
+        while let Some(event) = events.next().await {
+            println!("{}", line(&event));
+        }
+        return;
+    }
+    // Draws on standard error, and only if that is a terminal.
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec}");
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    while events.next().await.is_some() {
+        let progress = transfer.progress();
+        bar.set_length(progress.wanted);
+        bar.set_position(progress.proven);
+    }
+    bar.finish_and_clear();
+}
+
+fn line(event: &TransferEvent) -> String {
+    serde_json::to_string(event).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+}
