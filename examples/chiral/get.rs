@@ -1,0 +1,217 @@
+//! `chiral get`: download a file, and go on where an earlier run was.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use chiral::core::chunk_store::Location;
+use chiral::core::link::file_name;
+use chiral::protocols::EngineConfig;
+use chiral::{Getting, Got, Link, Node};
+use futures_util::StreamExt;
+use serde_json::json;
+
+use super::arguments::Get;
+use super::failure::{Exit, Failure};
+use super::output::Output;
+use super::signals::Signals;
+
+/// How often the bar, or the JSON, tells how far the download is.
+const REPORT_EVERY: Duration = Duration::from_millis(200);
+
+/// Longest file name that still has room for what is put around it.
+const MAX_NAME_LEN: usize = 240;
+
+pub(crate) async fn run(command: Get, output: &Output) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let path = destination(&command.output, &command.link)?;
+    let beside = state_beside(&path, &command.link)?;
+    let state = command.data_dir.as_ref().unwrap_or(&beside);
+    // With state beside it, an earlier run may have been killed after its last step.
+    if path.symlink_metadata().is_ok() && !beside.is_dir() {
+        return Err(taken(&path));
+    }
+    let patience = Duration::from_secs(command.patience);
+    let engine = EngineConfig::default().with_source_patience(patience);
+    let node = Node::builder()
+        .data_dir(state)
+        .engine(engine)
+        .start()
+        .await?;
+
+    let result = if is_complete(&node, &command.link, &path).await {
+        Ok(None)
+    } else {
+        let got = download(&node, &command, &path, output, &mut signals).await;
+        got.map(Some)
+    };
+    signals.then_at_once();
+    let left = node.store().partials().await;
+    let ended = node.shutdown().await;
+    // Another download may want to go on from there.
+    if command.data_dir.is_none() && left.is_ok_and(|partials| partials.is_empty()) {
+        std::fs::remove_dir_all(&beside).map_err(|e| Failure::io("remove", &beside, &e))?;
+    }
+    let got = result.map_err(|failure| advise(failure, &command))?;
+    ended?;
+    match got {
+        Some(got) => tell(output, &got, &path),
+        None => tell_complete(output, &command.link, &path),
+    }
+}
+
+/// The file to write: `wanted`, or a file in it if that is a directory.
+fn destination(wanted: &Path, link: &Link) -> Result<PathBuf, Failure> {
+    let text = wanted.as_os_str().as_encoded_bytes();
+    let path = if wanted.is_dir() || text.ends_with(b"/") {
+        // The link's name is a stranger's hint: made harmless before it is used.
+        let name = link.name.as_deref().and_then(file_name);
+        wanted.join(name.unwrap_or_else(|| link.cid.to_string()))
+    } else {
+        wanted.to_owned()
+    };
+    // So that what the node does with it does not depend on where the process is.
+    let path = std::path::absolute(&path).map_err(|e| Failure::io("find", &path, &e))?;
+    match path.parent() {
+        Some(parent) if parent.is_dir() => Ok(path),
+        _ => {
+            let message = format!("the directory of {} does not exist", path.display());
+            Err(Failure::new(Exit::Failed, message).next("make it first"))
+        }
+    }
+}
+
+/// A directory beside the file, hence on its file system, that the same command finds again.
+fn state_beside(path: &Path, link: &Link) -> Result<PathBuf, Failure> {
+    let Some(name) = path.file_name() else {
+        let message = format!("{} is no name of a file", path.display());
+        return Err(Failure::new(Exit::Usage, message));
+    };
+    let mut hidden = std::ffi::OsString::from(".");
+    if name.len() <= MAX_NAME_LEN {
+        hidden.push(name);
+    } else {
+        hidden.push(link.cid.to_string());
+    }
+    hidden.push(".chiral");
+    Ok(path.with_file_name(hidden))
+}
+
+async fn download(
+    node: &Node,
+    command: &Get,
+    path: &Path,
+    output: &Output,
+    signals: &mut Signals,
+) -> Result<Got, Failure> {
+    let mut get = node.get(&command.link).to_file(path);
+    for peer in &command.peers {
+        get = get.peer(peer);
+    }
+    for mirror in &command.mirrors {
+        get = get.mirror(mirror);
+    }
+    let getting = get.start().await?;
+    let transfer = getting.transfer().clone();
+    let watching = tokio::spawn(watch(transfer.clone(), *output));
+    let mut interrupted = None;
+    let outcome = async {
+        let mut outcome = std::pin::pin!(Getting::outcome(getting));
+        tokio::select! {
+            outcome = &mut outcome => return outcome,
+            exit = signals.next() => interrupted = Some(exit),
+        }
+        transfer.cancel();
+        outcome.await
+    }
+    .await;
+    // It ends with the transfer; whether anybody still reads is of no importance here.
+    watching.await.unwrap_or_default();
+    match (outcome, interrupted) {
+        (Err(_), Some(exit)) => Err(Failure::new(exit, "interrupted; what has come is kept")
+            .next("run the same command again")),
+        (outcome, _) => Ok(outcome?),
+    }
+}
+
+/// Shows events and progress until the transfer ends.
+async fn watch(transfer: chiral::Transfer, output: Output) {
+    let bar = output.bar("");
+    let mut events = transfer.events();
+    let mut ticks = tokio::time::interval(REPORT_EVERY);
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                // A reader that has gone does not end the download.
+                Some(event) => output.event(&event).unwrap_or_default(),
+                None => break,
+            },
+            _ = ticks.tick() => {
+                let progress = transfer.progress();
+                bar.set_length(progress.wanted);
+                bar.set_position(progress.proven);
+                bar.set_message(format!("from {}", progress.sources));
+                let event = json!({ "event": "progress", "progress": progress });
+                output.event(&event).unwrap_or_default();
+            }
+        }
+    }
+    bar.finish_and_clear();
+}
+
+/// Whether this very download put the file there, only that nobody was told any more.
+async fn is_complete(node: &Node, link: &Link, path: &Path) -> bool {
+    let there = Location::External(path.to_owned());
+    let object = node.store().object(link.cid).await;
+    path.is_file() && object.is_ok_and(|object| object.is_some_and(|o| o.location == there))
+}
+
+fn taken(path: &Path) -> Failure {
+    let message = format!("{} exists", path.display());
+    Failure::new(Exit::Exists, message).next("name another file with -o, or move that one away")
+}
+
+/// Adds what can be done if nobody delivers.
+fn advise(failure: Failure, command: &Get) -> Failure {
+    if failure.exit != Exit::NoSource {
+        return failure;
+    }
+    if command.peers.is_empty() && command.mirrors.is_empty() {
+        return failure.next("name who has it, with --peer URL or --mirror URL");
+    }
+    failure.next("look whether they serve it, name others, and run the same command again")
+}
+
+fn tell(output: &Output, got: &Got, path: &Path) -> Result<(), Failure> {
+    let (header, file) = (&got.header, path.to_string_lossy());
+    output.text(format!("{file}: {} bytes, all verified", header.size))?;
+    output.text(format!("cid   {}", header.cid))?;
+    for source in &got.sources {
+        let banned = source
+            .banned
+            .as_ref()
+            .map_or(String::new(), |why| format!("  refused: {why}"));
+        let (protocol, name) = (&source.protocol, &source.source);
+        output.text(format!(
+            "from  {:>14} bytes  {protocol}  {name}{banned}",
+            source.bytes
+        ))?;
+    }
+    output.event(&json!({
+        "event": "got",
+        "path": file,
+        "link": header.link().to_string(),
+        "cid": header.cid,
+        "root": header.root,
+        "size": header.size,
+        "sources": got.sources,
+    }))?;
+    Ok(())
+}
+
+fn tell_complete(output: &Output, link: &Link, path: &Path) -> Result<(), Failure> {
+    let file = path.to_string_lossy();
+    output.text(format!("{file}: complete since an earlier run"))?;
+    output.text(format!("cid   {}", link.cid))?;
+    output.event(&json!({ "event": "complete", "path": file, "cid": link.cid }))?;
+    Ok(())
+}

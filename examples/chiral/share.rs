@@ -1,0 +1,142 @@
+//! `chiral share`: serve files until interrupted.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use chiral::protocols::http::HttpConfig;
+use chiral::{BuildError, Endpoint, Node, Shared};
+use serde_json::json;
+
+use super::arguments::Share;
+use super::failure::{Exit, Failure};
+use super::output::Output;
+use super::signals::Signals;
+
+/// Port to serve at unless something else is said.
+const PORT: u16 = 8480;
+
+pub(crate) async fn run(command: Share, output: &Output) -> Result<(), Failure> {
+    let mut signals = Signals::new()?;
+    let directory = match &command.data_dir {
+        Some(directory) => directory.clone(),
+        None => default_directory()?,
+    };
+    let node = start(&directory, command.http).await?;
+    let serve = async {
+        for file in &command.files {
+            tell(output, file, &share(&node, output, file).await?)?;
+        }
+        output.text("serving until Ctrl-C")?;
+        std::future::pending().await
+    };
+    let result: Result<(), Failure> = tokio::select! {
+        failed = serve => failed,
+        _ = signals.next() => Ok(()),
+    };
+    if result.is_ok() {
+        output.note("ending: requests under way may finish");
+        output
+            .event(&json!({ "event": "ending" }))
+            .unwrap_or_default();
+    }
+    signals.then_at_once();
+    let ended = node.shutdown().await;
+    result?;
+    Ok(ended?)
+}
+
+async fn start(directory: &Path, wanted: Option<SocketAddr>) -> Result<Node, Failure> {
+    let address = wanted.unwrap_or((Ipv4Addr::LOCALHOST, PORT).into());
+    let mut config = HttpConfig::listening(address);
+    if address.ip().is_unspecified() {
+        if address.port() == 0 {
+            return Err(
+                Failure::new(Exit::Usage, format!("{address} has no port")).next(format!(
+                    "name one, for instance --http {}:{PORT}",
+                    address.ip()
+                )),
+            );
+        }
+        config = config.with_public_url(reachable(address)?);
+    }
+    let build = |config| Node::builder().data_dir(directory).http(config).start();
+    match build(config).await {
+        // Only our own choice of port is changed, never the user's.
+        Err(BuildError::Http(error)) if wanted.is_none() && error.is_retryable() => {
+            let any = HttpConfig::listening((Ipv4Addr::LOCALHOST, 0).into());
+            Ok(build(any).await?)
+        }
+        result => Ok(result?),
+    }
+}
+
+/// The URL by which others are likely to reach a server that listens at all addresses.
+fn reachable(address: SocketAddr) -> Result<Endpoint, Failure> {
+    // Connecting a datagram socket sends nothing: the system only looks up which address it
+    // would use towards that place, here one of those that are for documentation.
+    let probe = |from: &str, to: &str| -> std::io::Result<IpAddr> {
+        let socket = UdpSocket::bind(from)?;
+        socket.connect(to)?;
+        Ok(socket.local_addr()?.ip())
+    };
+    let found = match address {
+        SocketAddr::V4(_) => probe("0.0.0.0:0", "192.0.2.1:9"),
+        SocketAddr::V6(_) => probe("[::]:0", "[2001:db8::1]:9"),
+    };
+    let loopback = match address {
+        SocketAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
+        SocketAddr::V6(_) => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+    };
+    let reached = SocketAddr::new(found.unwrap_or(loopback), address.port());
+    Endpoint::new(format!("http://{reached}/"))
+        .map_err(|error| Failure::new(Exit::Failed, error.to_string()))
+}
+
+async fn share(node: &Node, output: &Output, file: &Path) -> Result<Shared, Failure> {
+    let bar = output.bar(&file.to_string_lossy());
+    let drawn = bar.clone();
+    let share = chiral::Share::path(file).progress(move |done, size| {
+        drawn.set_length(size);
+        drawn.set_position(done);
+    });
+    let shared = node.share(share).await;
+    bar.finish_and_clear();
+    Ok(shared?)
+}
+
+fn tell(output: &Output, file: &Path, shared: &Shared) -> Result<(), Failure> {
+    let (cid, link) = (shared.cid(), shared.link.to_string());
+    let offers = &shared.metadata.offers;
+    let peers: Vec<&str> = offers.iter().map(|offer| offer.endpoint.as_str()).collect();
+    output.text(format!("{}\n  {link}", file.display()))?;
+    for peer in &peers {
+        output.text(format!("  get it   chiral get '{link}' --peer {peer}"))?;
+        output.text(format!("  or with  curl -OJ {peer}file/{cid}"))?;
+    }
+    output.event(&json!({
+        "event": "shared",
+        "file": file.to_string_lossy(),
+        "link": link,
+        "cid": cid,
+        "root": shared.link.root,
+        "size": shared.link.size,
+        "peers": peers,
+        "urls": peers.iter().map(|peer| format!("{peer}file/{cid}")).collect::<Vec<_>>(),
+    }))?;
+    Ok(())
+}
+
+/// Where the XDG base directory specification wants a user's data.
+fn default_directory() -> Result<PathBuf, Failure> {
+    let absolute = |name| {
+        let path = std::env::var_os(name).map(PathBuf::from);
+        path.filter(|path| path.is_absolute())
+    };
+    let data = absolute("XDG_DATA_HOME");
+    data.or_else(|| Some(absolute("HOME")?.join(".local/share")))
+        .map(|data| data.join("chiral"))
+        .ok_or_else(|| {
+            Failure::new(Exit::Failed, "there is no HOME to keep the node's state in")
+                .next("name a directory with --data-dir DIR")
+        })
+}
