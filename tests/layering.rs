@@ -58,7 +58,7 @@ fn parse(line: &str) -> Option<(bool, &str)> {
     }
 }
 
-fn forbidden<'a>(tree: &'a str) -> Vec<(&'a str, &'a str)> {
+fn forbidden(tree: &str) -> Vec<(&str, &str)> {
     let edges = edges(tree).into_iter();
     edges.filter(|(from, to)| !is_allowed(from, to)).collect()
 }

@@ -618,7 +618,7 @@ mod tests {
             size in prop_oneof![0usize..200, 262_080usize..262_210, 524_200usize..524_400],
             cuts in proptest::collection::vec(1usize..100_000, 0..12),
         ) {
-            let data: Vec<u8> = (0..size).map(|i| (i as u64 * 31 >> 3) as u8).collect();
+            let data: Vec<u8> = (0..size).map(|i| ((i as u64 * 31) >> 3) as u8).collect();
             let mut whole = ChunkHasher::new();
             whole.update(&data);
             let (hashes, cid) = whole.finish().unwrap();

@@ -1,4 +1,6 @@
 //! The manager: a preference among protocols, and one door to all of them.
+// What is not a test itself helps tests only.
+#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -25,18 +25,18 @@ pub(crate) fn data(size: usize) -> Vec<u8> {
 }
 
 pub(crate) fn identity(bytes: &[u8]) -> ContentIdentity {
-    ContentIdentity::of(bytes).unwrap()
+    ContentIdentity::of(bytes).expect("small")
 }
 
 /// A node that serves on loopback and keeps its state in a directory.
 pub(crate) async fn node(dir: &Path) -> Node {
-    let listen = "127.0.0.1:0".parse().unwrap();
+    let listen = "127.0.0.1:0".parse().expect("an address");
     Node::builder()
         .data_dir(dir)
         .http_listen(listen)
         .start()
         .await
-        .unwrap()
+        .expect("a node on loopback")
 }
 
 /// The URL at which a node serves.

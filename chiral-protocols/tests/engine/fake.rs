@@ -200,10 +200,13 @@ impl ChunkSource for Fake {
     async fn close(&self) {}
 }
 
+/// What a seeder has, how it behaves, and how many bytes it has sent.
+type Seeder = (File, Manners, Arc<AtomicU64>);
+
 /// A network of such sources, by name.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct FakeNetwork {
-    seeders: Arc<Mutex<BTreeMap<String, (File, Manners, Arc<AtomicU64>)>>>,
+    seeders: Arc<Mutex<BTreeMap<String, Seeder>>>,
     pub(crate) registry: TransferRegistry,
 }
 
