@@ -8,6 +8,7 @@ pub mod chunk_source;
 pub mod chunk_store;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod content_identity;
 pub mod content_protocol;
 pub mod coverage;
 pub mod identity;
@@ -29,13 +30,11 @@ pub mod wallet;
 
 pub use alias::{Alias, FileIdentification};
 pub use bill::{Bill, BillId, ChunkPayment, TransferProof};
-pub use chain::{
-    ChunkHasher, ChunkLink, ContentIdentity, ForwardChain, IdentityHasher, ProvenLink,
-    VerifiedChunk,
-};
+pub use chain::{ChunkHasher, ChunkLink, ForwardChain, ProvenLink, VerifiedChunk};
 pub use chunk::{CHUNK_SIZE, ChunkLayout, MAX_CHUNKS, MAX_FILE_SIZE};
 pub use chunk_source::{ChunkSource, Delivery, DeliveryStream, TransferError};
 pub use chunk_store::{ChunkStore, PartialFile, StoreError, StoredContent};
+pub use content_identity::{ContentIdentity, IdentityHasher};
 pub use content_protocol::{
     Capabilities, ContentProtocol, DownloadRequest, GetRequest, SeedRequest,
 };
