@@ -191,7 +191,11 @@ impl Scheduler {
             }
         }
         for whole in self.held.values() {
-            if self.sources.iter().any(|(id, source)| whole.suits(*id, source, self.ledger.size)) {
+            if self
+                .sources
+                .iter()
+                .any(|(id, source)| whole.suits(*id, source, self.ledger.size))
+            {
                 unserved.remove(whole.range);
             } else {
                 unserved.insert(whole.range);
@@ -207,7 +211,10 @@ impl Scheduler {
 
     /// What a source did so far; `None` if it is down or never was up.
     pub fn source_stats(&self, id: SourceId) -> Option<SourceStats> {
-        self.banned.get(&id).copied().or_else(|| self.sources.get(&id).map(Source::stats))
+        self.banned
+            .get(&id)
+            .copied()
+            .or_else(|| self.sources.get(&id).map(Source::stats))
     }
 
     /// Lets a source ask for work at the next poll.
@@ -230,8 +237,12 @@ impl Scheduler {
     /// Wakes the sources that wanted to look again by now.
     fn wake_due(&mut self, now: Duration) {
         let due = |source: &Source| source.look_at.is_some_and(|at| at <= now);
-        let ids: Vec<SourceId> =
-            self.sources.iter().filter(|(_, s)| due(s)).map(|(id, _)| *id).collect();
+        let ids: Vec<SourceId> = self
+            .sources
+            .iter()
+            .filter(|(_, s)| due(s))
+            .map(|(id, _)| *id)
+            .collect();
         for id in ids {
             self.wake(id);
         }

@@ -93,8 +93,11 @@ impl Scheduler {
     }
 
     fn arrived_late(&mut self, now: Duration, request: RequestId, range: ByteRange) -> u64 {
-        let Some(&(_, id, asked)) =
-            self.ghosts.iter().rev().find(|(ghost, _, _)| *ghost == request)
+        let Some(&(_, id, asked)) = self
+            .ghosts
+            .iter()
+            .rev()
+            .find(|(ghost, _, _)| *ghost == request)
         else {
             return 0;
         };
@@ -106,9 +109,17 @@ impl Scheduler {
             && source.queue.is_empty()
         {
             // It was slower than it was thought to be, not dead.
-            let last = source.meter.last().unwrap_or(source.busy_since).max(source.busy_since);
+            let last = source
+                .meter
+                .last()
+                .unwrap_or(source.busy_since)
+                .max(source.busy_since);
             source.meter.was_silent(now.saturating_sub(last));
-            source.standing = Standing::Demoted { since, until: now, lone_until: now };
+            source.standing = Standing::Demoted {
+                since,
+                until: now,
+                lone_until: now,
+            };
         }
         self.credit(now, None, id, range)
     }
@@ -197,7 +208,11 @@ impl Scheduler {
 
     /// The part of `range` that does not belong to a chunk which another request, or none
     /// yet, fetches whole.
-    fn not_held_for_others(&self, range: ByteRange, request: Option<RequestId>) -> RangeSet {
+    pub(super) fn not_held_for_others(
+        &self,
+        range: ByteRange,
+        request: Option<RequestId>,
+    ) -> RangeSet {
         let mut own = RangeSet::from(range);
         for start in self.held_within(range) {
             if let Some(whole) = self.held.get(&start)

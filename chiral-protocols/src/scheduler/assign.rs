@@ -25,7 +25,11 @@ impl Scheduler {
         let Some(limit) = self.allowance(now, id) else {
             return false;
         };
-        if self.sources.get(&id).is_none_or(|source| source.queue.len() >= limit) {
+        if self
+            .sources
+            .get(&id)
+            .is_none_or(|source| source.queue.len() >= limit)
+        {
             return false;
         }
         if self.feed_whole(now, id) {
@@ -59,7 +63,9 @@ impl Scheduler {
                 self.sources.get_mut(&id)?.standing = Standing::Probing;
                 Some(1)
             }
-            Standing::Demoted { until, lone_until, .. } => {
+            Standing::Demoted {
+                until, lone_until, ..
+            } => {
                 if !self.is_needed(id) {
                     return None;
                 }
@@ -72,17 +78,25 @@ impl Scheduler {
         }
     }
 
-    /// Whether nobody but demoted sources has some of what this one could be asked for.
-    fn is_needed(&self, id: SourceId) -> bool {
+    /// Whether nobody but demoted and probed sources has some of what this one could be asked for.
+    pub(super) fn is_needed(&self, id: SourceId) -> bool {
         if self.alone_for_a_whole(id) {
             return true;
         }
-        if self.sources.values().any(|s| s.is_complete() && !s.is_demoted()) {
+        if self
+            .sources
+            .values()
+            .any(|s| s.is_complete() && s.standing == Standing::Active)
+        {
             return false;
         }
         let resting = |at: u64| {
             let mut members = self.ledger.pool.members(at).iter();
-            members.all(|id| self.sources.get(id).is_none_or(Source::is_demoted))
+            members.all(|id| {
+                self.sources
+                    .get(id)
+                    .is_none_or(|s| s.standing != Standing::Active)
+            })
         };
         match self.sources.get(&id).map(|source| source.list(id)) {
             None => false,
@@ -117,7 +131,11 @@ impl Scheduler {
             Some(place) => place,
             None => (best, cursor),
         };
-        let starts = if cursor == 0 { &[0][..] } else { &[cursor, 0][..] };
+        let starts = if cursor == 0 {
+            &[0][..]
+        } else {
+            &[cursor, 0][..]
+        };
         let mut partial = None;
         for &from in starts {
             let (mut rank, mut at) = (best, from);
@@ -190,7 +208,11 @@ impl Scheduler {
         };
         let end = grid.ceil(goal, size).min(inside.end);
         let rest = inside.end - end;
-        let end = if rest < FINE_CUT.min(aim.bytes) { inside.end } else { end };
+        let end = if rest < FINE_CUT.min(aim.bytes) {
+            inside.end
+        } else {
+            end
+        };
         Some(ByteRange::new(inside.start, end))
     }
 
@@ -202,13 +224,20 @@ impl Scheduler {
         let chunk = self.config.chunk_bytes;
         let goal = match (aim.late, aim.bytes < 2 * chunk) {
             _ if grid.cell() > COARSE_CELL => grid.ceil(goal, size).min(inside.end - 1),
-            (true, true) => goal.div_ceil(FINE_CUT).saturating_mul(FINE_CUT).min(inside.end - 1),
+            (true, true) => goal
+                .div_ceil(FINE_CUT)
+                .saturating_mul(FINE_CUT)
+                .min(inside.end - 1),
             (true, false) => goal.div_ceil(chunk).saturating_mul(chunk),
             (false, _) => goal / chunk * chunk,
         };
         let start = grid.floor(goal).max(inside.start);
         let rest = start - inside.start;
-        let start = if rest < FINE_CUT.min(aim.bytes) { inside.start } else { start };
+        let start = if rest < FINE_CUT.min(aim.bytes) {
+            inside.start
+        } else {
+            start
+        };
         Some(ByteRange::new(start, inside.end))
     }
 
@@ -246,7 +275,11 @@ impl Scheduler {
                 whole: None,
             },
         );
-        self.actions.push_back(Action::Assign { request, source: id, range: ask });
+        self.actions.push_back(Action::Assign {
+            request,
+            source: id,
+            range: ask,
+        });
         request
     }
 }

@@ -99,15 +99,28 @@ impl Scheduler {
     /// If others had to take everything from a source while it was silent, it rests until it
     /// is clear whether it stalled, rather than take the work back.
     pub(super) fn doubt(&mut self, now: Duration, id: SourceId) {
-        let Some(source) = self.sources.get_mut(&id) else { return };
-        let last = source.meter.last().map_or(source.busy_since, |l| l.max(source.busy_since));
+        let Some(source) = self.sources.get_mut(&id) else {
+            return;
+        };
+        let last = source
+            .meter
+            .last()
+            .map_or(source.busy_since, |l| l.max(source.busy_since));
         let silence = now.saturating_sub(last);
         let usual = span(2.0 * (source.latency() + source.meter.gap()));
         if source.queue.is_empty() && !source.is_demoted() && silence > usual {
             let until = now.saturating_add(silence.max(self.config.failure_demotion));
-            source.standing = Standing::Demoted { since: now, until, lone_until: until };
+            source.standing = Standing::Demoted {
+                since: now,
+                until,
+                lone_until: until,
+            };
             let reason = DemoteReason::Stalled;
-            self.actions.push_back(Action::Demote { source: id, until, reason });
+            self.actions.push_back(Action::Demote {
+                source: id,
+                until,
+                reason,
+            });
         }
     }
 
@@ -127,8 +140,16 @@ impl Scheduler {
         let lone = doubled(config.failure_demotion).min(config.max_lone_demotion);
         let lone_until = now.saturating_add(lone).min(until);
         *count = count.saturating_add(1);
-        source.standing = Standing::Demoted { since: now, until, lone_until };
-        self.actions.push_back(Action::Demote { source: id, until, reason });
+        source.standing = Standing::Demoted {
+            since: now,
+            until,
+            lone_until,
+        };
+        self.actions.push_back(Action::Demote {
+            source: id,
+            until,
+            reason,
+        });
         self.wake_all();
     }
 
@@ -137,7 +158,10 @@ impl Scheduler {
         let head = *source.queue.front()?;
         let known = self.requests.get(&head)?;
         let waited_from = known.last.max(source.head_since);
-        let queue_time = source.meter.rate().map_or(0.0, |rate| source.out as f64 / rate.max(1.0));
+        let queue_time = source
+            .meter
+            .rate()
+            .map_or(0.0, |rate| source.out as f64 / rate.max(1.0));
         let patience = timeout(source, &self.config).max(span(queue_time));
         let patience = patience.saturating_mul(OVERTAKEN_TIMEOUTS);
         Some((waited_from.saturating_add(patience), head))
@@ -150,7 +174,9 @@ fn timeout(source: &Source, config: &SchedulerConfig) -> Duration {
         return config.first_byte_timeout.max(config.stall_timeout);
     }
     let usual = f64::from(config.stall_factor) * source.meter.gap();
-    config.stall_timeout.max(span(usual + 2.0 * source.meter.latency().unwrap_or(0.0)))
+    config
+        .stall_timeout
+        .max(span(usual + 2.0 * source.meter.latency().unwrap_or(0.0)))
 }
 
 /// When a source that owes bytes counts as stalled.
@@ -158,6 +184,9 @@ fn stall_deadline(source: &Source, config: &SchedulerConfig) -> Option<Duration>
     if source.queue.is_empty() {
         return None;
     }
-    let last = source.meter.last().map_or(source.busy_since, |l| l.max(source.busy_since));
+    let last = source
+        .meter
+        .last()
+        .map_or(source.busy_since, |l| l.max(source.busy_since));
     Some(last.saturating_add(timeout(source, config)))
 }

@@ -63,8 +63,12 @@ impl Ledger {
         if let Some(inside) = range.intersection(self.window) {
             self.pool.insert(inside);
         }
-        self.parked.insert(ByteRange::new(range.start, range.end.min(self.window.start)));
-        self.parked.insert(ByteRange::new(range.start.max(self.window.end), range.end));
+        self.parked.insert(ByteRange::new(
+            range.start,
+            range.end.min(self.window.start),
+        ));
+        self.parked
+            .insert(ByteRange::new(range.start.max(self.window.end), range.end));
     }
 
     /// Moves the window; returns whether it changed. Costs O(fragments that enter or leave).
@@ -97,8 +101,12 @@ impl Ledger {
 
     /// Gives all free bytes of `range` to a request; returns them.
     pub(super) fn take(&mut self, range: ByteRange, holder: RequestId) -> RangeSet {
-        let free: RangeSet =
-            self.pool.open().within(range).chain(self.parked.within(range)).collect();
+        let free: RangeSet = self
+            .pool
+            .open()
+            .within(range)
+            .chain(self.parked.within(range))
+            .collect();
         for run in free.iter() {
             self.pool.remove(run);
             self.parked.remove(run);
@@ -161,6 +169,9 @@ pub(super) fn clip(range: ByteRange, size: u64) -> ByteRange {
 fn difference(a: ByteRange, b: ByteRange) -> [ByteRange; 2] {
     match a.intersection(b) {
         None => [a, ByteRange::default()],
-        Some(both) => [ByteRange::new(a.start, both.start), ByteRange::new(both.end, a.end)],
+        Some(both) => [
+            ByteRange::new(a.start, both.start),
+            ByteRange::new(both.end, a.end),
+        ],
     }
 }

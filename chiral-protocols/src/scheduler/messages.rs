@@ -37,7 +37,12 @@ pub struct SourceSpec {
 impl SourceSpec {
     /// A source of the whole file that serves any byte range, `max_requests` at once.
     pub const fn complete(max_requests: usize) -> Self {
-        Self { grid: RequestGrid::ANY, coverage: Coverage::Complete, max_requests, rate_hint: None }
+        Self {
+            grid: RequestGrid::ANY,
+            coverage: Coverage::Complete,
+            max_requests,
+            rate_hint: None,
+        }
     }
 
     /// The same source, limited to the bytes in `coverage`.

@@ -35,7 +35,10 @@ pub(super) struct Meter {
 impl Meter {
     /// A meter that starts from an expected rate in bytes per second.
     pub(super) fn new(hint: Option<u64>) -> Self {
-        Self { rate: hint.filter(|&r| r > 0).map(|r| r as f64), ..Self::default() }
+        Self {
+            rate: hint.filter(|&r| r > 0).map(|r| r as f64),
+            ..Self::default()
+        }
     }
 
     /// Bytes per second, if anything is known.
@@ -51,7 +54,9 @@ impl Meter {
     /// The longest recent time between two arrivals, in seconds. Longer ones than a large
     /// piece takes at the usual rate were stalls rather than habits, and do not count in full.
     pub(super) fn gap(&self) -> f64 {
-        let habit = self.rate().map_or(f64::INFINITY, |rate| LARGE_PIECE / rate.max(1.0));
+        let habit = self
+            .rate()
+            .map_or(f64::INFINITY, |rate| LARGE_PIECE / rate.max(1.0));
         self.gap.min(habit + LONGEST_PAUSE)
     }
 
@@ -109,7 +114,10 @@ impl Meter {
             }
             let sending = self.rate.map_or(0.0, |rate| bytes as f64 / rate);
             let sample = (waited - sending).max(0.0);
-            self.latency = Some(self.latency.map_or(sample, |old| old * 0.75 + sample * 0.25));
+            self.latency = Some(
+                self.latency
+                    .map_or(sample, |old| old * 0.75 + sample * 0.25),
+            );
         }
         self.since = Some(now);
         self.bytes = 0;

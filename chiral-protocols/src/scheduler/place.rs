@@ -41,8 +41,8 @@ impl Scheduler {
         }
     }
 
-    /// The place (rank, offset) among those of the most loaded partial seeders that the
-    /// others would get to last. Bytes that no other partial seeder has go first anyway.
+    /// The place (rank, offset) among its rarest and those of the most loaded partial seeders
+    /// that the others would get to last. Bytes that no other partial seeder has go first anyway.
     pub(super) fn relief(&self, id: SourceId, source: &Source) -> Option<(u32, u64)> {
         let pool = &self.ledger.pool;
         let first = pool.rarest(source.list(id), 1).next()?;
@@ -57,15 +57,24 @@ impl Scheduler {
             .filter(|(other, peer)| **other != id && !peer.is_complete() && !peer.is_demoted())
             .map(|(other, peer)| {
                 let rate = peer.meter.rate().unwrap_or(ASSUMED_RATE);
-                ((pool.backlog(*other) + peer.out) as f64 / rate.max(1.0), *other)
+                (
+                    (pool.backlog(*other) + peer.out) as f64 / rate.max(1.0),
+                    *other,
+                )
             })
             .collect();
-        let speed: BTreeMap<SourceId, f64> =
-            loads.iter().map(|&(load, other)| (other, 1.0 / load.max(1e-3))).collect();
+        let speed: BTreeMap<SourceId, f64> = loads
+            .iter()
+            .map(|&(load, other)| (other, 1.0 / load.max(1e-3)))
+            .collect();
         loads.sort_by(|a, b| b.0.total_cmp(&a.0));
         let mut found: Option<(f64, u64)> = None;
-        for &(_, other) in loads.iter().take(MAX_RELIEVED) {
-            for at in pool.rarest(Some(other), MAX_PLACES) {
+        let loaded = loads
+            .iter()
+            .take(MAX_RELIEVED)
+            .map(|&(_, other)| Some(other));
+        for list in [source.list(id)].into_iter().chain(loaded) {
+            for at in pool.rarest(list, MAX_PLACES) {
                 let members = pool.members(at);
                 if !source.is_complete() && members.binary_search(&id).is_err() {
                     continue;

@@ -46,7 +46,14 @@ impl Pool {
     pub(super) fn new(size: u64) -> Self {
         let mut segments = BTreeMap::new();
         if size > 0 {
-            segments.insert(0, Segment { end: size, members: Vec::new(), listed: None });
+            segments.insert(
+                0,
+                Segment {
+                    end: size,
+                    members: Vec::new(),
+                    listed: None,
+                },
+            );
         }
         Self {
             open: RangeSet::new(),
@@ -128,7 +135,9 @@ impl Pool {
     /// How much a partial seeder counts: its segments rank by the sum. Costs O(its segments);
     /// does nothing, and returns so, if there are too many.
     pub(super) fn set_weight(&mut self, source: SourceId, weight: u32) -> bool {
-        let Some(list) = self.by_source.get(&source) else { return false };
+        let Some(list) = self.by_source.get(&source) else {
+            return false;
+        };
         if list.len() > MAX_RERANKED {
             return false;
         }
@@ -143,7 +152,11 @@ impl Pool {
 
     /// The rank of the byte at `offset`.
     pub(super) fn rank_at(&self, offset: u64) -> u32 {
-        if self.ranked { self.rank(self.members(offset)) } else { 0 }
+        if self.ranked {
+            self.rank(self.members(offset))
+        } else {
+            0
+        }
     }
 
     fn rank(&self, members: &[SourceId]) -> u32 {
@@ -153,7 +166,10 @@ impl Pool {
 
     /// The partial seeders of the byte at `offset`.
     pub(super) fn members(&self, offset: u64) -> &[SourceId] {
-        self.segments.range(..=offset).next_back().map_or(&[], |(_, s)| s.members.as_slice())
+        self.segments
+            .range(..=offset)
+            .next_back()
+            .map_or(&[], |(_, s)| s.members.as_slice())
     }
 
     /// Ranges that no partial seeder has, ascending.
@@ -223,7 +239,11 @@ impl Pool {
             if worse && end >= start.saturating_add(free) {
                 break;
             }
-            end = if !worse { segment.end } else { segment.end.min(start.saturating_add(free)) };
+            end = if !worse {
+                segment.end
+            } else {
+                segment.end.min(start.saturating_add(free))
+            };
             if end >= limit || end < segment.end {
                 break;
             }
@@ -238,7 +258,10 @@ impl Pool {
         most: usize,
     ) -> impl Iterator<Item = u64> + '_ {
         let list = self.list(source);
-        list.into_iter().flatten().take(most).map(|&(_, start)| start)
+        list.into_iter()
+            .flatten()
+            .take(most)
+            .map(|&(_, start)| start)
     }
 
     fn list(&self, source: Option<SourceId>) -> Option<&BTreeSet<(u32, u64)>> {
@@ -256,8 +279,11 @@ impl Pool {
         self.split(range.start);
         self.split(range.end);
         self.count(range, false);
-        let starts: Vec<u64> =
-            self.segments.range(range.start..range.end).map(|(&start, _)| start).collect();
+        let starts: Vec<u64> = self
+            .segments
+            .range(range.start..range.end)
+            .map(|(&start, _)| start)
+            .collect();
         for &start in &starts {
             self.unlist(start);
             if let Some(segment) = self.segments.get_mut(&start) {
@@ -276,7 +302,11 @@ impl Pool {
         if range.is_empty() {
             return;
         }
-        let first = self.segments.range(..=range.start).next_back().map_or(0, |(&start, _)| start);
+        let first = self
+            .segments
+            .range(..=range.start)
+            .next_back()
+            .map_or(0, |(&start, _)| start);
         for (&start, segment) in self.segments.range(first..range.end) {
             let Some(part) = ByteRange::new(start, segment.end).intersection(range) else {
                 continue;
@@ -287,7 +317,11 @@ impl Pool {
             let bytes: u64 = self.open.within(part).map(|run| run.len()).sum();
             for member in segment.members.iter().filter(|_| bytes > 0) {
                 let backlog = self.backlog.entry(*member).or_default();
-                *backlog = if add { *backlog + bytes } else { backlog.saturating_sub(bytes) };
+                *backlog = if add {
+                    *backlog + bytes
+                } else {
+                    backlog.saturating_sub(bytes)
+                };
             }
         }
     }
@@ -299,33 +333,58 @@ impl Pool {
 
     /// Lists the segments of `range` that have open bytes, and no others.
     fn refresh(&mut self, range: ByteRange) {
-        let first = self.segments.range(..=range.start).next_back().map_or(0, |(&start, _)| start);
-        let starts: Vec<u64> =
-            self.segments.range(first..range.end).map(|(&start, _)| start).collect();
+        let first = self
+            .segments
+            .range(..=range.start)
+            .next_back()
+            .map_or(0, |(&start, _)| start);
+        let starts: Vec<u64> = self
+            .segments
+            .range(first..range.end)
+            .map(|(&start, _)| start)
+            .collect();
         for start in starts {
             self.relist(start);
         }
     }
 
     fn relist(&mut self, start: u64) {
-        let Some(segment) = self.segments.get(&start) else { return };
-        let open = self.open.next_run(start).is_some_and(|run| run.start < segment.end);
+        let Some(segment) = self.segments.get(&start) else {
+            return;
+        };
+        let open = self
+            .open
+            .next_run(start)
+            .is_some_and(|run| run.start < segment.end);
         if !open {
             self.unlist(start);
         } else if segment.listed.is_none() {
-            let rank = if self.ranked { self.rank(&segment.members) } else { 0 };
-            let Some(segment) = self.segments.get_mut(&start) else { return };
+            let rank = if self.ranked {
+                self.rank(&segment.members)
+            } else {
+                0
+            };
+            let Some(segment) = self.segments.get_mut(&start) else {
+                return;
+            };
             segment.listed = Some(rank);
             self.all.insert((rank, start));
             for member in &segment.members {
-                self.by_source.entry(*member).or_default().insert((rank, start));
+                self.by_source
+                    .entry(*member)
+                    .or_default()
+                    .insert((rank, start));
             }
         }
     }
 
     fn unlist(&mut self, start: u64) {
-        let Some(segment) = self.segments.get_mut(&start) else { return };
-        let Some(rank) = segment.listed.take() else { return };
+        let Some(segment) = self.segments.get_mut(&start) else {
+            return;
+        };
+        let Some(rank) = segment.listed.take() else {
+            return;
+        };
         self.all.remove(&(rank, start));
         for member in &segment.members {
             if let Some(list) = self.by_source.get_mut(member) {
@@ -346,7 +405,14 @@ impl Pool {
         if let Some(segment) = self.segments.get_mut(&start) {
             segment.end = at;
         }
-        self.segments.insert(at, Segment { end, members, listed: None });
+        self.segments.insert(
+            at,
+            Segment {
+                end,
+                members,
+                listed: None,
+            },
+        );
         self.relist(start);
         self.relist(at);
     }
@@ -384,15 +450,27 @@ mod tests {
         pool.cover(a, ByteRange::new(0, 600));
         pool.cover(b, ByteRange::new(400, 1_000));
         assert_eq!(pool.best_rank(None), Some(WEIGHT));
-        assert_eq!(pool.seek(Some(b), WEIGHT, 0), Some((WEIGHT, ByteRange::new(600, 1_000))));
-        assert_eq!(pool.seek(Some(a), WEIGHT, 500), Some((2 * WEIGHT, ByteRange::new(400, 1_000))));
+        assert_eq!(
+            pool.seek(Some(b), WEIGHT, 0),
+            Some((WEIGHT, ByteRange::new(600, 1_000)))
+        );
+        assert_eq!(
+            pool.seek(Some(a), WEIGHT, 500),
+            Some((2 * WEIGHT, ByteRange::new(400, 1_000)))
+        );
         pool.remove(ByteRange::new(600, 1_000));
-        assert_eq!(pool.seek(Some(b), 0, 0), Some((2 * WEIGHT, ByteRange::new(400, 600))));
+        assert_eq!(
+            pool.seek(Some(b), 0, 0),
+            Some((2 * WEIGHT, ByteRange::new(400, 600)))
+        );
         pool.set_ranked(false);
         assert_eq!(pool.seek_back(Some(a), 500), Some(ByteRange::new(0, 500)));
         pool.uncover(a, ByteRange::new(0, 600));
         pool.uncover(b, ByteRange::new(400, 1_000));
         assert_eq!(pool.segments.len(), 1);
-        assert_eq!(pool.uncovered().collect::<Vec<_>>(), [ByteRange::new(0, 1_000)]);
+        assert_eq!(
+            pool.uncovered().collect::<Vec<_>>(),
+            [ByteRange::new(0, 1_000)]
+        );
     }
 }

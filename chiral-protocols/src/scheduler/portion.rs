@@ -30,7 +30,11 @@ impl Scheduler {
         source.pace(now).unwrap_or_else(|| {
             let known = self.sources.values().filter_map(|s| s.meter.rate());
             let (sum, count) = known.fold((0.0, 0u32), |(sum, n), rate| (sum + rate, n + 1));
-            let mean = if count == 0 { ASSUMED_RATE } else { sum / f64::from(count) };
+            let mean = if count == 0 {
+                ASSUMED_RATE
+            } else {
+                sum / f64::from(count)
+            };
             (mean / 4.0).min(ASSUMED_RATE)
         })
     }
@@ -47,13 +51,26 @@ impl Scheduler {
         }
         let minimum = config.min_request_bytes.max(source.grid.cell());
         if source.standing != Standing::Active {
-            return Some(Portion { bytes: minimum, depth: 0.0, least: minimum, late: true });
+            // The last bytes are not left to a source that may be dead.
+            let plenty = self.ledger.pool.open().len() >= 4 * minimum || self.is_needed(id);
+            let bytes = if plenty { minimum } else { 0 };
+            return Some(Portion {
+                bytes,
+                depth: 0.0,
+                least: minimum,
+                late: true,
+            });
         }
         let Some(pace) = source.pace(now) else {
             let fair = left / (2.0 * self.sources.len() as f64);
             let bytes = (fair as u64).clamp(minimum, config.initial_request_bytes.max(minimum));
             let late = bytes < config.initial_request_bytes;
-            return Some(Portion { bytes, depth: 2.0 * bytes as f64, least: bytes, late });
+            return Some(Portion {
+                bytes,
+                depth: 2.0 * bytes as f64,
+                least: bytes,
+                late,
+            });
         };
         let latency = source.latency();
         let in_flight = 2.0 * pace * latency;
@@ -65,12 +82,19 @@ impl Scheduler {
         };
         bytes = bytes.max(stretched.min(config.max_stretched_request_bytes as f64));
         let ramp = 3.0 * source.meter.delivered() as f64;
-        bytes = bytes.min(ramp.max(config.initial_request_bytes as f64)).max(minimum as f64);
+        bytes = bytes
+            .min(ramp.max(config.initial_request_bytes as f64))
+            .max(minimum as f64);
         let depth = (in_flight + bytes).min(ramp.max(2.0 * config.initial_request_bytes as f64));
         let (share, late) = self.share(now, id, bytes);
         let behind = source.max_requests.saturating_sub(1).max(1) as f64;
         let least = ((0.75 * in_flight / behind) as u64).max(config.chunk_bytes);
-        Some(Portion { bytes: share.min(bytes) as u64, depth, least, late })
+        Some(Portion {
+            bytes: share.min(bytes) as u64,
+            depth,
+            least,
+            late,
+        })
     }
 
     /// How many more bytes the source can deliver until everything outstanding and open in
@@ -80,15 +104,22 @@ impl Scheduler {
             return (wish, false);
         };
         let pool = &self.ledger.pool;
-        let place = pool.best_rank(source.list(id)).and_then(|r| pool.seek(source.list(id), r, 0));
+        let place = pool
+            .best_rank(source.list(id))
+            .and_then(|r| pool.seek(source.list(id), r, 0));
         let members = place.map_or(&[][..], |(_, run)| pool.members(run.start));
         let peers = self.sources.iter().filter(|(other, s)| {
             !s.is_demoted() && (s.is_complete() || members.binary_search(other).is_ok())
         });
         // All are done together at the time t where the sum of rate * (t - lead) is what is
         // left, an idle source's lead being its latency.
-        let lead =
-            |s: &Source, pace: f64| if s.queue.is_empty() { s.latency() * pace } else { 0.0 };
+        let lead = |s: &Source, pace: f64| {
+            if s.queue.is_empty() {
+                s.latency() * pace
+            } else {
+                0.0
+            }
+        };
         let mut left = (pool.open().len() + self.ledger.first.len()) as f64;
         let (mut rate, mut others_busy) = (0.0, false);
         for (other, peer) in peers {
@@ -107,6 +138,13 @@ impl Scheduler {
             return (wish, false);
         }
         let minimum = FINE_CUT.max(source.grid.cell() / 2) as f64;
-        (if share < minimum { 0.0 } else { share.max(source.grid.cell() as f64) }, true)
+        (
+            if share < minimum {
+                0.0
+            } else {
+                share.max(source.grid.cell() as f64)
+            },
+            true,
+        )
     }
 }

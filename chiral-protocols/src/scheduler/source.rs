@@ -105,8 +105,13 @@ impl Source {
         match &self.coverage {
             Coverage::Complete => range,
             Coverage::Partial(set) => {
-                let end = set.next_run(range.start).filter(|run| run.start == range.start);
-                ByteRange::new(range.start, end.map_or(range.start, |run| run.end.min(range.end)))
+                let end = set
+                    .next_run(range.start)
+                    .filter(|run| run.start == range.start);
+                ByteRange::new(
+                    range.start,
+                    end.map_or(range.start, |run| run.end.min(range.end)),
+                )
             }
         }
     }
@@ -117,7 +122,10 @@ impl Source {
             Coverage::Complete => range,
             Coverage::Partial(set) => {
                 let run = set.prev_run(range.end).filter(|run| run.end == range.end);
-                ByteRange::new(run.map_or(range.end, |run| run.start.max(range.start)), range.end)
+                ByteRange::new(
+                    run.map_or(range.end, |run| run.start.max(range.start)),
+                    range.end,
+                )
             }
         }
     }
@@ -132,7 +140,11 @@ impl Source {
         if self.queue.is_empty() {
             return Duration::ZERO;
         }
-        now.saturating_sub(self.meter.last().map_or(self.busy_since, |l| l.max(self.busy_since)))
+        now.saturating_sub(
+            self.meter
+                .last()
+                .map_or(self.busy_since, |l| l.max(self.busy_since)),
+        )
     }
 
     /// The rate to count on from now, in bytes per second: what was measured, less the longer

@@ -24,6 +24,8 @@ const DOUBLE_MIN_GAIN: f64 = 0.05;
 const DOUBLE_FLOOR: u64 = 64 << 10;
 /// A source that slowed down just now is expected to get this much faster again.
 const RECOVERY: f64 = 3.0;
+/// How long a new source is left alone.
+const CONNECTING: Duration = Duration::from_secs(2);
 /// An idle source looks again after this part of the time that the others still need.
 const LOOK_AGAIN_PART: f64 = 0.125;
 const LOOK_AGAIN: (f64, f64) = (0.01, 0.25);
@@ -42,11 +44,11 @@ struct Thief {
 
 /// A source that has too much to do.
 #[derive(Clone, Copy, Debug)]
-struct Victim {
+pub(super) struct Victim {
     id: SourceId,
     pace: f64,
     /// Seconds until it would be done.
-    finish: f64,
+    pub(super) finish: f64,
     /// Bytes that it probably sent already.
     in_flight: f64,
 }
@@ -54,6 +56,17 @@ struct Victim {
 impl Scheduler {
     /// Takes work for an idle source from others. Returns whether it got any.
     pub(super) fn steal(&mut self, now: Duration, id: SourceId) -> bool {
+        // A source that is only being tried, or was never heard of, takes nothing over.
+        let Some(source) = self.sources.get(&id) else {
+            return false;
+        };
+        if source.standing != Standing::Active {
+            return false;
+        }
+        let proven = source.meter.last().is_some();
+        if self.take_whole(now, id) {
+            return true;
+        }
         let Some(source) = self.sources.get(&id) else {
             return false;
         };
@@ -73,8 +86,8 @@ impl Scheduler {
                 break;
             }
             if self.steal_from(now, thief, *victim)
-                || self.take_over(now, thief, *victim)
-                || self.double(now, thief, *victim)
+                || (proven && self.take_over(now, thief, *victim))
+                || (proven && self.double(now, thief, *victim))
             {
                 return true;
             }
@@ -89,22 +102,32 @@ impl Scheduler {
     fn thief(&self, now: Duration, id: SourceId, source: &Source) -> Thief {
         let pace = self.pace_or_guess(now, source).max(1.0);
         let latency = source.latency();
-        let known = source.standing == Standing::Active && source.meter.rate().is_some();
-        let limit = match (known, source.standing) {
-            (true, _) => self.config.max_stretched_request_bytes,
-            (false, Standing::Active) => self.config.initial_request_bytes,
-            (false, _) => self.config.min_request_bytes,
+        let limit = match source.meter.rate() {
+            Some(_) => self.config.max_stretched_request_bytes,
+            None => self.config.initial_request_bytes,
         };
-        Thief { id, pace, ready: latency.max(source.out as f64 / pace), latency, limit }
+        Thief {
+            id,
+            pace,
+            ready: latency.max(source.out as f64 / pace),
+            latency,
+            limit,
+        }
     }
 
-    fn victim(&self, now: Duration, id: SourceId, source: &Source) -> Victim {
+    pub(super) fn victim(&self, now: Duration, id: SourceId, source: &Source) -> Victim {
         let pace = self.pace_or_guess(now, source).max(1.0);
-        let slowed = source.meter.recent().map_or(f64::INFINITY, |recent| recent * RECOVERY);
+        let slowed = source
+            .meter
+            .recent()
+            .map_or(f64::INFINITY, |recent| recent * RECOVERY);
         let pace = pace.min(slowed.max(1.0));
         // A request that has not begun takes the time that it usually takes; one that should
         // have begun is expected to take as long again as it already did.
-        let head = source.queue.front().and_then(|head| self.requests.get(head));
+        let head = source
+            .queue
+            .front()
+            .and_then(|head| self.requests.get(head));
         let wait = match head {
             Some(head) if !head.started && source.meter.last().is_none_or(|l| l <= head.issued) => {
                 let waited = now.saturating_sub(head.issued).as_secs_f64();
@@ -115,8 +138,17 @@ impl Scheduler {
         // Likewise one that went silent.
         let usual = 2.0 * (source.latency() + source.meter.gap());
         let overdue = (source.silence(now).as_secs_f64() - usual).max(0.0);
-        let in_flight = if overdue > 0.0 { 0.0 } else { pace * source.latency() };
-        Victim { id, pace, finish: wait.max(overdue) + source.out as f64 / pace, in_flight }
+        let in_flight = if overdue > 0.0 {
+            0.0
+        } else {
+            pace * source.latency()
+        };
+        Victim {
+            id,
+            pace,
+            finish: wait.max(overdue) + source.out as f64 / pace,
+            in_flight,
+        }
     }
 
     fn steal_from(&mut self, now: Duration, thief: Thief, victim: Victim) -> bool {
@@ -134,8 +166,16 @@ impl Scheduler {
         {
             return false;
         }
-        let queue: Vec<RequestId> = source.queue.iter().rev().take(MAX_REQUESTS).copied().collect();
-        let taken = queue.into_iter().any(|r| self.take_tail(now, thief, r, most as u64));
+        let queue: Vec<RequestId> = source
+            .queue
+            .iter()
+            .rev()
+            .take(MAX_REQUESTS)
+            .copied()
+            .collect();
+        let taken = queue
+            .into_iter()
+            .any(|r| self.take_tail(now, thief, r, most as u64));
         if taken {
             self.doubt(now, victim.id);
         }
@@ -144,8 +184,10 @@ impl Scheduler {
 
     /// Whether a request was made in this very moment: moving it on at once could go round
     /// in circles.
-    fn is_new(&self, now: Duration, request: RequestId) -> bool {
-        self.requests.get(&request).is_none_or(|known| known.issued >= now)
+    pub(super) fn is_new(&self, now: Duration, request: RequestId) -> bool {
+        self.requests
+            .get(&request)
+            .is_none_or(|known| known.issued >= now)
     }
 
     /// Moves up to `most` bytes from the end of a request to the thief.
@@ -175,7 +217,10 @@ impl Scheduler {
         if known.whole.is_some() {
             return None;
         }
-        let run = known.claim.prev_run(u64::MAX)?.intersection(self.ledger.window)?;
+        let run = known
+            .claim
+            .prev_run(u64::MAX)?
+            .intersection(self.ledger.window)?;
         let (source, owner) = (self.sources.get(&thief)?, self.sources.get(&known.source)?);
         let chunk = self.config.chunk_bytes;
         let wish = run.end.saturating_sub(most);
@@ -186,14 +231,21 @@ impl Scheduler {
         };
         let cut = wish.div_ceil(unit).saturating_mul(unit).max(run.start);
         // What is left of a request that has not begun is not worth its while.
-        let cut = if !known.started && cut - run.start < run.len() / 4 { run.start } else { cut };
+        let cut = if !known.started && cut - run.start < run.len() / 4 {
+            run.start
+        } else {
+            cut
+        };
         // The owner can stop at its own cuts only, or not begin.
         let stop = |at: u64| match known.claim.next_run(0) {
             Some(first) if at <= first.start => at,
             _ => owner.grid.ceil(at, size).min(run.end),
         };
         let tail = source.tail_of(ByteRange::new(stop(cut), run.end));
-        let ask = source.grid.shrink(tail, size).filter(|ask| ask.end == run.end)?;
+        let ask = source
+            .grid
+            .shrink(tail, size)
+            .filter(|ask| ask.end == run.end)?;
         let ask = ByteRange::new(stop(ask.start), ask.end);
         let on_grid = source.grid.floor(ask.start) == ask.start;
         (on_grid && !ask.is_empty() && self.ledger.second.is_free(ask)).then_some(ask)
@@ -229,33 +281,58 @@ impl Scheduler {
         victim: Victim,
     ) -> Option<(RequestId, ByteRange, ByteRange, u64)> {
         let (source, owner) = (self.sources.get(&thief.id)?, self.sources.get(&victim.id)?);
-        owner.meter.last()?;
+        // One that never sent a byte may be connecting; until then its bytes are doubled.
+        if owner.meter.last().is_none() && owner.silence(now) < CONNECTING {
+            return None;
+        }
         let budget = self.budget();
-        owner.queue.iter().rev().take(MAX_REQUESTS).find_map(|request| {
-            let known = self.requests.get(request).filter(|known| known.whole.is_none())?;
-            if self.is_new(now, *request) {
-                return None;
-            }
-            let run = known.claim.prev_run(u64::MAX)?.intersection(self.ledger.window)?;
-            let ask = source.grid.expand(run, self.ledger.size);
-            let sent = if known.started { victim.in_flight as u64 } else { 0 };
-            let cost = sent.min(run.len()) + (ask.len() - run.len());
-            let holders = [&self.ledger.first, &self.ledger.second];
-            let own = holders.iter().flat_map(|layer| layer.within(run)).any(|(_, holder)| {
-                self.requests.get(&holder).is_some_and(|r| r.source == thief.id)
-            });
-            (!own && run.len() <= thief.limit && cost <= budget && source.covers(ask))
-                .then_some((*request, run, ask, cost))
-        })
+        owner
+            .queue
+            .iter()
+            .rev()
+            .take(MAX_REQUESTS)
+            .find_map(|request| {
+                let known = self
+                    .requests
+                    .get(request)
+                    .filter(|known| known.whole.is_none())?;
+                if self.is_new(now, *request) {
+                    return None;
+                }
+                let run = known
+                    .claim
+                    .prev_run(u64::MAX)?
+                    .intersection(self.ledger.window)?;
+                let ask = source.grid.expand(run, self.ledger.size);
+                let sent = if known.started {
+                    victim.in_flight as u64
+                } else {
+                    0
+                };
+                let cost = sent.min(run.len()) + (ask.len() - run.len());
+                let holders = [&self.ledger.first, &self.ledger.second];
+                let own = holders
+                    .iter()
+                    .flat_map(|layer| layer.within(run))
+                    .any(|(_, holder)| {
+                        self.requests
+                            .get(&holder)
+                            .is_some_and(|r| r.source == thief.id)
+                    });
+                (!own && run.len() <= thief.limit && cost <= budget && source.covers(ask))
+                    .then_some((*request, run, ask, cost))
+            })
     }
 
     /// Asks for `ask` and claims its free bytes, and as a second holder the others.
     fn assign_twice(&mut self, now: Duration, id: SourceId, ask: ByteRange) {
         let request = self.assign(now, id, ask);
-        let second = self.ledger.take_second(ask, request);
-        if let Some(known) = self.requests.get_mut(&request) {
-            for run in second.iter() {
-                known.claim.insert(run);
+        for part in self.not_held_for_others(ask, Some(request)).iter() {
+            let second = self.ledger.take_second(part, request);
+            if let Some(known) = self.requests.get_mut(&request) {
+                for run in second.iter() {
+                    known.claim.insert(run);
+                }
             }
         }
     }
@@ -287,14 +364,22 @@ impl Scheduler {
         let size = self.ledger.size;
         let source = self.sources.get(&thief.id)?;
         let owner = self.sources.get(&victim.id)?;
-        owner.queue.iter().rev().take(MAX_REQUESTS).find_map(|request| {
-            let known = self.requests.get(request).filter(|known| known.whole.is_none())?;
-            let run = known.claim.next_run(0)?.intersection(self.ledger.window)?;
-            let run = ByteRange::new(run.start, run.end.min(run.start.saturating_add(budget)));
-            let ask = source.grid.expand(run, size);
-            let single = !ask.is_empty() && self.ledger.second.is_free(ask);
-            (single && ask.len() <= budget && source.covers(ask)).then_some(ask)
-        })
+        owner
+            .queue
+            .iter()
+            .rev()
+            .take(MAX_REQUESTS)
+            .find_map(|request| {
+                let known = self
+                    .requests
+                    .get(request)
+                    .filter(|known| known.whole.is_none())?;
+                let run = known.claim.next_run(0)?.intersection(self.ledger.window)?;
+                let run = ByteRange::new(run.start, run.end.min(run.start.saturating_add(budget)));
+                let ask = source.grid.expand(run, size);
+                let single = !ask.is_empty() && self.ledger.second.is_free(ask);
+                (single && ask.len() <= budget && source.covers(ask)).then_some(ask)
+            })
     }
 }
 

@@ -13,22 +13,44 @@ const SIZE: u64 = 3_000_000;
 /// Panics if any account contradicts another.
 fn audit(s: &Scheduler) {
     let ledger = &s.ledger;
-    let waiting: u64 = s.held.values().filter(|w| w.request.is_none()).map(|w| w.range.len()).sum();
+    let waiting: u64 = s
+        .held
+        .values()
+        .filter(|w| w.request.is_none())
+        .map(|w| w.range.len())
+        .sum();
     let (open, parked) = (ledger.pool.open(), &ledger.parked);
-    assert_eq!(ledger.wanted.len(), open.len() + parked.len() + ledger.first.len() + waiting);
+    assert_eq!(
+        ledger.wanted.len(),
+        open.len() + parked.len() + ledger.first.len() + waiting
+    );
     let all = ByteRange::new(0, ledger.size);
     let mut seen = RangeSet::new();
-    let held = s.held.values().filter(|w| w.request.is_none()).map(|w| w.range);
+    let held = s
+        .held
+        .values()
+        .filter(|w| w.request.is_none())
+        .map(|w| w.range);
     let claimed = ledger.first.within(all).into_iter().map(|(range, _)| range);
     for range in open.iter().chain(parked.iter()).chain(held).chain(claimed) {
-        assert!(ledger.wanted.covers(range), "{range:?} is accounted for but not wanted");
-        assert_eq!(seen.insert(range), range.len(), "{range:?} is accounted for twice");
+        assert!(
+            ledger.wanted.covers(range),
+            "{range:?} is accounted for but not wanted"
+        );
+        assert_eq!(
+            seen.insert(range),
+            range.len(),
+            "{range:?} is accounted for twice"
+        );
     }
     for run in open.iter() {
         assert!(ledger.window.covers(run), "open outside the window");
     }
     for run in parked.iter() {
-        assert!(ledger.window.intersection(run).is_none(), "parked inside the window");
+        assert!(
+            ledger.window.intersection(run).is_none(),
+            "parked inside the window"
+        );
     }
     let mut claims: BTreeMap<RequestId, RangeSet> = BTreeMap::new();
     for (range, holder) in ledger.first.within(all) {
@@ -38,16 +60,28 @@ fn audit(s: &Scheduler) {
         for (_, owner) in ledger.first.within(range) {
             assert_ne!(owner, holder);
         }
-        let covered: u64 = ledger.first.within(range).iter().map(|(r, _)| r.len()).sum();
+        let covered: u64 = ledger
+            .first
+            .within(range)
+            .iter()
+            .map(|(r, _)| r.len())
+            .sum();
         assert_eq!(covered, range.len());
         assert_eq!(claims.entry(holder).or_default().insert(range), range.len());
     }
     let mut out: BTreeMap<SourceId, u64> = BTreeMap::new();
     for (id, request) in &s.requests {
-        assert_eq!(request.claim, claims.remove(id).unwrap_or_default(), "{id:?}");
+        assert_eq!(
+            request.claim,
+            claims.remove(id).unwrap_or_default(),
+            "{id:?}"
+        );
         assert!(!request.claim.is_empty(), "{id:?} has nothing to bring");
         for run in request.claim.iter() {
-            assert!(request.due.covers(run), "{id:?} claims what it does not bring");
+            assert!(
+                request.due.covers(run),
+                "{id:?} claims what it does not bring"
+            );
         }
         assert!(s.sources[&request.source].queue.contains(id));
         *out.entry(request.source).or_default() += request.due.len();
@@ -58,7 +92,12 @@ fn audit(s: &Scheduler) {
         let distinct: BTreeSet<_> = source.queue.iter().collect();
         assert_eq!(distinct.len(), source.queue.len());
         assert!(source.queue.len() <= source.max_requests);
-        assert!(source.queue.iter().all(|request| s.requests[request].source == *id));
+        assert!(
+            source
+                .queue
+                .iter()
+                .all(|request| s.requests[request].source == *id)
+        );
     }
 }
 
@@ -68,9 +107,17 @@ fn drain(s: &mut Scheduler, now: Duration) {
         let open = s.ledger.pool.open().clone();
         match s.poll(now) {
             None => break,
-            Some(Action::Assign { request, source, range }) => {
+            Some(Action::Assign {
+                request,
+                source,
+                range,
+            }) => {
                 if let Some(known) = s.requests.get(&request) {
-                    assert_eq!(s.sources[&source].grid.expand(range, SIZE), range, "off the grid");
+                    assert_eq!(
+                        s.sources[&source].grid.expand(range, SIZE),
+                        range,
+                        "off the grid"
+                    );
                     assert!(s.sources[&source].covers(range), "not covered");
                     assert!(known.whole.is_some() || open.len() >= s.ledger.pool.open().len());
                 }
@@ -160,7 +207,10 @@ fn apply(s: &mut Scheduler, now: &mut Duration, op: Op) {
         }
         Op::Deliver(nth, part) => {
             // Of a request that exists: the hostile case above seldom hits one.
-            let known = s.requests.iter().nth(nth as usize % s.requests.len().max(1));
+            let known = s
+                .requests
+                .iter()
+                .nth(nth as usize % s.requests.len().max(1));
             if let Some((&id, request)) = known {
                 let asked = request.range;
                 let end = asked.start + asked.len() * (u64::from(part) + 1) / 200;
@@ -169,7 +219,11 @@ fn apply(s: &mut Scheduler, now: &mut Duration, op: Op) {
         }
         Op::Completed(request) => s.completed(*now, RequestId(request)),
         Op::Failed(request, kind) => {
-            let kinds = [FailureKind::Temporary, FailureKind::Refused, FailureKind::Missing];
+            let kinds = [
+                FailureKind::Temporary,
+                FailureKind::Refused,
+                FailureKind::Missing,
+            ];
             s.failed(*now, RequestId(request), kinds[kind as usize % 3]);
         }
         Op::Ban(id) => s.ban(*now, SourceId(id)),

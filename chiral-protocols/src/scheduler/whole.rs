@@ -5,7 +5,7 @@ use std::time::Duration;
 use chiral_core::{ByteRange, RangeSet};
 
 use super::ledger::clip;
-use super::source::Source;
+use super::source::{Source, Standing};
 use super::{RequestId, Scheduler, SourceId};
 
 /// A source leaves a whole chunk to another that would deliver it this many times sooner.
@@ -52,7 +52,14 @@ impl Scheduler {
         excluded.sort_unstable();
         excluded.dedup();
         let losses = self.ledger.hold(range);
-        self.held.insert(range.start, Whole { range, excluded, request: None });
+        self.held.insert(
+            range.start,
+            Whole {
+                range,
+                excluded,
+                request: None,
+            },
+        );
         for (lost, holder) in losses {
             if let Some(holding) = self.requests.get_mut(&holder) {
                 holding.claim.remove(lost);
@@ -85,7 +92,10 @@ impl Scheduler {
                 continue;
             };
             if let Some(request) = whole.request
-                && self.requests.get(&request).is_some_and(|r| r.claim.len() < whole.range.len())
+                && self
+                    .requests
+                    .get(&request)
+                    .is_some_and(|r| r.claim.len() < whole.range.len())
             {
                 self.end_request(Duration::ZERO, request, true);
             }
@@ -146,12 +156,45 @@ impl Scheduler {
         })
     }
 
+    /// Gives an idle source a range that another one fetches whole, from its first byte on,
+    /// if the other is expected to take much longer than that.
+    pub(super) fn take_whole(&mut self, now: Duration, id: SourceId) -> bool {
+        let size = self.ledger.size;
+        let Some(source) = self.sources.get(&id) else {
+            return false;
+        };
+        if source.standing != Standing::Active || source.meter.rate().is_none() {
+            return false;
+        }
+        let found = self.held.values().find_map(|whole| {
+            let request = whole
+                .request
+                .filter(|request| !self.is_new(now, *request))?;
+            let holder = self.requests.get(&request)?.source;
+            let victim = self.victim(now, holder, self.sources.get(&holder)?);
+            let mine = self.time_for(now, id, whole.range.len());
+            let suits = holder != id && whole.suits(id, source, size);
+            (suits && self.ledger.window.covers(whole.range) && mine * MUCH_SOONER < victim.finish)
+                .then_some((request, holder))
+        });
+        let Some((request, holder)) = found else {
+            return false;
+        };
+        self.end_request(now, request, true);
+        self.doubt(now, holder);
+        self.feed_whole(now, id)
+    }
+
     fn someone_is_sooner(&self, now: Duration, id: SourceId, whole: &Whole) -> bool {
         let length = whole.range.len();
-        let mine = self.time_for(now, id, length);
+        let active = |source: &Source| source.standing == Standing::Active;
+        let mine = match self.sources.get(&id) {
+            Some(source) if active(source) => self.time_for(now, id, length),
+            _ => f64::INFINITY,
+        };
         self.sources.iter().any(|(other, source)| {
             *other != id
-                && !source.is_demoted()
+                && active(source)
                 && source.queue.len() < source.max_requests
                 && whole.suits(*other, source, self.ledger.size)
                 && self.time_for(now, *other, length) * MUCH_SOONER < mine
