@@ -29,8 +29,9 @@ fn scheduler(sources: u32) -> Scheduler {
         if id % 2 == 1 {
             let first = u64::from(id) * (5 << 20);
             let runs = (first..SIZE).step_by(256 << 20);
-            let coverage: RangeSet =
-                runs.map(|at| ByteRange::new(at, (at + (64 << 20)).min(SIZE))).collect();
+            let coverage: RangeSet = runs
+                .map(|at| ByteRange::new(at, (at + (64 << 20)).min(SIZE)))
+                .collect();
             spec = spec.with_coverage(coverage);
         }
         scheduler.source_up(Duration::ZERO, SourceId(id), spec.with_rate_hint(8 << 20));

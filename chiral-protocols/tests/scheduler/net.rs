@@ -110,14 +110,21 @@ impl<'a> Net<'a> {
         }
         while !self.scheduler.is_complete() {
             let Some(Reverse((at, _, index))) = self.events.pop() else {
-                panic!("stuck, missing {:?} at {}", self.scheduler.missing(), self.now);
+                panic!(
+                    "stuck, missing {:?} at {}",
+                    self.scheduler.missing(),
+                    self.now
+                );
             };
             self.now = at;
             assert!(self.log.len() < 4_000_000, "too many events");
             let event = self.log[index].clone();
             self.dirty |= self.handle(event);
             // What happens at once is reported before the scheduler decides.
-            let more = self.events.peek().is_some_and(|Reverse((next, _, _))| *next == at);
+            let more = self
+                .events
+                .peek()
+                .is_some_and(|Reverse((next, _, _))| *next == at);
             if self.dirty && !more {
                 self.dirty = false;
                 self.drain();
@@ -138,7 +145,8 @@ impl<'a> Net<'a> {
     fn push(&mut self, at: f64, event: Event) {
         if at.is_finite() && at < 1e9 {
             let at = ((at * NANOS).ceil() as u64).max(self.now);
-            self.events.push(Reverse((at, self.log.len() as u64, self.log.len())));
+            self.events
+                .push(Reverse((at, self.log.len() as u64, self.log.len())));
             self.log.push(event);
         }
     }
@@ -207,9 +215,14 @@ impl<'a> Net<'a> {
     }
 
     fn slide(&mut self) {
-        let proven = self.scheduler.missing().prev_run(u64::MAX).map_or(0, |run| run.end);
+        let proven = self
+            .scheduler
+            .missing()
+            .prev_run(u64::MAX)
+            .map_or(0, |run| run.end);
         let proven = proven.div_ceil(262_144) * 262_144;
-        self.scheduler.set_window(ByteRange::new(proven.saturating_sub(WINDOW), proven));
+        self.scheduler
+            .set_window(ByteRange::new(proven.saturating_sub(WINDOW), proven));
     }
 
     fn drain(&mut self) {
@@ -220,14 +233,21 @@ impl<'a> Net<'a> {
             actions += 1;
             assert!(actions < 20_000, "poll does not end: {action:?}");
             match action {
-                Action::Assign { request, source, range } => {
+                Action::Assign {
+                    request,
+                    source,
+                    range,
+                } => {
                     let index = source.0 as usize;
                     assert_eq!(request.0, self.owners.len() as u64);
                     self.owners.push(index);
                     let peer = &self.peers[index];
                     assert!(peer.covers(range) && !range.is_empty());
                     assert_eq!(peer.grid.expand(range, self.size), range);
-                    self.push(self.seconds() + half(peer), Event::Asked(index, request, range));
+                    self.push(
+                        self.seconds() + half(peer),
+                        Event::Asked(index, request, range),
+                    );
                 }
                 Action::Cancel { request } => self.tell(request, 0),
                 Action::Truncate { request, end } => self.tell(request, end),
@@ -256,13 +276,18 @@ impl<'a> Net<'a> {
         if !server.up || server.reopening || server.piece.is_some() {
             return;
         }
-        let Some((_, range)) = server.queue.front() else { return };
+        let Some((_, range)) = server.queue.front() else {
+            return;
+        };
         let length = (peer.sends(now, now + 0.01) as u64).clamp(16 << 10, 2 << 20);
         let piece = ByteRange::new(range.start, range.end.min(range.start + length));
         server.piece = Some((piece, now));
         server.number += 1;
         let number = server.number;
-        self.push(peer.sent_at(now, piece.len() as f64), Event::Sent(index, number));
+        self.push(
+            peer.sent_at(now, piece.len() as f64),
+            Event::Sent(index, number),
+        );
     }
 
     fn sent(&mut self, index: usize, number: u64) {
@@ -272,8 +297,12 @@ impl<'a> Net<'a> {
         if server.number != number {
             return;
         }
-        let Some((piece, _)) = server.piece.take() else { return };
-        let Some((request, range)) = server.queue.front_mut() else { return };
+        let Some((piece, _)) = server.piece.take() else {
+            return;
+        };
+        let Some((request, range)) = server.queue.front_mut() else {
+            return;
+        };
         range.start = piece.end;
         let (request, last) = (*request, range.is_empty());
         self.wire += piece.len() as f64;
@@ -293,7 +322,11 @@ impl<'a> Net<'a> {
     fn cut(&mut self, index: usize, request: RequestId, end: u64) {
         let now = self.seconds();
         let server = &mut self.servers[index];
-        let Some(place) = server.queue.iter().position(|(queued, _)| *queued == request) else {
+        let Some(place) = server
+            .queue
+            .iter()
+            .position(|(queued, _)| *queued == request)
+        else {
             return;
         };
         let range = &mut server.queue[place].1;
@@ -318,7 +351,9 @@ impl<'a> Net<'a> {
             piece.end = range.end;
             server.number += 1;
             let number = server.number;
-            let done = self.peers[index].sent_at(*since, piece.len() as f64).max(now);
+            let done = self.peers[index]
+                .sent_at(*since, piece.len() as f64)
+                .max(now);
             self.push(done, Event::Sent(index, number));
         }
     }

@@ -36,7 +36,10 @@ impl Peer {
     pub(crate) fn sent_at(&self, from: f64, bytes: f64) -> f64 {
         let mut left = bytes;
         for (index, &(start, rate)) in self.profile.iter().enumerate() {
-            let end = self.profile.get(index + 1).map_or(f64::INFINITY, |next| next.0);
+            let end = self
+                .profile
+                .get(index + 1)
+                .map_or(f64::INFINITY, |next| next.0);
             if end <= from {
                 continue;
             }
@@ -44,7 +47,11 @@ impl Peer {
             if rate > 0.0 && left <= (end - begin) * rate {
                 return begin + left / rate;
             }
-            left -= if rate > 0.0 { (end - begin) * rate } else { 0.0 };
+            left -= if rate > 0.0 {
+                (end - begin) * rate
+            } else {
+                0.0
+            };
         }
         f64::INFINITY
     }
@@ -53,7 +60,10 @@ impl Peer {
     pub(crate) fn sends(&self, from: f64, to: f64) -> f64 {
         let mut sum = 0.0;
         for (index, &(start, rate)) in self.profile.iter().enumerate() {
-            let end = self.profile.get(index + 1).map_or(f64::INFINITY, |next| next.0);
+            let end = self
+                .profile
+                .get(index + 1)
+                .map_or(f64::INFINITY, |next| next.0);
             sum += (end.min(to) - start.max(from)).max(0.0) * rate;
         }
         sum
@@ -95,8 +105,11 @@ pub(crate) fn ideal(peers: &[Peer], size: u64) -> f64 {
         let capacity: Vec<f64> = partial.iter().map(|p| p.capacity(time)).collect();
         (0..1usize << partial.len()).all(|set| {
             // Bytes that nobody outside the set and the complete seeders has.
-            let bytes: f64 =
-                demands.iter().filter(|(who, _)| who & !set == 0).map(|(_, b)| *b as f64).sum();
+            let bytes: f64 = demands
+                .iter()
+                .filter(|(who, _)| who & !set == 0)
+                .map(|(_, b)| *b as f64)
+                .sum();
             let within: f64 = capacity
                 .iter()
                 .enumerate()
@@ -113,7 +126,11 @@ pub(crate) fn ideal(peers: &[Peer], size: u64) -> f64 {
     }
     for _ in 0..50 {
         let middle = (low + high) / 2.0;
-        if enough(middle) { high = middle } else { low = middle }
+        if enough(middle) {
+            high = middle
+        } else {
+            low = middle
+        }
     }
     high
 }
@@ -129,7 +146,10 @@ fn demands(peers: &[Peer], size: u64) -> Vec<(usize, u64)> {
     cuts.dedup();
     let mut demands: Vec<(usize, u64)> = Vec::new();
     for pair in cuts.windows(2) {
-        let who = (0..sets.len()).filter(|&i| sets[i].contains(pair[0])).map(|i| 1 << i).sum();
+        let who = (0..sets.len())
+            .filter(|&i| sets[i].contains(pair[0]))
+            .map(|i| 1 << i)
+            .sum();
         match demands.iter_mut().find(|(known, _)| *known == who) {
             Some((_, bytes)) => *bytes += pair[1] - pair[0],
             None => demands.push((who, pair[1] - pair[0])),

@@ -1,0 +1,193 @@
+//! Single promises of the scheduler, driven by hand.
+
+use std::time::Duration;
+
+use chiral_core::{ByteRange, RangeSet};
+use chiral_protocols::scheduler::{
+    Action, Blame, FailureKind, Order, RequestId, Scheduler, SchedulerConfig, SourceId, SourceSpec,
+    SourceState,
+};
+
+const CHUNK: u64 = 262_144;
+const A: SourceId = SourceId(1);
+const B: SourceId = SourceId(2);
+
+fn at(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+fn wanting(size: u64) -> Scheduler {
+    let mut scheduler = Scheduler::new(SchedulerConfig::default(), size);
+    scheduler.want(ByteRange::new(0, size));
+    scheduler
+}
+
+fn actions(scheduler: &mut Scheduler, now: Duration) -> Vec<Action> {
+    std::iter::from_fn(|| scheduler.poll(now)).collect()
+}
+
+/// Requests newly made of a source.
+fn assigned(actions: &[Action], to: SourceId) -> Vec<(RequestId, ByteRange)> {
+    let own = |action: &Action| match action {
+        Action::Assign {
+            request,
+            source,
+            range,
+        } if *source == to => Some((*request, *range)),
+        _ => None,
+    };
+    actions.iter().filter_map(own).collect()
+}
+
+#[test]
+fn a_chunk_under_suspicion_comes_whole_from_a_source_that_did_not_deliver_it() {
+    let mut scheduler = wanting(CHUNK);
+    scheduler.source_up(at(0.0), A, SourceSpec::complete(2));
+    let (request, range) = assigned(&actions(&mut scheduler, at(0.0)), A)[0];
+    scheduler.arrived(at(0.1), request, range);
+    scheduler.retry_whole(at(0.2), ByteRange::new(0, CHUNK), &[A]);
+    assert!(
+        actions(&mut scheduler, at(0.2))
+            .iter()
+            .all(|a| !matches!(a, Action::Assign { .. }))
+    );
+    assert_eq!(scheduler.unserved().len(), CHUNK);
+    assert_eq!(
+        scheduler.arrived(at(0.25), request, range),
+        0,
+        "bytes of the excluded source"
+    );
+
+    scheduler.source_up(at(0.3), B, SourceSpec::complete(2));
+    assert!(!scheduler.is_starved());
+    let whole = assigned(&actions(&mut scheduler, at(0.3)), B);
+    assert_eq!(whole.len(), 1);
+    assert_eq!(whole[0].1, ByteRange::new(0, CHUNK));
+    // Half of it is not enough: the next source begins anew.
+    assert_eq!(
+        scheduler.arrived(at(0.4), whole[0].0, ByteRange::new(0, CHUNK / 2)),
+        CHUNK / 2
+    );
+    scheduler.source_down(at(0.5), B);
+    assert_eq!(scheduler.missing().len(), CHUNK);
+    assert!(scheduler.is_starved());
+}
+
+#[test]
+fn a_banned_source_is_cut_off_and_its_bytes_are_asked_for_elsewhere() {
+    let mut scheduler = wanting(8 * CHUNK);
+    scheduler.source_up(at(0.0), A, SourceSpec::complete(2));
+    let first = assigned(&actions(&mut scheduler, at(0.0)), A);
+    scheduler.arrived(at(0.1), first[0].0, first[0].1);
+    scheduler.invalidate(at(0.2), first[0].1, Blame::Ban(A));
+    assert_eq!(
+        actions(&mut scheduler, at(0.2)),
+        [Action::Ban { source: A }]
+    );
+    assert_eq!(scheduler.arrived(at(0.3), first[1].0, first[1].1), 0);
+    assert_eq!(scheduler.missing().len(), 8 * CHUNK);
+    assert_eq!(
+        scheduler.source_stats(A).unwrap().state,
+        SourceState::Banned
+    );
+    scheduler.source_up(at(0.4), A, SourceSpec::complete(2));
+    assert!(actions(&mut scheduler, at(0.4)).is_empty());
+    assert_eq!(scheduler.unserved().len(), 8 * CHUNK);
+}
+
+#[test]
+fn a_range_that_a_source_refused_or_lacks_is_not_asked_of_it_again() {
+    let mut scheduler = wanting(4 * CHUNK);
+    scheduler.source_up(at(0.0), A, SourceSpec::complete(1));
+    let (request, range) = assigned(&actions(&mut scheduler, at(0.0)), A)[0];
+    scheduler.failed(at(0.1), request, FailureKind::Missing);
+    assert_eq!(scheduler.unserved(), RangeSet::from(range));
+    let (_, next) = assigned(&actions(&mut scheduler, at(0.1)), A)[0];
+    assert!(next.intersection(range).is_none());
+}
+
+#[test]
+fn a_lone_source_that_fails_is_tried_again_but_not_at_once() {
+    let mut scheduler = wanting(4 * CHUNK);
+    scheduler.source_up(at(0.0), A, SourceSpec::complete(1));
+    let mut now = at(0.0);
+    let mut tries = 0;
+    while now < at(60.0) {
+        for (request, _) in assigned(&actions(&mut scheduler, now), A) {
+            tries += 1;
+            scheduler.failed(now, request, FailureKind::Temporary);
+        }
+        assert!(
+            actions(&mut scheduler, now)
+                .iter()
+                .all(|a| !matches!(a, Action::Assign { .. }))
+        );
+        let deadline = scheduler.next_deadline().expect("a retry is planned");
+        assert!(deadline > now, "the deadline {deadline:?} does not move on");
+        now = deadline;
+        scheduler.tick(now);
+    }
+    assert!((8..25).contains(&tries), "{tries} tries in a minute");
+}
+
+#[test]
+fn a_staller_costs_one_timeout_and_is_probed_when_its_rest_ends() {
+    let mut scheduler = wanting(400 * CHUNK);
+    scheduler.source_up(at(0.0), A, SourceSpec::complete(4));
+    let (request, range) = assigned(&actions(&mut scheduler, at(0.0)), A)[0];
+    scheduler.arrived(
+        at(0.1),
+        request,
+        ByteRange::new(range.start, range.start + 65_536),
+    );
+    scheduler.arrived(
+        at(0.2),
+        request,
+        ByteRange::new(range.start, range.start + 131_072),
+    );
+    scheduler.source_up(at(0.3), B, SourceSpec::complete(1));
+    actions(&mut scheduler, at(0.3));
+    let deadline = scheduler.next_deadline().expect("a stall would be noticed");
+    assert!(deadline <= at(6.0), "{deadline:?}");
+    scheduler.tick(deadline);
+    let after = actions(&mut scheduler, deadline);
+    assert!(
+        after
+            .iter()
+            .any(|a| matches!(a, Action::Demote { source: A, .. })),
+        "{after:?}"
+    );
+    let Some(SourceState::Demoted { until }) = scheduler.source_stats(A).map(|s| s.state) else {
+        panic!("not demoted");
+    };
+    assert!(assigned(&after, A).is_empty());
+    scheduler.tick(until);
+    let probe = assigned(&actions(&mut scheduler, until), A);
+    assert_eq!(probe.len(), 1);
+    assert!(probe[0].1.len() <= CHUNK);
+}
+
+#[test]
+fn backwards_takes_the_highest_bytes_of_the_window_and_no_others() {
+    let mut scheduler = wanting(100 * CHUNK);
+    scheduler.set_order(Order::Backward);
+    scheduler.set_window(ByteRange::new(90 * CHUNK, 94 * CHUNK));
+    scheduler.source_up(at(0.0), A, SourceSpec::complete(8));
+    let made = assigned(&actions(&mut scheduler, at(0.0)), A);
+    assert_eq!(made[0].1, ByteRange::new(93 * CHUNK, 94 * CHUNK));
+    assert!(
+        made.iter()
+            .all(|(_, range)| range.start >= 90 * CHUNK && range.end <= 94 * CHUNK)
+    );
+}
+
+#[test]
+fn the_rarest_bytes_come_first() {
+    let mut scheduler = wanting(8 * CHUNK);
+    let half = RangeSet::from(ByteRange::new(0, 4 * CHUNK));
+    scheduler.source_up(at(0.0), B, SourceSpec::complete(1).with_coverage(half));
+    scheduler.source_up(at(0.0), A, SourceSpec::complete(1));
+    let made = actions(&mut scheduler, at(0.0));
+    assert_eq!(assigned(&made, A)[0].1.start, 4 * CHUNK);
+    assert_eq!(assigned(&made, B)[0].1.start, 0);
+}
