@@ -213,6 +213,7 @@ impl Active<'_> {
     /// Proves what can be proven with what is on disk.
     async fn advance(&mut self, backward: &mut Backward) -> Result<(), TransferError> {
         let mut links = Vec::new();
+        let before = backward.frontier;
         while let Some((index, hash)) = backward.frontier {
             if self.proven.get(index) {
                 // Proven by an earlier run: the store knows the hash before it.
@@ -236,6 +237,8 @@ impl Active<'_> {
         }
         if !links.is_empty() {
             self.partial.prove(links).await?;
+        }
+        if backward.frontier != before {
             self.slide(backward);
         }
         Ok(())
