@@ -199,7 +199,7 @@ fn sources_whose_rates_change() {
 #[test]
 fn sources_that_stall() {
     let bound = Bound {
-        most: 1.04,
+        most: 1.02,
         worst: 1.20,
         waste: 0.01,
     };
@@ -340,8 +340,8 @@ fn partial_seeders() {
 #[test]
 fn backwards_in_a_sliding_window() {
     let bound = Bound {
-        most: 1.08,
-        worst: 1.35,
+        most: 1.10,
+        worst: 1.30,
         waste: 0.01,
     };
     check("backward", &bound, |rng| {
