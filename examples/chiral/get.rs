@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use chiral::core::chunk_store::Location;
 use chiral::core::link::file_name;
+use chiral::core::transfer::{EventStream, TransferEventKind};
 use chiral::protocols::EngineConfig;
-use chiral::{Getting, Got, Link, Node};
+use chiral::{Getting, Got, Link, Node, Transfer};
 use futures_util::StreamExt;
 use serde_json::json;
 
@@ -110,9 +111,11 @@ async fn download(
     for mirror in &command.mirrors {
         get = get.mirror(mirror);
     }
+    // From before the start, so that none is missed; there is no other transfer.
+    let events = node.events();
     let getting = get.start().await?;
     let transfer = getting.transfer().clone();
-    let watching = tokio::spawn(watch(transfer.clone(), *output));
+    let watching = tokio::spawn(watch(transfer.clone(), events, *output));
     let mut interrupted = None;
     let outcome = async {
         let mut outcome = std::pin::pin!(Getting::outcome(getting));
@@ -134,17 +137,19 @@ async fn download(
 }
 
 /// Shows events and progress until the transfer ends.
-async fn watch(transfer: chiral::Transfer, output: Output) {
+async fn watch(transfer: Transfer, mut events: EventStream, output: Output) {
     let bar = output.bar("");
-    let mut events = transfer.events();
     let mut ticks = tokio::time::interval(REPORT_EVERY);
     loop {
         tokio::select! {
-            event = events.next() => match event {
+            event = events.next() => {
+                let Some(event) = event else { break };
                 // A reader that has gone does not end the download.
-                Some(event) => output.event(&event).unwrap_or_default(),
-                None => break,
-            },
+                output.event(&event).unwrap_or_default();
+                if matches!(event.kind, TransferEventKind::Ended { .. }) {
+                    break;
+                }
+            }
             _ = ticks.tick() => {
                 let progress = transfer.progress();
                 bar.set_length(progress.wanted);

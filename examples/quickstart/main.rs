@@ -35,8 +35,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use chiral::Got;
-use chiral::core::transfer::TransferEvent;
+use chiral::core::transfer::{EventStream, TransferEvent, TransferEventKind};
+use chiral::{Got, Transfer};
 use clap::Parser;
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -131,8 +131,10 @@ async fn download(
         .downloader
         .get(&shared.link)
         .to_file(output.join(name));
+    // From before the start, so that none is missed; this node has no other transfer.
+    let events = network.downloader.events();
     let getting = get.start().await?;
-    let watching = tokio::spawn(watch(getting.transfer().clone(), json));
+    let watching = tokio::spawn(watch(getting.transfer().clone(), events, json));
     let got: Got = getting.outcome().await?;
     let elapsed = started.elapsed();
     watching.await?;
@@ -146,25 +148,28 @@ async fn download(
     Ok(report::Report::new(network, shared.link, &got, elapsed))
 }
 
-/// Shows how far the download is: a bar on a terminal, or its events as JSON.
-async fn watch(transfer: chiral::Transfer, json: bool) {
-    let mut events = transfer.events();
-    if json {
-        while let Some(event) = events.next().await {
-            println!("{}", line(&event));
-        }
-        return;
-    }
+/// Shows how far the download is until it ends: a bar on a terminal, or its events as JSON.
+async fn watch(transfer: Transfer, mut events: EventStream, json: bool) {
     // Draws on standard error, and only if that is a terminal.
-    let bar = ProgressBar::new(0);
+    let bar = if json {
+        ProgressBar::hidden()
+    } else {
+        ProgressBar::new(0)
+    };
     let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec}");
     if let Ok(style) = style {
         bar.set_style(style);
     }
-    while events.next().await.is_some() {
+    while let Some(event) = events.next().await {
+        if json {
+            println!("{}", line(&event));
+        }
         let progress = transfer.progress();
         bar.set_length(progress.wanted);
         bar.set_position(progress.proven);
+        if matches!(event.kind, TransferEventKind::Ended { .. }) {
+            break;
+        }
     }
     bar.finish_and_clear();
 }
