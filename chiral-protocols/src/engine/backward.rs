@@ -264,23 +264,32 @@ impl Active<'_> {
                 );
             }
         }
-        let driver = &self.run.driver;
-        backward.candidates.retain(|candidate| {
-            let right = candidate
-                .before(index)
-                .is_none_or(|before| before == link.before());
-            if !right {
-                let reason = format!("its hash before chunk {index} is wrong");
-                driver.emit(TransferEventKind::RootRefused {
-                    root: candidate.root,
-                    reason,
-                });
-            }
-            right
-        });
+        let wrong = |candidate: &mut Candidate| {
+            let before = candidate.before(index);
+            before.is_some_and(|before| before != link.before())
+        };
+        for candidate in backward.candidates.extract_if(.., wrong) {
+            self.refuse(
+                &candidate,
+                format!("its hash before chunk {index} is wrong"),
+            );
+        }
         let page = page_of(index);
         for candidate in &mut backward.candidates {
             candidate.pages.retain(|at, _| *at <= page);
+        }
+    }
+
+    /// A root is not the file's: whoever announced it rests for a while. Their bytes need not
+    /// be wrong.
+    fn refuse(&mut self, candidate: &Candidate, reason: String) {
+        let root = candidate.root;
+        self.run
+            .driver
+            .emit(TransferEventKind::RootRefused { root, reason });
+        let now = self.run.now();
+        for announcer in &candidate.announcers {
+            self.scheduler.distrust(now, *announcer);
         }
     }
 

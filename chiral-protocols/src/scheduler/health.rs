@@ -124,6 +124,12 @@ impl Scheduler {
         }
     }
 
+    /// What a source said of the file turned out wrong, though its bytes need not be: it
+    /// rests, longer each time. What it owes stays with it.
+    pub fn distrust(&mut self, now: Duration, id: SourceId) {
+        self.demote(now, id, DemoteReason::Misleading);
+    }
+
     fn demote(&mut self, now: Duration, id: SourceId, reason: DemoteReason) {
         let config = &self.config;
         let Some(source) = self.sources.get_mut(&id) else {

@@ -105,6 +105,8 @@ pub enum DemoteReason {
     Failing,
     /// It refused a request.
     Refused,
+    /// What it said of the file turned out wrong.
+    Misleading,
 }
 
 /// What the driver must do next.
