@@ -138,6 +138,11 @@ impl Get {
             Goal::Part(part) => request.only = Some(*part),
             Goal::Store | Goal::Bytes(_) => {}
         }
+        // What was there before stays, whoever reads it now.
+        let kept = match target.cid() {
+            Some(cid) => node.store().object(cid).await?.is_some(),
+            None => false,
+        };
         let download = node
             .manager()
             .download_file(new_transfer_id()?, request)
@@ -149,7 +154,7 @@ impl Get {
             let cid = report.header.cid;
             let settled = settle(&node, id, cid, &report.delivered).await?;
             let bytes = match goal {
-                Goal::Bytes(limit) => Some(take_bytes(&node, cid, limit).await?),
+                Goal::Bytes(limit) => Some(take_bytes(&node, cid, limit, kept).await?),
                 _ => None,
             };
             let path = match goal {
@@ -169,8 +174,9 @@ impl Get {
     }
 }
 
-/// Reads a complete object into memory; one that nobody wants kept goes from the store.
-async fn take_bytes(node: &Node, cid: Cid, limit: u64) -> Result<Bytes, NodeError> {
+/// Reads a complete object into memory; unless it is to be kept it goes from the store, if
+/// nobody has pinned it.
+async fn take_bytes(node: &Node, cid: Cid, limit: u64, kept: bool) -> Result<Bytes, NodeError> {
     let store = node.store();
     let content = store.open(cid).await?.ok_or(StoreError::NotFound { cid })?;
     let size = content.header().size;
@@ -187,7 +193,9 @@ async fn take_bytes(node: &Node, cid: Cid, limit: u64) -> Result<Bytes, NodeErro
         );
     }
     drop(content);
-    store.remove(cid).await?;
+    if !kept {
+        store.remove(cid).await?;
+    }
     Ok(bytes.freeze())
 }
 
