@@ -7,6 +7,7 @@ use chiral::core::chunk_store::Location;
 use chiral::core::link::file_name;
 use chiral::core::transfer::{EventStream, TransferEventKind};
 use chiral::protocols::EngineConfig;
+use chiral::storage::identify_file;
 use chiral::{Getting, Got, Link, Node, Transfer};
 use futures_util::StreamExt;
 use serde_json::json;
@@ -28,7 +29,7 @@ pub(crate) async fn run(command: Get, output: &Output) -> Result<(), Failure> {
     let beside = state_beside(&path, &command.link)?;
     let state = command.data_dir.as_ref().unwrap_or(&beside);
     // With state beside it, an earlier run may have been killed after its last step.
-    if path.symlink_metadata().is_ok() && !beside.is_dir() {
+    if path.symlink_metadata().is_ok() && command.data_dir.is_none() && !beside.is_dir() {
         return Err(taken(&path));
     }
     let patience = Duration::from_secs(command.patience);
@@ -39,7 +40,7 @@ pub(crate) async fn run(command: Get, output: &Output) -> Result<(), Failure> {
         .start()
         .await?;
 
-    let result = if is_complete(&node, &command.link, &path).await {
+    let result = if is_complete(&node, &command, &path).await {
         Ok(None)
     } else {
         let got = download(&node, &command, &path, output, &mut signals).await;
@@ -164,10 +165,21 @@ async fn watch(transfer: Transfer, mut events: EventStream, output: Output) {
 }
 
 /// Whether this very download put the file there, only that nobody was told any more.
-async fn is_complete(node: &Node, link: &Link, path: &Path) -> bool {
+async fn is_complete(node: &Node, command: &Get, path: &Path) -> bool {
+    if !path.is_file() {
+        return false;
+    }
     let there = Location::External(path.to_owned());
-    let object = node.store().object(link.cid).await;
-    path.is_file() && object.is_ok_and(|object| object.is_some_and(|o| o.location == there))
+    let object = node.store().object(command.link.cid).await;
+    if object.is_ok_and(|object| object.is_some_and(|object| object.location == there)) {
+        return true;
+    }
+    // It may have been killed while it removed its state: then the file has to say it.
+    if command.data_dir.is_some() {
+        return false;
+    }
+    let found = identify_file(path, None).await;
+    found.is_ok_and(|found| found.cid == command.link.cid)
 }
 
 fn taken(path: &Path) -> Failure {
