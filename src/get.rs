@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use chiral_core::chunk_store::{Destination, MAX_READ};
@@ -147,10 +148,10 @@ impl Get {
             .manager()
             .download_file(new_transfer_id()?, request)
             .await?;
-        let transfer = download.transfer().clone();
+        let (transfer, events, finished) = download.split();
         let id = transfer.id();
         let task = tokio::spawn(async move {
-            let report = download.finished().await?;
+            let report = finished.report().await?;
             let cid = report.header.cid;
             let settled = settle(&node, id, cid, &report.delivered).await?;
             let bytes = match goal {
@@ -170,7 +171,12 @@ impl Get {
                 settled,
             })
         });
-        Ok(Getting { transfer, task })
+        let events = Mutex::new(Some(events));
+        Ok(Getting {
+            transfer,
+            events,
+            task,
+        })
     }
 }
 
@@ -219,6 +225,8 @@ pub struct Got {
 #[derive(Debug)]
 pub struct Getting {
     transfer: Transfer,
+    /// From the first event; for whoever asks first.
+    events: Mutex<Option<EventStream>>,
     task: JoinHandle<Result<Got, NodeError>>,
 }
 
@@ -243,9 +251,15 @@ impl Getting {
         self.transfer.sources()
     }
 
-    /// Its numbered events from now on, up to its end.
+    /// Its numbered events up to its end: the first call has all of them from the first (as
+    /// far as the queue reaches back), later calls those from then on.
     pub fn events(&self) -> EventStream {
-        self.transfer.events()
+        let first = self
+            .events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        first.unwrap_or_else(|| self.transfer.events())
     }
 
     /// Pauses; true if it was running.

@@ -78,9 +78,9 @@ pub enum TransferError {
         target: String,
     },
     /// No source is left that could deliver what is missing.
-    #[error("no source is left for {missing} bytes: {reason}")]
+    #[error("nobody is left who delivers it: {reason}")]
     NoSources {
-        /// Bytes that nobody delivers.
+        /// Bytes that nobody delivers; 0 if not even the size was learnt.
         missing: u64,
         /// What happened to the sources.
         reason: String,

@@ -19,7 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chiral_core::chunk_store::ObjectInfo;
 use chiral_core::content_protocol::SourceStream;
-use chiral_core::transfer::SourceReport;
+use chiral_core::transfer::{EventStream, SourceReport};
 use chiral_core::{
     ChunkSource, ChunkStore, DownloadRequest, FileIdentification, ManifestHeader, PeerOffer,
     RangeSet, Transfer, TransferError, TransferId, TransferRegistry,
@@ -144,6 +144,7 @@ pub struct DownloadReport {
 #[derive(Debug)]
 pub struct Download {
     transfer: Transfer,
+    events: EventStream,
     task: JoinHandle<Result<DownloadReport, TransferError>>,
 }
 
@@ -153,14 +154,38 @@ impl Download {
         &self.transfer
     }
 
+    /// The handle, and all events from the first.
+    pub fn split(self) -> (Transfer, EventStream, Finished) {
+        (self.transfer, self.events, Finished { task: self.task })
+    }
+
+    /// Waits for the end, as [`Finished::report`].
+    ///
+    /// # Errors
+    /// Why it failed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the download running.
+    pub async fn finished(self) -> Result<DownloadReport, TransferError> {
+        Finished { task: self.task }.report().await
+    }
+}
+
+/// The end of a download.
+#[derive(Debug)]
+pub struct Finished {
+    task: JoinHandle<Result<DownloadReport, TransferError>>,
+}
+
+impl Finished {
     /// Waits for the end.
     ///
     /// # Errors
     /// Why it failed. What is durable stays in the store for the next try.
     ///
     /// # Cancel safety
-    /// Dropping the future (or the [`Download`]) leaves the download running.
-    pub async fn finished(self) -> Result<DownloadReport, TransferError> {
+    /// Dropping the future leaves the download running.
+    pub async fn report(self) -> Result<DownloadReport, TransferError> {
         match self.task.await {
             Ok(result) => result,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -213,8 +238,13 @@ impl Engine {
         connector: Arc<dyn Connector>,
     ) -> Result<Download, TransferError> {
         let (transfer, driver) = self.registry.begin(id, request.target)?;
+        let events = transfer.events();
         let engine = self.clone();
         let task = tokio::spawn(async move { engine.run(driver, request, connector).await });
-        Ok(Download { transfer, task })
+        Ok(Download {
+            transfer,
+            events,
+            task,
+        })
     }
 }

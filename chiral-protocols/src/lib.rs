@@ -6,5 +6,5 @@ pub mod http;
 pub mod manager;
 pub mod scheduler;
 
-pub use engine::{Connector, Delivered, Download, DownloadReport, Engine, EngineConfig};
+pub use engine::{Connector, Delivered, Download, DownloadReport, Engine, EngineConfig, Finished};
 pub use manager::{NotRegistered, ProtocolManager};

@@ -534,7 +534,7 @@ async fn a_download_pauses_resumes_is_cancelled_and_gone_on_with() {
             "nothing moves while paused"
         );
         assert!(transfer.resume());
-        tokio::time::timeout(Duration::from_secs(10), reach(20))
+        tokio::time::timeout(Duration::from_secs(10), reach(80))
             .await
             .unwrap();
         assert!(transfer.cancel());
@@ -555,11 +555,12 @@ async fn a_download_pauses_resumes_is_cancelled_and_gone_on_with() {
             TransferEventKind::Started { chunks_resumed } => Some(chunks_resumed),
             _ => None,
         });
-        assert!(resumed >= Some(20), "{resumed:?}");
+        // More than a window of them: what was proven is passed over.
+        assert!(resumed >= Some(80), "{resumed:?}");
         let again = bench.network.sent("slow") - before + bench.network.sent("fast");
         assert!(
-            again <= 185 * 262_144,
-            "{again} bytes fetched after resuming at 20 of 200 chunks"
+            again <= 125 * 262_144,
+            "{again} bytes fetched after resuming at 80 of 200 chunks"
         );
     }
 }

@@ -47,6 +47,12 @@ async fn a_shutdown_ends_downloads_and_their_events_exactly_once() {
     let events: Vec<_> = within(events.collect()).await;
     let ends = |kind: &TransferEventKind| matches!(kind, TransferEventKind::Ended { .. });
     assert_eq!(events.iter().filter(|event| ends(&event.kind)).count(), 1);
+    let numbers: Vec<_> = events.iter().map(|event| event.sequence).collect();
+    assert_eq!(
+        numbers,
+        (0..events.len() as u64).collect::<Vec<_>>(),
+        "from the first event, without gaps"
+    );
     assert_eq!(
         events.last().unwrap().kind,
         TransferEventKind::Ended {
