@@ -3,137 +3,20 @@
 #![allow(clippy::unwrap_used)]
 
 mod engine {
+    pub(crate) mod bench;
     pub(crate) mod fake;
 }
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use chiral_core::chunk_store::MAX_READ;
 use chiral_core::transfer::{TransferEvent, TransferEventKind, TransferOutcome};
 use chiral_core::{
-    ByteRange, ChunkRuns, ChunkStore, Coverage, DownloadRequest, FileIdentification, PageRoots,
-    PeerOffer, RequestGrid, TransferError, TransferId,
+    ByteRange, ChunkRuns, Coverage, FileIdentification, PageRoots, RequestGrid, TransferError,
 };
-use chiral_protocols::{Download, DownloadReport, Engine, EngineConfig};
-use chiral_storage::MemoryStore;
-use engine::fake::{FakeNetwork, File, Manners, chunks, offer};
-use futures_util::StreamExt;
-
-struct Bench {
-    store: Arc<dyn ChunkStore>,
-    engine: Engine,
-    network: FakeNetwork,
-    next: std::cell::Cell<u8>,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let network = FakeNetwork::default();
-        let store: Arc<dyn ChunkStore> = Arc::new(MemoryStore::new(1 << 30));
-        let mut config = EngineConfig::default().with_source_patience(Duration::from_secs(2));
-        config.manifest_patience = Duration::from_millis(300);
-        config.scheduler.stall_timeout = Duration::from_millis(300);
-        config.scheduler.first_byte_timeout = Duration::from_millis(500);
-        config.request_timeout = Duration::from_secs(1);
-        let engine = Engine::new(store.clone(), network.registry.clone(), config);
-        Self {
-            store,
-            engine,
-            network,
-            next: 0.into(),
-        }
-    }
-
-    fn start(&self, target: impl Into<FileIdentification>, offers: Vec<PeerOffer>) -> Download {
-        self.start_request(target, offers, |_| {})
-    }
-
-    fn start_request(
-        &self,
-        target: impl Into<FileIdentification>,
-        offers: Vec<PeerOffer>,
-        change: impl FnOnce(&mut DownloadRequest),
-    ) -> Download {
-        let mut request = DownloadRequest::new(target.into());
-        request.offers = offers;
-        change(&mut request);
-        self.next.set(self.next.get() + 1);
-        let id = TransferId::from_bytes([self.next.get(); 16]);
-        self.engine
-            .download(id, request, Arc::new(self.network.clone()))
-            .unwrap()
-    }
-
-    /// Runs a download to its end and gathers its events.
-    async fn get(
-        &self,
-        target: impl Into<FileIdentification>,
-        offers: Vec<PeerOffer>,
-    ) -> (Result<DownloadReport, TransferError>, Vec<TransferEvent>) {
-        let all = self.network.registry.events();
-        let download = self.start(target, offers);
-        let id = download.transfer().id();
-        let events = tokio::spawn(
-            all.take_until(tokio::time::sleep(Duration::from_secs(60)))
-                .scan(false, move |over, event| {
-                    let go_on = !*over;
-                    *over = event.transfer == id
-                        && matches!(event.kind, TransferEventKind::Ended { .. });
-                    std::future::ready(go_on.then_some(event))
-                })
-                .collect::<Vec<_>>(),
-        );
-        let result = tokio::time::timeout(Duration::from_secs(60), download.finished())
-            .await
-            .unwrap();
-        // The scan ends with the event after the last; nothing else is on this registry.
-        let (_, driver) = self
-            .network
-            .registry
-            .begin(
-                TransferId::from_bytes([255; 16]),
-                FileIdentification::Root(chiral_core::MerkleRoot::from_bytes([1; 32])),
-            )
-            .unwrap();
-        drop(driver);
-        let events: Vec<_> = events.await.unwrap();
-        (
-            result,
-            events
-                .into_iter()
-                .filter(|event| event.transfer == id)
-                .collect(),
-        )
-    }
-
-    async fn stored(&self, file: &File) -> Vec<u8> {
-        let content = self.store.open(file.cid()).await.unwrap().unwrap();
-        let size = file.layout.size();
-        let mut bytes = Vec::new();
-        while (bytes.len() as u64) < size {
-            let at = bytes.len() as u64;
-            let range = ByteRange::new(at, size.min(at + MAX_READ));
-            bytes.extend_from_slice(&content.read(range).await.unwrap());
-        }
-        bytes
-    }
-
-    async fn assert_complete(
-        &self,
-        file: &File,
-        result: Result<DownloadReport, TransferError>,
-    ) -> DownloadReport {
-        let report = result.unwrap();
-        assert_eq!(report.header.cid, file.cid());
-        assert_eq!(report.header.root, file.header.root);
-        assert!(self.stored(file).await == file.data, "stored bytes differ");
-        let billed: u64 = report.delivered.iter().map(|part| part.ranges.len()).sum();
-        assert!(billed <= file.layout.size(), "more billed than delivered");
-        report
-    }
-}
+use chiral_protocols::DownloadReport;
+use engine::bench::Bench;
+use engine::fake::{File, Manners, chunks, offer};
 
 fn honest() -> Manners {
     Manners::default()
