@@ -9,7 +9,7 @@ use crate::merkle::ProofError;
 use crate::wallet::WalletSignature;
 use crate::{
     ByteRange, ChunkHash, ChunkLayout, ChunkRuns, Cid, MerkleProof, MerkleRoot, PeerId, Price,
-    Protocol, RangeSet, TransferId,
+    Protocol, RangeSet,
 };
 
 /// Id of a bill; it is paid at most once.
@@ -17,12 +17,12 @@ use crate::{
 pub struct BillId(pub B256);
 
 impl BillId {
-    /// The id of the bill at one position in a transfer's settlement. A transfer id is
-    /// drawn anew for every run, so no two runs share a bill.
-    pub fn derive(transfer: TransferId, position: u32) -> Self {
+    /// The id of the bill at one position under an agreement of payer and payee, of which
+    /// the hash covers both sides' signed words. Both sides can derive it.
+    pub fn derive(agreement: B256, sequence: u32) -> Self {
         let mut bytes = b"chiral/bill/v1".to_vec();
-        bytes.extend_from_slice(transfer.as_bytes());
-        bytes.extend_from_slice(&position.to_be_bytes());
+        bytes.extend_from_slice(agreement.as_slice());
+        bytes.extend_from_slice(&sequence.to_be_bytes());
         Self(alloy_primitives::keccak256(&bytes))
     }
 }
@@ -46,8 +46,10 @@ pub struct Bill {
     pub payee_peer: Option<PeerId>,
     /// Where the payment goes; free deliveries may have none.
     pub payee: Option<Address>,
-    /// Verified bytes.
+    /// Verified bytes; none on a bill that is paid before delivery.
     pub ranges: RangeSet,
+    /// Bytes paid for: those of the ranges, or those that are to come.
+    pub bytes: u64,
     /// Price agreed on before the bytes were sent.
     pub price: Price,
     /// Price times bytes, rounded up once.
@@ -73,17 +75,36 @@ impl Bill {
         price: Price,
         protocol: Protocol,
     ) -> Result<Self, AmountOverflow> {
-        let amount = price.cost(ranges.len()).ok_or(AmountOverflow)?;
+        let bytes = ranges.len();
+        let amount = price.cost(bytes).ok_or(AmountOverflow)?;
         Ok(Self {
             id,
             cid,
             payee_peer: None,
             payee: None,
             ranges,
+            bytes,
             price,
             amount,
             protocol,
         })
+    }
+
+    /// A bill for bytes that are paid before they are delivered.
+    ///
+    /// # Errors
+    /// [`AmountOverflow`].
+    pub fn in_advance(
+        id: BillId,
+        cid: Cid,
+        bytes: u64,
+        price: Price,
+        protocol: Protocol,
+    ) -> Result<Self, AmountOverflow> {
+        let mut bill = Self::new(id, cid, RangeSet::new(), price, protocol)?;
+        bill.bytes = bytes;
+        bill.amount = price.cost(bytes).ok_or(AmountOverflow)?;
+        Ok(bill)
     }
 
     /// Says to whom the bill is owed.
@@ -131,7 +152,7 @@ impl ChunkPayment {
             to: bill.payee?,
             cid: bill.cid,
             chunks_delivered: ChunkRuns::from_sorted(touched),
-            bytes: bill.ranges.len(),
+            bytes: bill.bytes,
             amount: bill.amount,
             protocol: bill.protocol.clone(),
         })

@@ -187,6 +187,16 @@ pub trait ChunkSource: Send + Sync + fmt::Debug + 'static {
     /// Asks for a range on this source's grid, within its coverage.
     fn fetch(&self, range: ByteRange) -> DeliveryStream;
 
+    /// Bytes that came from here passed the check and are proven; each byte is told once.
+    /// For sources that acknowledge.
+    async fn verified(&self, range: ByteRange) {
+        let _ = range;
+    }
+
+    /// From now on every chunk is checked as it comes: the root is pinned or proven. For
+    /// sources that would be paid before they deliver.
+    fn root_known(&self) {}
+
     /// Ends the connection; idempotent. Dropping the source does so too, without waiting.
     async fn close(&self);
 }

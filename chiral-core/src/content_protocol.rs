@@ -251,6 +251,23 @@ pub trait ContentProtocol: Send + Sync + fmt::Debug + 'static {
             .is_some_and(|transfer| transfer.cancel()))
     }
 
+    /// Takes a message to the [`PaymentGate`](crate::PaymentGate) of the seeder behind an
+    /// offer, and brings its answer. Unread by the protocol.
+    ///
+    /// # Errors
+    /// [`TransferError`]; `Unsupported` by protocols that carry no payments.
+    async fn payment_message(
+        &self,
+        offer: &PeerOffer,
+        message: Bytes,
+    ) -> Result<Bytes, TransferError> {
+        let _ = (offer, message);
+        Err(TransferError::Unsupported {
+            protocol: self.name(),
+            operation: "payment messages",
+        })
+    }
+
     /// Where this protocol can be reached for content that it seeds, to be announced.
     fn endpoints(&self) -> Vec<crate::Endpoint> {
         Vec::new()

@@ -45,7 +45,9 @@ pub use manifest::{ManifestHeader, ManifestPage, PageRoots, VerifiedPage};
 pub use merkle::MerkleProof;
 pub use metadata::FileMetadata;
 pub use money::Price;
-pub use payment_gate::{Admission, GateError, PaymentAgent, PaymentGate, ServeRequest};
+pub use payment_gate::{
+    Admission, GateError, PaymentAgent, PaymentGate, Purchase, ServeRequest, Tariff,
+};
 pub use payment_settler::{PaymentSettler, SettleError, SettlementStatus};
 pub use peer::{Endpoint, PeerId, PeerOffer};
 pub use peer_directory::{Announcement, DirectoryError, PeerDirectory, ProviderQuery};

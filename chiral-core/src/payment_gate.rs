@@ -2,17 +2,19 @@
 //! bytes between them, which protocols carry without reading.
 
 use std::fmt;
+use std::sync::Arc;
 
+use alloy_primitives::Address;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{ByteRange, Cid, PeerOffer, Protocol};
+use crate::{Bill, BillId, ByteRange, Cid, PeerOffer, Price, Protocol, SettlementStatus};
 
 /// Limit on any message between gate and agent, in bytes.
 pub const MAX_PAYMENT_MESSAGE: usize = 16 * 1024;
 
 /// Why gate or agent refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum GateError {
     /// A message that is malformed, too long, or not for us.
@@ -24,6 +26,24 @@ pub enum GateError {
     /// The other side asks for more than was allowed.
     #[error("the price is over the limit")]
     Price,
+    /// The terms differ from what was announced, or are not the announcer's.
+    #[error("the terms are not what was announced: {reason}")]
+    Terms {
+        /// What differs.
+        reason: &'static str,
+    },
+    /// Payment before delivery is asked, and not every chunk could be checked as it comes.
+    #[error("payment in advance needs a link with a root")]
+    RootUnknown,
+    /// The books cannot be kept.
+    #[error("the payment journal failed")]
+    Journal(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The wallet did not sign.
+    #[error("the wallet does not sign")]
+    Wallet(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The ledger cannot be reached, or does not show a payment yet.
+    #[error("the payment cannot be seen on the ledger yet")]
+    Ledger,
     /// Gate or agent has been shut down.
     #[error("shut down")]
     Closed,
@@ -32,7 +52,7 @@ pub enum GateError {
 impl GateError {
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
-        false
+        matches!(self, Self::Journal(_) | Self::Wallet(_) | Self::Ledger)
     }
 }
 
@@ -88,22 +108,147 @@ pub trait PaymentGate: Send + Sync + fmt::Debug + 'static {
 
     /// A message from an agent; the answer goes back to it.
     async fn message(&self, message: Bytes) -> Result<Bytes, GateError>;
+
+    /// What this node asks for a file, for whoever announces it.
+    fn tariff(&self, cid: Cid) -> Tariff {
+        let _ = cid;
+        Tariff::default()
+    }
 }
 
-/// Answers on the fetching side.
+/// What a seeder asks for a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tariff {
+    /// The price; free if nothing is said.
+    pub price: Price,
+    /// Where payments go.
+    pub wallet: Option<Address>,
+}
+
+/// What an agent is asked about: bytes of a file from a seeder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Purchase {
+    /// The file.
+    pub cid: Cid,
+    /// The seeder's offer, as it was found: its price and wallet are what was announced.
+    pub offer: PeerOffer,
+    /// Whether every chunk can be checked as it comes, because the root is pinned or proven.
+    /// Paying before delivery is for these only.
+    pub root_known: bool,
+}
+
+impl Purchase {
+    /// From this offer, with a root that is not known.
+    pub fn new(cid: Cid, offer: PeerOffer) -> Self {
+        Self {
+            cid,
+            offer,
+            root_known: false,
+        }
+    }
+
+    /// Says whether every chunk can be checked as it comes.
+    #[must_use]
+    pub fn with_root_known(mut self, root_known: bool) -> Self {
+        self.root_known = root_known;
+        self
+    }
+}
+
+/// Answers on the fetching side, and keeps the books of what was verified.
+///
+/// Protocols carry its messages and tell it what passed the check; what is owed in the end
+/// is asked of it by whoever settles.
 #[async_trait]
 pub trait PaymentAgent: Send + Sync + fmt::Debug + 'static {
-    /// An offer came for this file: what to send to the gate, or an error to walk away.
-    async fn accept(&self, cid: Cid, offer: &PeerOffer, terms: Bytes) -> Result<Bytes, GateError>;
-
-    /// What to show with a request; nothing for free content.
+    /// What to show with a request for a range; nothing for free content.
     async fn credential(
         &self,
-        cid: Cid,
-        offer: &PeerOffer,
+        purchase: &Purchase,
         range: ByteRange,
     ) -> Result<Option<Bytes>, GateError>;
 
-    /// Bytes from this seeder were verified.
-    async fn verified(&self, cid: Cid, offer: &PeerOffer, range: ByteRange);
+    /// The gate sent something: its terms ([`Admission::PaymentRequired`]) or the answer to
+    /// the last message. What to send to it now; `None` when there is nothing left to say
+    /// and the request can be made again. May take as long as a payment takes.
+    ///
+    /// # Errors
+    /// [`GateError`]: the terms are not accepted; this seeder is not bought from.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing: what was agreed or paid is found again.
+    async fn respond(
+        &self,
+        purchase: &Purchase,
+        message: Bytes,
+    ) -> Result<Option<Bytes>, GateError>;
+
+    /// Bytes from this seeder passed the check and are proven; each byte once.
+    async fn verified(&self, purchase: &Purchase, range: ByteRange);
+
+    /// A message that is due to the gate though nothing is requested: an acknowledgement of
+    /// what was verified. Its answer goes to [`PaymentAgent::respond`].
+    async fn due(&self, purchase: &Purchase) -> Result<Option<Bytes>, GateError>;
+
+    /// Closes the books on what was verified of a file (of all files, without one) and is on
+    /// no bill yet; answers all bills that are not known to be settled. Durable before it
+    /// answers; idempotent.
+    async fn bills(&self, cid: Option<Cid>) -> Result<Vec<Bill>, GateError>;
+
+    /// A bill was settled so far. Answers the notice for the gate that it was made with, if
+    /// there is one to give; the gate's answer goes to [`PaymentAgent::receipt`].
+    async fn settled(
+        &self,
+        bill: BillId,
+        status: &SettlementStatus,
+    ) -> Result<Option<Bytes>, GateError>;
+
+    /// The gate answered a notice: its receipt, or that it does not see the payment yet.
+    /// True once a valid receipt is kept.
+    async fn receipt(&self, bill: BillId, answer: Bytes) -> Result<bool, GateError>;
+}
+
+/// Why agent and gate did not agree.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgreeError<E> {
+    /// The agent walked away.
+    #[error(transparent)]
+    Agent(GateError),
+    /// The messages could not be carried.
+    #[error(transparent)]
+    Carrier(E),
+    /// More than [`MAX_ROUNDS`] messages.
+    #[error("the seeder does not come to an agreement")]
+    Endless,
+}
+
+/// Most messages of an agent in one conversation.
+pub const MAX_ROUNDS: usize = 16;
+
+/// Leads the conversation that begins with a gate's terms, until the agent is content and
+/// the request can be made again. `carry` takes a message to the gate and brings its answer.
+///
+/// # Errors
+/// [`AgreeError`], by who failed.
+pub async fn agree<C, F, E>(
+    agent: &dyn PaymentAgent,
+    purchase: &Purchase,
+    terms: Bytes,
+    mut carry: C,
+) -> Result<(), AgreeError<E>>
+where
+    C: FnMut(Bytes) -> F,
+    F: Future<Output = Result<Bytes, E>>,
+{
+    let mut message = terms;
+    for _ in 0..MAX_ROUNDS {
+        match agent.respond(purchase, message).await {
+            Ok(Some(next)) => message = carry(next).await.map_err(AgreeError::Carrier)?,
+            Ok(None) => return Ok(()),
+            Err(error) => return Err(AgreeError::Agent(error)),
+        }
+    }
+    Err(AgreeError::Endless)
 }

@@ -155,6 +155,8 @@ pub struct PeerOffer {
     pub price: Price,
     /// Where payments go; none is needed for free content.
     pub wallet: Option<Address>,
+    /// Until when price and wallet hold, as announced: seconds since 1970 (UTC).
+    pub valid_until: Option<u64>,
     /// Identity and hints, as announced.
     pub header: Option<ManifestHeader>,
     /// A plain copy of the file, served by something that knows nothing of Chiral.
@@ -171,6 +173,7 @@ impl PeerOffer {
             coverage: None,
             price: Price::FREE,
             wallet: None,
+            valid_until: None,
             header: None,
             mirror: false,
         }

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use crate::payment_gate::MAX_PAYMENT_MESSAGE;
 use crate::{
     Admission, ByteRange, Cid, Endpoint, GateError, PaymentAgent, PaymentGate, PeerOffer, Protocol,
-    ServeRequest,
+    Purchase, ServeRequest,
 };
 
 /// What no payment side has ever said.
@@ -84,11 +84,17 @@ pub async fn free_gate(gate: &dyn PaymentGate) {
     }
 }
 
-/// Any agent: nonsense is not accepted, and free content is asked for without a credential.
+/// A purchase of free content from nobody in particular.
+pub fn free_purchase() -> Purchase {
+    Purchase::new(Cid::from_bytes([7; 32]), free_offer())
+}
+
+/// Any agent: nonsense is not accepted, and free content is asked for without a credential
+/// and never billed.
 pub async fn any_agent(agent: &dyn PaymentAgent) {
-    let (cid, offer) = (Cid::from_bytes([7; 32]), free_offer());
+    let purchase = free_purchase();
     for terms in NONSENSE {
-        let result = agent.accept(cid, &offer, Bytes::from_static(terms)).await;
+        let result = agent.respond(&purchase, Bytes::from_static(terms)).await;
         assert!(
             result.is_err(),
             "{} bytes of nonsense were accepted: {result:?}",
@@ -96,36 +102,44 @@ pub async fn any_agent(agent: &dyn PaymentAgent) {
         );
     }
     let over = Bytes::from(vec![0; MAX_PAYMENT_MESSAGE + 1]);
-    let result = agent.accept(cid, &offer, over).await;
+    let result = agent.respond(&purchase, over).await;
     let refused = matches!(result, Err(GateError::Message { .. }));
     assert!(refused, "terms over the limit: {result:?}");
 
-    for range in [ByteRange::new(0, 1), ByteRange::new(0, u64::MAX)] {
-        agent.verified(cid, &offer, range).await;
-        let credential = agent.credential(cid, &offer, range).await;
-        assert_eq!(credential, Ok(None), "free content needs no credential");
+    for range in [ByteRange::new(0, 1), ByteRange::new(1, u64::MAX)] {
+        agent.verified(&purchase, range).await;
+        let credential = agent.credential(&purchase, range).await;
+        let none = matches!(credential, Ok(None));
+        assert!(none, "free content needs no credential: {credential:?}");
     }
+    let due = agent.due(&purchase).await;
+    assert!(matches!(due, Ok(None)), "free content: {due:?}");
+    let bills = agent.bills(Some(purchase.cid)).await;
+    let none = matches!(&bills, Ok(bills) if bills.is_empty());
+    assert!(none, "free content was billed: {bills:?}");
 }
 
 /// An agent that pays nothing: it walks away from every offer to pay, and shows nothing even
 /// where a price is asked.
 pub async fn free_agent(agent: &dyn PaymentAgent, terms: impl IntoIterator<Item = Bytes>) {
-    let (cid, mut offer) = (Cid::from_bytes([7; 32]), free_offer());
+    let mut purchase = free_purchase();
     for price in ["0", "0.000000000000000001", "1000000"] {
-        offer.price = price.parse().expect("an amount");
+        purchase.offer.price = price.parse().expect("an amount");
         for terms in NONSENSE.iter().map(|terms| Bytes::from_static(terms)) {
-            let result = agent.accept(cid, &offer, terms).await;
+            let result = agent.respond(&purchase, terms).await;
             assert!(
                 result.is_err(),
                 "terms were accepted at {price}: {result:?}"
             );
         }
-        let credential = agent.credential(cid, &offer, ByteRange::new(0, 1)).await;
-        assert_eq!(credential, Ok(None), "nothing to show at {price}");
+        let credential = agent.credential(&purchase, ByteRange::new(0, 1)).await;
+        let none = matches!(credential, Ok(None));
+        assert!(none, "nothing to show at {price}: {credential:?}");
     }
     for terms in terms {
-        let result = agent.accept(cid, &offer, terms).await;
-        assert_eq!(result, Err(GateError::Price), "real terms cost something");
+        let result = agent.respond(&purchase, terms).await;
+        let walked = matches!(result, Err(GateError::Price));
+        assert!(walked, "real terms cost something: {result:?}");
     }
 }
 
