@@ -3,7 +3,11 @@
 pub mod free_agent;
 pub mod free_gate;
 pub mod free_settler;
+#[cfg(feature = "chain")]
+pub mod journal;
 
 pub use free_agent::FreeAgent;
 pub use free_gate::FreeGate;
 pub use free_settler::FreeSettler;
+#[cfg(feature = "chain")]
+pub use journal::{Journal, JournalError};
