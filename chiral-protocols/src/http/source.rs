@@ -8,7 +8,7 @@ use chiral_core::chunk::MAX_FILE_SIZE;
 use chiral_core::manifest::{MAX_HEADER_LEN, MAX_PAGE_LEN};
 use chiral_core::{
     ByteRange, ChunkLayout, ChunkRuns, ChunkSource, Cid, Coverage, DeliveryStream, Endpoint,
-    FileIdentification, ManifestHeader, ManifestPage, PaymentAgent, PeerOffer, Protocol,
+    FileIdentification, ManifestHeader, ManifestPage, PaymentAgent, PeerOffer, Protocol, Purchase,
     RequestGrid, TransferError,
 };
 use hyper::http::uri::PathAndQuery;
@@ -92,8 +92,7 @@ impl HttpSource {
             let path = below(&url, name, cid, Part::File)?;
             let payer = agent.map(|agent| Payer {
                 agent,
-                cid,
-                offer: offer.clone(),
+                purchase: Purchase::new(cid, offer.clone()),
             });
             let place = Place {
                 pool,

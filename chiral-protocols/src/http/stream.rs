@@ -7,7 +7,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
 use chiral_core::{
-    ByteRange, Cid, Delivery, DeliveryStream, GateError, PaymentAgent, PeerOffer, TransferError,
+    ByteRange, Delivery, DeliveryStream, GateError, PaymentAgent, Purchase, TransferError,
 };
 use hyper::StatusCode;
 use hyper::body::Incoming;
@@ -38,13 +38,12 @@ pub(super) struct Place {
 #[derive(Clone, Debug)]
 pub(super) struct Payer {
     pub(super) agent: Arc<dyn PaymentAgent>,
-    pub(super) cid: Cid,
-    pub(super) offer: PeerOffer,
+    pub(super) purchase: Purchase,
 }
 
 impl Payer {
     async fn credential(&self, range: ByteRange) -> Result<Option<HeaderValue>, GateError> {
-        let credential = self.agent.credential(self.cid, &self.offer, range).await?;
+        let credential = self.agent.credential(&self.purchase, range).await?;
         let too_long = GateError::Message {
             reason: "over the limit",
         };

@@ -8,8 +8,8 @@ use chiral_core::conformance::chunk_source::receive;
 use chiral_core::conformance::content_protocol::identification;
 use chiral_core::content_protocol::SeedContent;
 use chiral_core::{
-    Admission, ByteRange, Cid, ContentProtocol, GateError, PaymentAgent, PaymentGate, PeerOffer,
-    SeedRequest, ServeRequest, TransferError, TransferRegistry,
+    Admission, Bill, BillId, ByteRange, Cid, ContentProtocol, GateError, PaymentAgent, PaymentGate,
+    Purchase, SeedRequest, ServeRequest, SettlementStatus, TransferError, TransferRegistry,
 };
 use chiral_protocols::http::{HttpConfig, HttpProtocol};
 use chiral_storage::MemoryStore;
@@ -49,20 +49,31 @@ struct Payer;
 
 #[async_trait]
 impl PaymentAgent for Payer {
-    async fn accept(&self, _: Cid, _: &PeerOffer, _: Bytes) -> Result<Bytes, GateError> {
-        Err(GateError::Price)
-    }
-
-    async fn credential(
-        &self,
-        _: Cid,
-        _: &PeerOffer,
-        _: ByteRange,
-    ) -> Result<Option<Bytes>, GateError> {
+    async fn credential(&self, _: &Purchase, _: ByteRange) -> Result<Option<Bytes>, GateError> {
         Ok(Some(Bytes::from_static(b"paid")))
     }
 
-    async fn verified(&self, _: Cid, _: &PeerOffer, _: ByteRange) {}
+    async fn respond(&self, _: &Purchase, _: Bytes) -> Result<Option<Bytes>, GateError> {
+        Err(GateError::Price)
+    }
+
+    async fn verified(&self, _: &Purchase, _: ByteRange) {}
+
+    async fn due(&self, _: &Purchase) -> Result<Option<Bytes>, GateError> {
+        Ok(None)
+    }
+
+    async fn bills(&self, _: Option<Cid>) -> Result<Vec<Bill>, GateError> {
+        Ok(Vec::new())
+    }
+
+    async fn settled(&self, _: BillId, _: &SettlementStatus) -> Result<Option<Bytes>, GateError> {
+        Ok(None)
+    }
+
+    async fn receipt(&self, _: BillId, _: Bytes) -> Result<bool, GateError> {
+        Ok(true)
+    }
 }
 
 #[tokio::test]
