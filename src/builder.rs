@@ -35,6 +35,7 @@ pub struct NodeBuilder {
     directory: Option<Arc<dyn PeerDirectory>>,
     settler: Option<Arc<dyn PaymentSettler>>,
     gate: Option<Arc<dyn PaymentGate>>,
+    agent: Option<Arc<dyn PaymentAgent>>,
     peer: Option<PeerId>,
     engine: EngineConfig,
 }
@@ -58,6 +59,7 @@ impl Default for NodeBuilder {
             directory: None,
             settler: None,
             gate: None,
+            agent: None,
             peer: None,
             engine: EngineConfig::default(),
         }
@@ -147,6 +149,13 @@ impl NodeBuilder {
     #[must_use]
     pub fn gate(mut self, gate: Arc<dyn PaymentGate>) -> Self {
         self.gate = Some(gate);
+        self
+    }
+
+    /// Lets this agent buy, and keep the books of what is owed.
+    #[must_use]
+    pub fn agent(mut self, agent: Arc<dyn PaymentAgent>) -> Self {
+        self.agent = Some(agent);
         self
     }
 

@@ -1,6 +1,6 @@
 //! Errors of the facade.
 
-use chiral_core::{DirectoryError, SettleError, StoreError, TransferError};
+use chiral_core::{BillId, DirectoryError, GateError, SettleError, StoreError, TransferError};
 
 /// Why a node could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +54,15 @@ pub enum NodeError {
     /// The file is there and verified, but its bills could not be handed over for payment.
     #[error("the file is complete, its bills are not settled")]
     Settle(#[from] SettleError),
+    /// The books of what is owed could not be kept or closed.
+    #[error("payments")]
+    Payment(#[from] GateError),
+    /// A bill that was never handed over for payment.
+    #[error("nothing is known of bill {bill}")]
+    UnknownBill {
+        /// The bill.
+        bill: BillId,
+    },
     /// A URL or address that is none.
     #[error("{text} is not an endpoint: {reason}")]
     Endpoint {
@@ -75,7 +84,8 @@ impl NodeError {
             Self::Store(error) => error.is_retryable(),
             Self::Directory(error) => error.is_retryable(),
             Self::Settle(error) => error.is_retryable(),
-            Self::Endpoint { .. } | Self::Closed => false,
+            Self::Payment(error) => error.is_retryable(),
+            Self::UnknownBill { .. } | Self::Endpoint { .. } | Self::Closed => false,
         }
     }
 }

@@ -16,7 +16,6 @@ use tokio::task::JoinHandle;
 
 use crate::builder::endpoint;
 use crate::node::new_transfer_id;
-use crate::settle::settle;
 use crate::{Node, NodeError};
 
 /// Limit on a download to bytes unless another is given: 256 MiB.
@@ -149,11 +148,15 @@ impl Get {
             .download_file(new_transfer_id()?, request)
             .await?;
         let (transfer, events, finished) = download.split();
-        let id = transfer.id();
         let task = tokio::spawn(async move {
             let report = finished.report().await?;
             let cid = report.header.cid;
-            let settled = settle(&node, id, cid, &report.delivered).await?;
+            let payees: Vec<_> = report
+                .delivered
+                .iter()
+                .map(|part| part.offer.clone())
+                .collect();
+            let settled = node.inner().cashier.settle(Some(cid), &payees).await?;
             let bytes = match goal {
                 Goal::Bytes(limit) => Some(take_bytes(&node, cid, limit, kept).await?),
                 _ => None,
@@ -217,7 +220,8 @@ pub struct Got {
     pub bytes: Option<Bytes>,
     /// What each source did.
     pub sources: Vec<SourceReport>,
-    /// The bill of each seeder, and how far it is.
+    /// The bill of each seeder that is owed something, and how far it is; see
+    /// [`Node::wait_settled`].
     pub settled: Vec<(Bill, SettlementStatus)>,
 }
 

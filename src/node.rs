@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use chiral_core::transfer::EventStream;
 use chiral_core::{
-    ChunkStore, Cid, FileIdentification, FileMetadata, PaymentGate, PaymentSettler, PeerDirectory,
+    ChunkStore, Cid, FileIdentification, FileMetadata, PaymentAgent, PaymentGate, PeerDirectory,
     PeerId, ProviderQuery, TransferId, TransferRegistry,
 };
 use chiral_protocols::ProtocolManager;
 
+use crate::settle::Cashier;
 use crate::status::status;
 use crate::{Get, NodeBuilder, NodeError, NodeStatus, Share, Shared};
 
@@ -17,7 +18,7 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<dyn ChunkStore>,
     pub(crate) manager: ProtocolManager,
     pub(crate) directory: Arc<dyn PeerDirectory>,
-    pub(crate) settler: Arc<dyn PaymentSettler>,
+    pub(crate) cashier: Cashier,
     pub(crate) gate: Arc<dyn PaymentGate>,
     pub(crate) peer: Option<PeerId>,
 }
@@ -187,6 +188,11 @@ impl Node {
         &self.inner().gate
     }
 
+    /// What pays for what is fetched: for protocols that are registered later.
+    pub fn agent(&self) -> &Arc<dyn PaymentAgent> {
+        &self.inner().cashier.agent
+    }
+
     /// The node's identity, if it was given one.
     pub fn peer_id(&self) -> Option<&PeerId> {
         self.inner().peer.as_ref()
@@ -204,7 +210,8 @@ impl Node {
         }
         let inner = self.inner();
         let transfers = inner.manager.cleanup().await;
-        let settler = inner.settler.shutdown().await;
+        inner.cashier.shutdown().await;
+        let settler = inner.cashier.settler.shutdown().await;
         let directory = inner.directory.shutdown().await;
         inner.manager.registry().close();
         let store = inner.store.shutdown().await;

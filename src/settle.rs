@@ -1,71 +1,186 @@
-//! From what was delivered to bills, and from bills to the settler.
+//! From what was verified to bills, from bills to the settler, and the word that a bill is
+//! paid to whom it was owed.
 
-use chiral_core::{Bill, BillId, Cid, SettleError, SettlementStatus, TransferId};
-use chiral_protocols::Delivered;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chiral_core::{
+    Bill, BillId, Cid, GateError, PaymentAgent, PaymentSettler, PeerOffer, SettlementStatus,
+};
+use chiral_protocols::ProtocolManager;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::{Node, NodeError};
 
-/// One bill for each source that delivered something.
-fn bills(
-    transfer: TransferId,
-    cid: Cid,
-    delivered: &[Delivered],
-) -> Result<Vec<Bill>, SettleError> {
-    (0..)
-        .zip(delivered)
-        .map(|(position, part)| {
-            let id = BillId::derive(transfer, position);
-            let offer = &part.offer;
-            // An amount past 2^256 wei is more than anybody has.
-            Bill::new(
-                id,
-                cid,
-                part.ranges.clone(),
-                offer.price,
-                offer.protocol.clone(),
-            )
-            .map(|bill| bill.owed_to(offer.peer.clone(), offer.wallet))
-            .map_err(|_| SettleError::Funds)
-        })
-        .collect()
+/// Pause between looks at whether a bill is settled: at first, and at most.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// Times that a notice is given to a gate which does not see the payment yet.
+const NOTICES: u32 = 20;
+
+/// Bills at most in one call to the settler: what one batch may hold.
+const MAX_BILLS: usize = 64;
+
+/// Hands bills over and follows them in the background.
+#[derive(Clone, Debug)]
+pub(crate) struct Cashier {
+    pub(crate) agent: Arc<dyn PaymentAgent>,
+    pub(crate) settler: Arc<dyn PaymentSettler>,
+    manager: ProtocolManager,
+    tasks: TaskTracker,
+    closed: CancellationToken,
 }
 
-/// Hands the bills for what was verified to the settler.
-pub(crate) async fn settle(
-    node: &Node,
-    transfer: TransferId,
-    cid: Cid,
-    delivered: &[Delivered],
-) -> Result<Vec<(Bill, SettlementStatus)>, NodeError> {
-    let bills = bills(transfer, cid, delivered)?;
-    if bills.is_empty() {
-        return Ok(Vec::new());
+impl Cashier {
+    pub(crate) fn new(
+        agent: Arc<dyn PaymentAgent>,
+        settler: Arc<dyn PaymentSettler>,
+        manager: ProtocolManager,
+    ) -> Self {
+        Self {
+            agent,
+            settler,
+            manager,
+            tasks: TaskTracker::new(),
+            closed: CancellationToken::new(),
+        }
     }
-    let states = node.inner().settler.settle(bills.clone()).await?;
-    Ok(bills.into_iter().zip(states).collect())
+
+    /// Closes the books on a file, or on all of them, and hands over what is owed. Whoever
+    /// delivered is told when its bill is paid, if one of the offers is its.
+    pub(crate) async fn settle(
+        &self,
+        cid: Option<Cid>,
+        offers: &[PeerOffer],
+    ) -> Result<Vec<(Bill, SettlementStatus)>, NodeError> {
+        let bills = self.agent.bills(cid).await?;
+        let mut settled = Vec::with_capacity(bills.len());
+        for bills in bills.chunks(MAX_BILLS) {
+            let states = self.settler.settle(bills.to_vec()).await?;
+            settled.extend(bills.iter().cloned().zip(states));
+        }
+        for (bill, status) in &settled {
+            if !matches!(status, SettlementStatus::Free) {
+                self.follow(bill, offers);
+            }
+        }
+        Ok(settled)
+    }
+
+    /// Takes up what an earlier run left behind.
+    pub(crate) fn recover(&self) {
+        let cashier = self.clone();
+        self.spawn(async move {
+            match cashier.settle(None, &[]).await {
+                Ok(bills) if bills.is_empty() => {}
+                Ok(bills) => tracing::info!(bills = bills.len(), "settling bills of earlier runs"),
+                Err(error) => tracing::warn!(%error, "bills of earlier runs are not settled"),
+            }
+        });
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let closed = self.closed.clone();
+        self.tasks.spawn(async move {
+            closed.run_until_cancelled(work).await;
+        });
+    }
+
+    /// Waits for the settlement of a bill, tells the payee, and keeps its receipt.
+    fn follow(&self, bill: &Bill, offers: &[PeerOffer]) {
+        let is_payee = |offer: &&PeerOffer| {
+            offer.wallet == bill.payee
+                && offer.protocol == bill.protocol
+                && (bill.payee_peer.is_none() || offer.peer == bill.payee_peer)
+        };
+        let offers: Vec<_> = offers.iter().filter(is_payee).cloned().collect();
+        let (cashier, id) = (self.clone(), bill.id);
+        self.spawn(async move {
+            let status = match cashier.wait(id).await {
+                Ok(status) => status,
+                Err(error) => return tracing::debug!(bill = %id, %error, "cannot be followed"),
+            };
+            if let Err(error) = cashier.notify(id, &status, &offers).await {
+                tracing::debug!(bill = %id, %error, "no receipt");
+            }
+        });
+    }
+
+    /// Waits until the ledger shows the payment.
+    pub(crate) async fn wait(&self, bill: BillId) -> Result<SettlementStatus, NodeError> {
+        let mut pause = LOOK_AGAIN.0;
+        loop {
+            match self.settler.status(bill).await {
+                Ok(Some(SettlementStatus::Pending { .. })) => {}
+                Ok(Some(status)) => return Ok(status),
+                Ok(None) => return Err(NodeError::UnknownBill { bill }),
+                Err(error) if error.is_retryable() => {}
+                Err(error) => return Err(error.into()),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_AGAIN.1);
+        }
+    }
+
+    async fn notify(
+        &self,
+        bill: BillId,
+        status: &SettlementStatus,
+        offers: &[PeerOffer],
+    ) -> Result<(), GateError> {
+        let Some(notice) = self.agent.settled(bill, status).await? else {
+            return Ok(());
+        };
+        let mut pause = LOOK_AGAIN.0;
+        for _ in 0..NOTICES {
+            for offer in offers {
+                let Ok(protocol) = self.manager.implementation(&offer.protocol) else {
+                    continue;
+                };
+                match protocol.payment_message(offer, notice.clone()).await {
+                    Ok(answer) => match self.agent.receipt(bill, answer).await {
+                        Ok(true) => return Ok(()),
+                        Ok(false) => {}
+                        Err(error) => tracing::debug!(%bill, %error, "not a receipt"),
+                    },
+                    Err(error) => tracing::debug!(%bill, %error, "the payee cannot be told"),
+                }
+            }
+            if offers.is_empty() {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK_AGAIN.1);
+        }
+        Err(GateError::Ledger)
+    }
+
+    /// Ends what is followed; bills that are not settled stay with the settler.
+    pub(crate) async fn shutdown(&self) {
+        self.closed.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use chiral_core::chain::EMPTY_CID;
-    use chiral_core::{ByteRange, Endpoint, PeerOffer, Price, Protocol};
-
-    #[test]
-    fn each_seeder_gets_its_own_bill_at_its_own_price() {
-        let part = |url: &str, price: Price, end: u64| {
-            let mut offer = PeerOffer::new(Protocol::Http, Endpoint::new(url).unwrap());
-            offer.price = price;
-            Delivered::new(offer, ByteRange::new(0, end).into())
-        };
-        let id = TransferId::from_bytes([1; 16]);
-        let parts = [
-            part("http://a/", "0.001".parse().unwrap(), 1 << 20),
-            part("http://b/", Price::FREE, 5),
-        ];
-        let bills = bills(id, EMPTY_CID, &parts).unwrap();
-        assert_eq!(bills[0].amount.to_string(), "1000000000000000");
-        assert!(bills[1].is_free());
-        assert_ne!(bills[0].id, bills[1].id);
+impl Node {
+    /// Waits until the ledger shows the payment of each of these bills.
+    ///
+    /// # Errors
+    /// A bill that was never handed over, or the settler fails for good.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing: bills are settled in the background.
+    pub async fn wait_settled(
+        &self,
+        bills: impl IntoIterator<Item = BillId>,
+    ) -> Result<Vec<SettlementStatus>, NodeError> {
+        self.check_open()?;
+        let mut states = Vec::new();
+        for bill in bills {
+            states.push(self.inner().cashier.wait(bill).await?);
+        }
+        Ok(states)
     }
 }

@@ -28,6 +28,8 @@ mod single_source;
 pub mod transfer;
 pub mod wallet;
 
+pub use alloy_primitives::{Address, B256, U256};
+
 pub use alias::{Alias, FileIdentification};
 pub use bill::{Bill, BillId, ChunkPayment, TransferProof};
 pub use chain::{ChunkHasher, ChunkLink, ForwardChain, ProvenLink, VerifiedChunk};
