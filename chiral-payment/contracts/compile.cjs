@@ -1,0 +1,49 @@
+// Compiles the contracts here with solc from npm (its folder is the first argument) and
+// writes their JSON and the devnet's predeploys below the folder that is the second one.
+// scripts/contracts runs it.
+'use strict'
+const fs = require('fs')
+const path = require('path')
+
+const [modules, out] = process.argv.slice(2)
+const solc = require(path.join(path.resolve(modules), 'solc'))
+
+// Name of the contract, and where the devnet has it from the first block on. The address is
+// "batch" and "chi(r)al" in hexadecimal digits, as far as those go.
+const contracts = { BatchPay: '0xba7c4000000000000000000000000000000c41a1' }
+
+// The chain has the rules of London: later ones have opcodes that it does not know.
+const settings = {
+  evmVersion: 'london',
+  optimizer: { enabled: true, runs: 10000 },
+  // The same bytes wherever and whenever it is compiled.
+  metadata: { appendCBOR: false, bytecodeHash: 'none' },
+  outputSelection: { '*': { '*': ['abi', 'evm.bytecode.object', 'evm.deployedBytecode.object'] } },
+}
+
+function write(file, value) {
+  fs.mkdirSync(path.dirname(path.join(out, file)), { recursive: true })
+  fs.writeFileSync(path.join(out, file), JSON.stringify(value, null, 2) + '\n')
+}
+
+const predeploys = []
+for (const [name, address] of Object.entries(contracts)) {
+  const file = `${name}.sol`
+  const sources = { [file]: { content: fs.readFileSync(path.join(__dirname, file), 'utf8') } }
+  const input = JSON.stringify({ language: 'Solidity', sources, settings })
+  const output = JSON.parse(solc.compile(input))
+  const problems = output.errors || []
+  problems.forEach((problem) => console.error(problem.formattedMessage))
+  if (problems.length) process.exit(1)
+  const { abi, evm } = output.contracts[file][name]
+  write(`chiral-payment/contracts/${name}.json`, {
+    contract: name,
+    compiler: solc.version(),
+    evmVersion: settings.evmVersion,
+    abi,
+    bytecode: '0x' + evm.bytecode.object,
+    deployedBytecode: '0x' + evm.deployedBytecode.object,
+  })
+  predeploys.push({ name, address, code: '0x' + evm.deployedBytecode.object })
+}
+write('chiral-chain/src/spec/devnet-predeploys.json', predeploys)
