@@ -5,6 +5,10 @@ pub mod free_gate;
 pub mod free_settler;
 #[cfg(feature = "chain")]
 pub mod journal;
+#[cfg(feature = "chain")]
+pub mod messages;
+#[cfg(feature = "chain")]
+pub mod receipt;
 
 pub use free_agent::FreeAgent;
 pub use free_gate::FreeGate;

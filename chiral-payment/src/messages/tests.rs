@@ -1,0 +1,201 @@
+use chiral_core::conformance::wallet::{FixedKeySigner, high_s_twin};
+use chiral_core::{BillId, ByteRange, Price, RangeSet, WalletSigner};
+use proptest::prelude::*;
+
+use super::*;
+
+const CHAIN: ChainFacts = ChainFacts {
+    chain_id: 98_765,
+    genesis: B256::repeat_byte(0x1f),
+    batch_pay: Address::repeat_byte(0xba),
+};
+
+fn quote() -> Quote {
+    Quote {
+        id: B256::repeat_byte(1),
+        cid: Cid::from_bytes([7; 32]),
+        payer: FixedKeySigner::numbered(1).address(),
+        payee: FixedKeySigner::numbered(2).address(),
+        price: "0.001".parse::<Price>().unwrap(),
+        policy: Policy::PayAfter,
+        credit_limit: U256::from(1_000_000),
+        prepay_bytes: 1 << 20,
+        confirmations: 1,
+        chain: CHAIN,
+        valid_until: 1_800_000_000,
+    }
+}
+
+async fn all() -> Vec<Message> {
+    let (buyer, seeder) = (FixedKeySigner::numbered(1), FixedKeySigner::numbered(2));
+    let agreement = B256::repeat_byte(3);
+    let quote = Signed::sign(quote(), &CHAIN, &seeder).await.unwrap();
+    let accept = Accept {
+        quote: quote.digest(&CHAIN),
+        payer: buyer.address(),
+        session_key: FixedKeySigner::numbered(3).address(),
+    };
+    let accept = Signed::sign(accept, &CHAIN, &buyer).await.unwrap();
+    let request = Request {
+        agreement,
+        counter: 9,
+        range: ByteRange::new(5, u64::MAX),
+    };
+    let ranges: RangeSet = (0..MAX_ACK_RANGES as u64)
+        .map(|i| ByteRange::new(i << 40, (i << 40) + (1 << 39)))
+        .collect();
+    let ack = Ack {
+        agreement,
+        sequence: 2,
+        total: ranges.len() + 1,
+        ranges,
+    };
+    let notice = Notice {
+        agreement,
+        sequence: 0,
+        bytes: 5,
+        amount: U256::MAX,
+        transaction: B256::repeat_byte(9),
+    };
+    let receipt = Receipt {
+        bill: BillId(B256::repeat_byte(4)),
+        payer: buyer.address(),
+        payee: seeder.address(),
+        cid: Cid::from_bytes([7; 32]),
+        bytes: 5,
+        amount: U256::MAX,
+        transaction: B256::repeat_byte(9),
+        time: u64::MAX,
+    };
+    vec![
+        Message::QuoteRequest {
+            cid: Cid::from_bytes([7; 32]),
+            payer: buyer.address(),
+        },
+        Message::Quote(quote.clone()),
+        Message::Accept { accept, quote },
+        Message::Accepted { agreement },
+        Message::Request(Signed::sign(request, &CHAIN, &buyer).await.unwrap()),
+        Message::Ack(Signed::sign(ack, &CHAIN, &buyer).await.unwrap()),
+        Message::Acked {
+            agreement,
+            sequence: 7,
+        },
+        Message::Due {
+            agreement,
+            amount: U256::from(5),
+            prepay_bytes: 0,
+        },
+        Message::Notice(Signed::sign(notice, &CHAIN, &buyer).await.unwrap()),
+        Message::Receipt(Signed::sign(receipt, &CHAIN, &seeder).await.unwrap()),
+        Message::NotYet {
+            retry_after: Duration::from_millis(1500),
+        },
+        Message::Ended { agreement },
+        Message::Refused {
+            reason: "a wei too small".into(),
+        },
+    ]
+}
+
+#[tokio::test]
+async fn messages_come_back_within_the_limit() {
+    for message in all().await {
+        let bytes = message.encode();
+        assert!(bytes.len() <= MAX_PAYMENT_MESSAGE, "{message:?}");
+        assert_eq!(Message::decode(&bytes), Ok(message));
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_nothing_with_a_byte_more_or_fewer() {
+    for message in all().await {
+        let mut bytes = message.encode().to_vec();
+        bytes.push(0);
+        assert!(Message::decode(&bytes).is_err(), "{message:?} and a byte");
+        for length in 0..bytes.len() - 1 {
+            assert!(
+                Message::decode(&bytes[..length]).is_err(),
+                "{length} bytes of {message:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn signatures_are_of_one_form_and_one_chain() {
+    let (seeder, stranger) = (FixedKeySigner::numbered(2), FixedKeySigner::numbered(4));
+    let signed = Signed::sign(quote(), &CHAIN, &seeder).await.unwrap();
+    assert!(signed.is_by(seeder.address(), &CHAIN));
+    assert!(!signed.is_by(stranger.address(), &CHAIN));
+    assert!(!signed.is_by(Address::ZERO, &CHAIN));
+    for other in [
+        ChainFacts {
+            chain_id: 1,
+            ..CHAIN
+        },
+        ChainFacts {
+            batch_pay: Address::ZERO,
+            ..CHAIN
+        },
+    ] {
+        assert!(!signed.is_by(seeder.address(), &other), "{other:?}");
+    }
+    let bytes = Message::Quote(signed.clone()).encode().to_vec();
+    let at = bytes.len() - SIGNATURE;
+    for signature in [[0; SIGNATURE], high_s_twin(*signed.signature.as_bytes()), {
+        let mut v = *signed.signature.as_bytes();
+        v[64] += 27;
+        v
+    }] {
+        let mut bytes = bytes.clone();
+        bytes[at..].copy_from_slice(&signature);
+        assert!(Message::decode(&bytes).is_err(), "{signature:?}");
+    }
+}
+
+/// Every field of a quote is under its signature.
+#[tokio::test]
+async fn a_change_anywhere_in_a_quote_is_another_quote() {
+    let seeder = FixedKeySigner::numbered(2);
+    let signed = Signed::sign(quote(), &CHAIN, &seeder).await.unwrap();
+    let bytes = Message::Quote(signed).encode().to_vec();
+    for at in 1..bytes.len() - SIGNATURE {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        if let Ok(Message::Quote(quote)) = Message::decode(&changed) {
+            assert!(!quote.is_by(seeder.address(), &CHAIN), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn a_reason_is_short_and_printable() {
+    let reason = "a\u{1b}[31m".to_owned() + &"é!".repeat(MAX_REASON);
+    let bytes = Message::Refused { reason }.encode();
+    let Ok(Message::Refused { reason }) = Message::decode(&bytes) else {
+        panic!("refused");
+    };
+    assert_eq!(reason.len(), MAX_REASON);
+    assert!(reason.starts_with("a[31m!!"));
+}
+
+#[test]
+fn the_domain_is_the_one_that_is_documented() {
+    let expected =
+        "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
+    assert_eq!(CHAIN.domain().encode_type(), expected);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic_and_each_message_has_one_encoding(
+        tag in 0u8..16,
+        bytes in proptest::collection::vec(prop_oneof![Just(0), any::<u8>()], 0..700),
+    ) {
+        let bytes: Vec<u8> = std::iter::once(tag).chain(bytes).collect();
+        if let Ok(message) = Message::decode(&bytes) {
+            prop_assert_eq!(message.encode(), bytes);
+        }
+    }
+}
