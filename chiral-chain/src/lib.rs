@@ -5,6 +5,7 @@ pub mod dev_accounts;
 pub mod private_key;
 pub mod spec;
 pub mod transaction;
+pub mod typed_data;
 
 pub use client::{
     BlockId, BlockInfo, BlockRef, CallRequest, ChainClient, ChainError, FeeQuote, HeadStream,
