@@ -22,8 +22,9 @@ const settings = {
 }
 
 function write(file, value) {
+  const text = typeof value === 'string' ? value : JSON.stringify(value, null, 2)
   fs.mkdirSync(path.dirname(path.join(out, file)), { recursive: true })
-  fs.writeFileSync(path.join(out, file), JSON.stringify(value, null, 2) + '\n')
+  fs.writeFileSync(path.join(out, file), text + '\n')
 }
 
 const predeploys = []
@@ -44,6 +45,9 @@ for (const [name, address] of Object.entries(contracts)) {
     bytecode: '0x' + evm.bytecode.object,
     deployedBytecode: '0x' + evm.deployedBytecode.object,
   })
+  // For programs that want the code and no JSON, under the names that solc gives them.
+  write(`chiral-payment/contracts/${name}.bin`, evm.bytecode.object)
+  write(`chiral-payment/contracts/${name}.bin-runtime`, evm.deployedBytecode.object)
   predeploys.push({ name, address, code: '0x' + evm.deployedBytecode.object })
 }
 write('chiral-chain/src/spec/devnet-predeploys.json', predeploys)

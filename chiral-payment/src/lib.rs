@@ -1,5 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "chain")]
+pub mod calldata;
+#[cfg(feature = "chain")]
+pub mod contracts;
 pub mod free_agent;
 pub mod free_gate;
 pub mod free_settler;
