@@ -197,6 +197,13 @@ pub trait ChunkSource: Send + Sync + fmt::Debug + 'static {
     /// sources that would be paid before they deliver.
     fn root_known(&self) {}
 
+    /// Whether requests stand still because payment is being arranged, which may take long
+    /// and is no fault. Looked at from time to time: meanwhile others are asked, and nothing
+    /// is held against the source.
+    fn is_paying(&self) -> bool {
+        false
+    }
+
     /// Ends the connection; idempotent. Dropping the source does so too, without waiting.
     async fn close(&self);
 }

@@ -40,10 +40,12 @@ mod forward;
 mod identify;
 mod jobs;
 mod pages;
+mod paying;
 mod pinned;
 mod run;
 mod source;
 mod tail;
+mod tellers;
 
 /// Limits and times of a download.
 #[derive(Clone, Debug)]
@@ -62,6 +64,9 @@ pub struct EngineConfig {
     pub manifest_patience: Duration,
     /// How long a download lasts while nobody can deliver what is missing.
     pub source_patience: Duration,
+    /// How long a source may stand still because payment is being arranged, before it is
+    /// taken for one that stalls.
+    pub payment_patience: Duration,
     /// Limit on one request for a manifest page or for the chunk that shows an identity.
     pub request_timeout: Duration,
     /// Chunks being checked or written at once.
@@ -79,6 +84,7 @@ impl Default for EngineConfig {
             gather: Duration::from_millis(150),
             manifest_patience: Duration::from_secs(3),
             source_patience: Duration::from_secs(30),
+            payment_patience: Duration::from_secs(900),
             request_timeout: Duration::from_secs(10),
             max_jobs: 24,
             scheduler: SchedulerConfig::default(),

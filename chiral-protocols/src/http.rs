@@ -8,10 +8,13 @@
 //! | `GET`, `HEAD` `/file/{cid}/manifest` | the manifest header, encoded |
 //! | `GET`, `HEAD` `/file/{cid}/manifest/{page}` | a page of the manifest, encoded |
 //! | `GET`, `HEAD` `/file/{cid}/coverage` | `{"chunks":n,"runs":[[first,end],…]}` |
+//! | `POST` `/payment` | the payment gate's answer to a message, at most 16 KiB |
 //!
 //! Everything else is 404, or 405 with `Allow`. Bytes are sent under the rule of a
 //! [`PaymentGate`](chiral_core::PaymentGate), with the client's word to it in the header
-//! `Chiral-Payment` (base64); an unpaid request is answered 402 with the gate's offer.
+//! `Chiral-Payment` (base64); an unpaid request is answered 402 with the gate's offer. The
+//! client's [`PaymentAgent`](chiral_core::PaymentAgent) answers it at `/payment`; both are
+//! opaque bytes (`application/octet-stream`), which HTTP carries unread.
 
 mod address;
 mod answer;
@@ -19,11 +22,13 @@ mod body;
 mod client;
 mod config;
 mod connect;
+mod counter;
 mod etag;
 mod headers;
 mod mirror;
 mod pace;
 mod path;
+mod payer;
 mod pool;
 mod protocol;
 mod range;

@@ -1,6 +1,6 @@
 //! The stage in which bytes move: the loop around the scheduler.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,6 +73,8 @@ pub(super) struct Active<'a> {
     fetched: mpsc::Receiver<Fetched>,
     sender: mpsc::Sender<Fetched>,
     meter: Meter,
+    /// Sources that arrange payment, and since when.
+    pub(super) paying: BTreeMap<SourceId, Duration>,
     /// Since when nobody delivers anything.
     idle_since: Option<Duration>,
 }
@@ -124,6 +126,7 @@ impl Run {
             fetched,
             sender,
             meter: Meter::default(),
+            paying: BTreeMap::new(),
             idle_since: None,
         };
         let mut mode = match start {
@@ -437,10 +440,11 @@ impl Active<'_> {
 
     fn tick(&mut self) -> Result<(), TransferError> {
         let now = self.run.now();
+        let paying = self.hold_the_paying();
         self.scheduler.tick(now);
         self.report();
         let waiting = self.jobs.is_empty() && !self.run.driver.is_paused();
-        if !self.ongoing.is_empty() || !waiting || self.scheduler.is_complete() {
+        if !self.ongoing.is_empty() || paying || !waiting || self.scheduler.is_complete() {
             self.idle_since = None;
             return Ok(());
         }

@@ -71,7 +71,12 @@ impl Run {
             }
             let patience = self.config().source_patience;
             let hopeless = self.known.is_empty() && self.connections.exhausted();
-            if hopeless || begun.elapsed() > patience {
+            let paying = self.known.values().any(|c| c.source.is_paying());
+            let limit = match paying {
+                true => patience.max(self.config().payment_patience),
+                false => patience,
+            };
+            if hopeless || begun.elapsed() > limit {
                 return Err(self.no_sources(self.request.target.size().unwrap_or(0)));
             }
             let control = (self.driver.is_paused(), false);

@@ -244,6 +244,7 @@ impl Active<'_> {
     pub(super) fn note_proven(&mut self, index: u32, from: &Contributions) {
         if !self.proven.set(index, true) {
             self.run.attribution.proven(from);
+            self.run.tellers.proven(from);
             let unproven = self.unproven();
             self.run
                 .driver

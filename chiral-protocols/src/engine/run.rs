@@ -12,6 +12,7 @@ use super::assembly::Contributions;
 use super::attribution::Attribution;
 use super::connections::{Arrival, Connections};
 use super::source::Connected;
+use super::tellers::Tellers;
 use super::{Connector, DownloadReport, Engine, EngineConfig};
 use crate::scheduler::SourceId;
 
@@ -25,6 +26,7 @@ pub(super) struct Run {
     /// Sources that are up.
     pub(super) known: BTreeMap<SourceId, Connected>,
     pub(super) attribution: Attribution,
+    pub(super) tellers: Tellers,
     /// Who delivered chunks that are present and not proven.
     pub(super) unproven_from: BTreeMap<u32, Contributions>,
     /// What went wrong with a source last, in words.
@@ -61,15 +63,15 @@ impl Engine {
             connections,
             known: BTreeMap::new(),
             attribution: Attribution::default(),
+            tellers: Tellers::default(),
             unproven_from: BTreeMap::new(),
             last_trouble: None,
             without_manifest: false,
             described: false,
         };
         let result = run.stages().await;
-        for source in run.known.values() {
-            source.source.close().await;
-        }
+        // Bills are made of what sources were told: all of it, before anybody hears of the end.
+        std::mem::take(&mut run.tellers).finish().await;
         run.driver.set_sources(run.attribution.reports(None));
         if let Ok(report) = &result {
             run.driver.set_sources(report.sources.clone());
@@ -146,6 +148,7 @@ impl Run {
                     return None;
                 }
                 self.attribution.join(id, connected.offer().clone());
+                self.tellers.join(id, connected.source.clone());
                 self.driver.emit(TransferEventKind::SourceUp {
                     source: connected.name().to_owned(),
                     protocol: connected.offer().protocol.clone(),

@@ -11,11 +11,39 @@ pub enum AddressPolicy {
     Any,
     /// Addresses of the public internet only: for offers that strangers announced.
     GlobalOnly,
+    /// Addresses of the public internet, and of these networks: for offers announced in a
+    /// network of one's own.
+    GlobalAnd {
+        /// Private networks (RFC 1918, RFC 4193, RFC 6598).
+        private: bool,
+        /// This machine.
+        loopback: bool,
+    },
 }
 
 impl AddressPolicy {
     pub(super) fn allows(self, ip: IpAddr) -> bool {
-        self == Self::Any || scope(ip) == Scope::Global
+        match (self, scope(ip)) {
+            (Self::Any, _) | (_, Scope::Global) => true,
+            (Self::GlobalAnd { private, .. }, Scope::Private) => private,
+            (Self::GlobalAnd { loopback, .. }, Scope::Loopback) => loopback,
+            (Self::GlobalOnly | Self::GlobalAnd { .. }, _) => false,
+        }
+    }
+}
+
+/// Which addresses are dialled for one offer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reach {
+    pub(super) all: AddressPolicy,
+    /// For offers that strangers announced: what these may lead to.
+    pub(super) announced: Option<AddressPolicy>,
+}
+
+impl Reach {
+    pub(super) fn allows(self, ip: IpAddr) -> bool {
+        let announced = self.announced.is_none_or(|policy| policy.allows(ip));
+        announced && self.all.allows(ip)
     }
 }
 
@@ -138,5 +166,36 @@ mod tests {
         assert!(AddressPolicy::Any.allows(ip("10.0.0.1")));
         assert!(!AddressPolicy::GlobalOnly.allows(ip("10.0.0.1")));
         assert!(AddressPolicy::GlobalOnly.allows(ip("9.9.9.9")));
+    }
+
+    #[test]
+    fn announced_offers_lead_only_where_they_may() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let near = |private, loopback| AddressPolicy::GlobalAnd { private, loopback };
+        for (text, private, loopback) in [
+            ("10.0.0.1", true, false),
+            ("fd00::1", true, false),
+            ("127.0.0.1", false, true),
+            ("::1", false, true),
+            ("169.254.169.254", false, false),
+            ("fe80::1", false, false),
+            ("0.0.0.0", false, false),
+            ("::ffff:127.0.0.1", false, false),
+        ] {
+            assert_eq!(near(true, false).allows(ip(text)), private, "{text}");
+            assert_eq!(near(false, true).allows(ip(text)), loopback, "{text}");
+            let both = near(true, true).allows(ip(text));
+            assert_eq!(both, private || loopback, "{text}");
+            let (all, announced) = (AddressPolicy::Any, Some(near(false, true)));
+            assert_eq!(Reach { all, announced }.allows(ip(text)), loopback);
+            let named = Reach {
+                all,
+                announced: None,
+            };
+            assert!(named.allows(ip(text)));
+            let all = AddressPolicy::GlobalOnly;
+            assert!(!Reach { all, announced }.allows(ip(text)));
+        }
+        assert!(near(false, false).allows(ip("9.9.9.9")));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chiral_core::{Endpoint, TransferError};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Request, Response};
@@ -22,11 +22,11 @@ use super::connect::{Origin, connection, protocol, timed_out};
 /// enough to stay in the processor's cache until they are hashed.
 const READ_SIZE: usize = 512 << 10;
 
-type Connection = http1::Connection<TokioIo<TcpStream>, Empty<Bytes>>;
+type Connection = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
 
 /// A connection.
 pub(super) struct Link {
-    sender: http1::SendRequest<Empty<Bytes>>,
+    sender: http1::SendRequest<Full<Bytes>>,
     /// `None` once it has ended.
     connection: Option<Connection>,
     peer: IpAddr,
@@ -119,7 +119,7 @@ impl Link {
     /// Sends a request and waits for the head of the answer.
     pub(super) async fn send(
         &mut self,
-        request: Request<Empty<Bytes>>,
+        request: Request<Full<Bytes>>,
         wait: Duration,
     ) -> Result<Response<Incoming>, LinkError> {
         let mut answer = std::pin::pin!(self.sender.send_request(request));

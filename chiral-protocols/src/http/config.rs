@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use chiral_core::Endpoint;
+use chiral_core::{Endpoint, PeerOffer};
 
-use super::AddressPolicy;
+use super::address::{AddressPolicy, Reach};
 
 /// Longest redirect chain that a mirror may send us through.
 pub(super) const MAX_REDIRECTS: usize = 3;
@@ -54,8 +54,18 @@ pub struct HttpConfig {
     pub idle_timeout: Duration,
     /// Requests under way at once to one source, each on a connection of its own.
     pub max_requests_per_source: usize,
-    /// Which addresses are dialled.
+    /// Which addresses are dialled at all.
     pub addresses: AddressPolicy,
+    /// Which of them are dialled for offers that strangers announced, which are those with a
+    /// peer or a time until which they hold; offers that the user named have neither. Without
+    /// a setting, all.
+    pub announced: AddressPolicy,
+    /// Time for one agreement with a seeder's payment gate, payments that it asks for
+    /// included.
+    pub payment_timeout: Duration,
+    /// Agreements with a seeder in a row after which it delivers nothing and asks for
+    /// payment again; then it is refused.
+    pub payment_attempts: u32,
 }
 
 impl Default for HttpConfig {
@@ -76,6 +86,9 @@ impl Default for HttpConfig {
             idle_timeout: Duration::from_secs(20),
             max_requests_per_source: 4,
             addresses: AddressPolicy::Any,
+            announced: AddressPolicy::Any,
+            payment_timeout: Duration::from_secs(600),
+            payment_attempts: 12,
         }
     }
 }
@@ -154,11 +167,36 @@ impl HttpConfig {
         self
     }
 
-    /// Sets which addresses are dialled.
+    /// Sets which addresses are dialled at all.
     #[must_use]
     pub fn with_addresses(mut self, addresses: AddressPolicy) -> Self {
         self.addresses = addresses;
         self
+    }
+
+    /// Sets which addresses are dialled for offers that strangers announced.
+    #[must_use]
+    pub fn with_announced(mut self, addresses: AddressPolicy) -> Self {
+        self.announced = addresses;
+        self
+    }
+
+    /// Sets the time for one agreement with a payment gate, and how many may lead to
+    /// nothing.
+    #[must_use]
+    pub fn with_payment(mut self, timeout: Duration, attempts: u32) -> Self {
+        self.payment_timeout = timeout;
+        self.payment_attempts = attempts.max(1);
+        self
+    }
+
+    /// Where an offer may lead.
+    pub(super) fn reach(&self, offer: &PeerOffer) -> Reach {
+        let announced = offer.peer.is_some() || offer.valid_until.is_some();
+        Reach {
+            all: self.addresses,
+            announced: announced.then_some(self.announced),
+        }
     }
 }
 

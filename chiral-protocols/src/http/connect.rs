@@ -8,7 +8,7 @@ use chiral_core::{Endpoint, Protocol, TransferError};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use super::address::{AddressPolicy, may_follow};
+use super::address::{Reach, may_follow};
 use super::url::{Url, UrlError};
 
 /// Most addresses of one name that are tried.
@@ -74,10 +74,10 @@ impl Origin {
     pub(super) async fn resolve(
         url: Url,
         name: &Endpoint,
-        policy: AddressPolicy,
+        reach: Reach,
         wait: Duration,
     ) -> Result<Self, TransferError> {
-        Self::resolve_where(url, name, wait, |ip| policy.allows(ip)).await
+        Self::resolve_where(url, name, wait, |ip| reach.allows(ip)).await
     }
 
     /// Where a redirect from this server leads, if it may lead there. `peer` is the address
@@ -87,7 +87,7 @@ impl Origin {
         location: &str,
         peer: IpAddr,
         name: &Endpoint,
-        policy: AddressPolicy,
+        reach: Reach,
         wait: Duration,
     ) -> Result<Self, TransferError> {
         let url = self
@@ -100,7 +100,7 @@ impl Origin {
                 addresses: self.addresses.clone(),
             });
         }
-        let allowed = |ip| policy.allows(ip) && may_follow(peer, ip);
+        let allowed = |ip| reach.allows(ip) && may_follow(peer, ip);
         Self::resolve_where(url, name, wait, allowed).await
     }
 

@@ -9,6 +9,7 @@ use hyper::header::{self, HeaderMap};
 use hyper::{Method, StatusCode};
 use tokio_util::sync::CancellationToken;
 
+use super::address::Reach;
 use super::answer::{self, content_length};
 use super::client::collect;
 use super::config::{HttpConfig, MAX_REDIRECTS};
@@ -32,16 +33,17 @@ pub(super) async fn find(
     mut origin: Origin,
     closed: CancellationToken,
     name: &Endpoint,
+    reach: Reach,
 ) -> Result<Mirror, TransferError> {
     for _ in 0..=MAX_REDIRECTS {
         let pool = Pool::new(name.clone(), config.clone(), origin, closed.clone());
         match probe(&pool).await? {
             Found::File { size, ranges } => return Ok(Mirror { pool, size, ranges }),
             Found::Redirect { location, peer } => {
-                let (policy, wait) = (config.addresses, config.connect_timeout);
+                let wait = config.connect_timeout;
                 origin = pool
                     .origin
-                    .redirect(&location, peer, name, policy, wait)
+                    .redirect(&location, peer, name, reach, wait)
                     .await?;
             }
         }
@@ -117,7 +119,7 @@ async fn by_first_byte(pool: &Pool) -> Result<Found, TransferError> {
     }
     let size = match answer::part(head.status, &head.headers, first, None) {
         Ok(size) => size.ok_or_else(untold)?,
-        Err(fault) => return Err(refusal(fault, pool, &mut link, body).await),
+        Err(fault) => return Err(refusal(fault, pool, link, body).await),
     };
     collect(&mut link, body, 1, pool.config.answer_timeout, &pool.name).await?;
     pool.put_back(link);

@@ -3,6 +3,9 @@
 
 use chiral_core::Cid;
 
+/// Where messages to the payment gate are posted.
+pub(super) const PAYMENT: &str = "/payment";
+
 /// What a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Resource {

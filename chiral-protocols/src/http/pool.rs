@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use chiral_core::{Endpoint, TransferError};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::http::uri::PathAndQuery;
@@ -34,6 +34,8 @@ pub(super) struct Ask {
     pub(super) range: Option<String>,
     /// What to show the payment gate.
     pub(super) credential: Option<HeaderValue>,
+    /// What to send.
+    pub(super) body: Bytes,
 }
 
 impl Ask {
@@ -43,6 +45,15 @@ impl Ask {
             path,
             range: None,
             credential: None,
+            body: Bytes::new(),
+        }
+    }
+
+    pub(super) fn post(path: PathAndQuery, body: Bytes) -> Self {
+        Self {
+            method: Method::POST,
+            body,
+            ..Self::get(path)
         }
     }
 }
@@ -64,7 +75,8 @@ impl Pool {
     }
 
     /// Sends a request over an idle connection or a new one, and waits for the head of the
-    /// answer. A kept connection that the server closed meanwhile is replaced once.
+    /// answer. A kept connection that the server closed meanwhile is replaced once; so a
+    /// message may arrive twice, as it may whenever an answer is lost.
     pub(super) async fn ask(&self, ask: &Ask) -> Result<(Link, Response<Incoming>), TransferError> {
         let work = async {
             loop {
@@ -91,8 +103,8 @@ impl Pool {
             .unwrap_or(Err(TransferError::Closed))
     }
 
-    fn request(&self, ask: &Ask) -> Result<Request<Empty<Bytes>>, TransferError> {
-        let mut request = Request::new(Empty::new());
+    fn request(&self, ask: &Ask) -> Result<Request<Full<Bytes>>, TransferError> {
+        let mut request = Request::new(Full::new(ask.body.clone()));
         *request.method_mut() = ask.method.clone();
         *request.uri_mut() = ask.path.clone().into();
         let headers = request.headers_mut();
@@ -106,6 +118,10 @@ impl Pool {
             header::ACCEPT_ENCODING,
             HeaderValue::from_static("identity"),
         );
+        if ask.method == Method::POST {
+            let octets = HeaderValue::from_static("application/octet-stream");
+            headers.insert(header::CONTENT_TYPE, octets);
+        }
         if let Some(range) = &ask.range {
             headers.insert(
                 header::RANGE,

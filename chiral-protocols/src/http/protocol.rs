@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chiral_core::chunk_store::{ImportRequest, ImportSource};
 use chiral_core::content_protocol::SeedContent;
 use chiral_core::{
@@ -15,12 +16,17 @@ use chiral_core::{
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::address::Reach;
 use super::body::Sending;
 use super::config::{HttpConfig, HttpError};
+use super::connect::{Origin, bad_url};
+use super::counter::Counter;
+use super::payer::post;
+use super::pool::Pool;
 use super::routes::Routes;
 use super::seeds::Seeds;
 use super::server::Server;
-use super::source::HttpSource;
+use super::source::{HttpSource, payments};
 use super::url::{Url, UrlError};
 
 /// Name under which content is pinned that was imported to be seeded over HTTP.
@@ -31,12 +37,31 @@ pub const PIN: &str = "http";
 /// Must be [shut down](ContentProtocol::shutdown): dropping it cuts everything off.
 #[derive(Debug)]
 pub struct HttpProtocol {
-    config: Arc<HttpConfig>,
+    client: Client,
     registry: TransferRegistry,
     seeds: Arc<Seeds>,
     server: Option<Server>,
-    agent: Option<Arc<dyn PaymentAgent>>,
-    closed: CancellationToken,
+    gate: Arc<dyn PaymentGate>,
+}
+
+/// What sources are made with.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) config: Arc<HttpConfig>,
+    pub(super) agent: Option<Arc<dyn PaymentAgent>>,
+    pub(super) closed: CancellationToken,
+    /// What goes on behind the sources: conversations with payment gates.
+    pub(super) tasks: TaskTracker,
+}
+
+impl Client {
+    /// The server that an offer names, and where it may send us.
+    pub(super) async fn origin(&self, offer: &PeerOffer) -> Result<(Origin, Reach), TransferError> {
+        let name = &offer.endpoint;
+        let url = Url::parse(name.as_str()).map_err(|error| bad_url(name, error))?;
+        let (reach, wait) = (self.config.reach(offer), self.config.connect_timeout);
+        Ok((Origin::resolve(url, name, reach, wait).await?, reach))
+    }
 }
 
 impl HttpProtocol {
@@ -62,28 +87,34 @@ impl HttpProtocol {
                 let sending = Arc::new(Sending::new(tracker.clone()));
                 let routes = Arc::new(Routes {
                     seeds: seeds.clone(),
-                    gate,
+                    gate: gate.clone(),
                     sending,
+                    counter: Counter::new(config.header_timeout),
                 });
                 Some(Server::bind(address, &config, tracker, routes).await?)
             }
         };
-        let closed = CancellationToken::new();
-        Ok(Self {
+        let client = Client {
             config: Arc::new(config),
+            agent: None,
+            closed: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
+        Ok(Self {
+            client,
             registry,
             seeds,
             server,
-            agent: None,
-            closed,
+            gate,
         })
     }
 
-    /// Shows with each request for bytes what this agent gives for it. Without an agent,
+    /// Pays through this agent: it agrees with seeders that ask for payment, gives what is
+    /// shown with each request for bytes, and hears what was verified. Without an agent,
     /// seeders that ask for payment answer [`TransferError::PaymentRequired`].
     #[must_use]
     pub fn with_agent(mut self, agent: Arc<dyn PaymentAgent>) -> Self {
-        self.agent = Some(agent);
+        self.client.agent = Some(agent);
         self
     }
 
@@ -93,7 +124,7 @@ impl HttpProtocol {
     }
 
     fn open(&self) -> Result<(), TransferError> {
-        if self.closed.is_cancelled() {
+        if self.client.closed.is_cancelled() {
             Err(TransferError::Closed)
         } else {
             Ok(())
@@ -101,10 +132,12 @@ impl HttpProtocol {
     }
 
     fn metadata(&self, header: ManifestHeader, coverage: Coverage) -> FileMetadata {
+        let tariff = self.gate.tariff(header.cid);
         let offer = |endpoint| {
             let mut offer = PeerOffer::new(Protocol::Http, endpoint);
             offer.header = Some(header.clone());
             offer.coverage = Some(coverage.clone());
+            (offer.price, offer.wallet) = (tariff.price, tariff.wallet);
             offer
         };
         let offers = self.endpoints().into_iter().map(offer).collect();
@@ -163,10 +196,8 @@ impl ContentProtocol for HttpProtocol {
         target: &FileIdentification,
     ) -> Result<Arc<dyn ChunkSource>, TransferError> {
         self.open()?;
-        let closed = self.closed.child_token();
-        let (config, agent) = (self.config.clone(), self.agent.clone());
-        let connect = HttpSource::connect(config, closed, agent, offer, target);
-        let source = self.closed.run_until_cancelled(connect).await;
+        let connect = HttpSource::connect(&self.client, offer, target);
+        let source = self.client.closed.run_until_cancelled(connect).await;
         Ok(Arc::new(source.unwrap_or(Err(TransferError::Closed))?))
     }
 
@@ -229,11 +260,36 @@ impl ContentProtocol for HttpProtocol {
         Ok(was_served)
     }
 
+    async fn payment_message(
+        &self,
+        offer: &PeerOffer,
+        message: Bytes,
+    ) -> Result<Bytes, TransferError> {
+        self.open()?;
+        if offer.mirror {
+            let operation = "payment messages to a mirror";
+            return Err(TransferError::Unsupported {
+                protocol: Protocol::Http,
+                operation,
+            });
+        }
+        let deliver = async {
+            let name = offer.endpoint.clone();
+            let (origin, _) = self.client.origin(offer).await?;
+            let path = payments(&origin.url, &name)?;
+            let (config, closed) = (&self.client.config, self.client.closed.child_token());
+            let pool = Pool::new(name, config.clone(), origin, closed);
+            post(&pool, path, message).await
+        };
+        let answer = self.client.closed.run_until_cancelled(deliver).await;
+        answer.unwrap_or(Err(TransferError::Closed))
+    }
+
     fn endpoints(&self) -> Vec<Endpoint> {
         let Some(address) = self.local_addr() else {
             return Vec::new();
         };
-        if let Some(url) = &self.config.public_url {
+        if let Some(url) = &self.client.config.public_url {
             return vec![url.clone()];
         }
         if address.ip().is_unspecified() {
@@ -245,7 +301,9 @@ impl ContentProtocol for HttpProtocol {
     }
 
     async fn shutdown(&self) -> Result<(), TransferError> {
-        self.closed.cancel();
+        self.client.closed.cancel();
+        self.client.tasks.close();
+        self.client.tasks.wait().await;
         if let Some(server) = &self.server {
             server.shutdown().await;
         }

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chiral_core::{
-    Admission, ByteRange, ChunkHash, GateError, Protocol, ServeRequest, StoredContent,
-};
+use chiral_core::{Admission, ByteRange, ChunkHash, Protocol, ServeRequest, StoredContent};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
 
 use super::body::{AnswerBody, ContentBody};
 use super::range::{self, Selected};
 use super::routes::{Answer, Routes, text, with_body};
-use super::{etag, headers};
+use super::{counter, etag, headers};
 
 /// A run of the file's bytes with an address of its own.
 pub(super) struct Representation {
@@ -193,11 +191,7 @@ impl Representation {
             Ok(Admission::PaymentRequired(offer)) => Err(Box::new(payment_required(offer))),
             Ok(Admission::Refused { reason }) => refuse(StatusCode::FORBIDDEN, &reason),
             Ok(_) => refuse(StatusCode::FORBIDDEN, "not served"),
-            Err(GateError::Closed) => refuse(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "payments are not taken now",
-            ),
-            Err(error) => refuse(StatusCode::FORBIDDEN, &error.to_string()),
+            Err(error) => Err(Box::new(counter::refusal(&error))),
         }
     }
 

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chiral_core::coverage::MAX_RUNS;
 use chiral_core::{PaymentGate, StoreError, StoredContent};
+use hyper::body::Body;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use serde_json::json;
 
 use super::body::{AnswerBody, Sending};
-use super::path::{Part, Resource};
+use super::counter::{Counter, hang_up};
+use super::path::{PAYMENT, Part, Resource};
 use super::representation::Representation;
 use super::seeds::Seeds;
 
@@ -24,13 +26,26 @@ pub(super) struct Routes {
     pub(super) seeds: Arc<Seeds>,
     pub(super) gate: Arc<dyn PaymentGate>,
     pub(super) sending: Arc<Sending>,
+    pub(super) counter: Counter,
 }
 
 impl Routes {
-    /// Answers a request; its body, if it has one, is never read.
-    pub(super) async fn answer<B>(&self, request: Request<B>) -> Answer {
-        let (head, _) = request.into_parts();
-        let mut answer = self.dispatch(&head).await;
+    /// Answers a request; its body is read if it is a message to the payment gate, else not.
+    pub(super) async fn answer<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        let mut answer = match misaddressed(&head) {
+            Some(refusal) => refusal,
+            None if head.uri.path() == PAYMENT => {
+                self.counter
+                    .answer(&*self.gate, &head.method, &head.headers, body)
+                    .await
+            }
+            None => self.dispatch(&head).await,
+        };
         let headers = answer.headers_mut();
         headers.insert(
             header::ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -47,7 +62,7 @@ impl Routes {
     }
 
     async fn dispatch(&self, head: &hyper::http::request::Parts) -> Answer {
-        if let Some(refusal) = malformed(head) {
+        if let Some(refusal) = has_body(head) {
             return refusal;
         }
         let Some(resource) = Resource::parse(head.uri.path()) else {
@@ -55,7 +70,7 @@ impl Routes {
         };
         match head.method {
             Method::GET | Method::HEAD => {}
-            Method::OPTIONS => return options(),
+            Method::OPTIONS => return options(METHODS),
             _ => {
                 let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD or OPTIONS only");
                 answer.headers_mut().insert(header::ALLOW, METHODS);
@@ -119,35 +134,32 @@ impl Routes {
     }
 }
 
-/// What is refused whatever it asks for. The server takes no request bodies, and refuses
-/// rather than skips them: what one server skips, another may read as a request.
-fn malformed(head: &hyper::http::request::Parts) -> Option<Answer> {
-    let headers = &head.headers;
-    let lengths = headers.get_all(header::CONTENT_LENGTH);
-    let reason = if headers.contains_key(header::TRANSFER_ENCODING)
-        || lengths.iter().any(|length| length != "0")
-    {
-        "requests with a body are not taken"
-    } else if head.version == Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1
-    {
-        "exactly one Host is needed"
-    } else {
-        return None;
-    };
-    let mut answer = text(StatusCode::BAD_REQUEST, reason);
-    answer
-        .headers_mut()
-        .insert(header::CONNECTION, HeaderValue::from_static("close"));
-    Some(answer)
+/// What is refused whatever it asks for.
+fn misaddressed(head: &hyper::http::request::Parts) -> Option<Answer> {
+    let hosts = head.headers.get_all(header::HOST).iter().count();
+    let message = "exactly one Host is needed";
+    (head.version == Version::HTTP_11 && hosts != 1)
+        .then(|| hang_up(text(StatusCode::BAD_REQUEST, message)))
 }
 
-fn options() -> Answer {
+/// Bodies are taken with messages to the payment gate only, and refused rather than skipped
+/// elsewhere: what one server skips, another may read as a request.
+fn has_body(head: &hyper::http::request::Parts) -> Option<Answer> {
+    let headers = &head.headers;
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let body =
+        headers.contains_key(header::TRANSFER_ENCODING) || lengths.any(|length| length != "0");
+    let message = "requests with a body are not taken";
+    body.then(|| hang_up(text(StatusCode::BAD_REQUEST, message)))
+}
+
+pub(super) fn options(methods: HeaderValue) -> Answer {
     let mut answer = Answer::new(AnswerBody::empty());
     *answer.status_mut() = StatusCode::NO_CONTENT;
     let headers = answer.headers_mut();
-    headers.insert(header::ALLOW, METHODS);
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-    let asked = "range, if-range, if-match, if-none-match, chiral-payment";
+    headers.insert(header::ALLOW, methods.clone());
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    let asked = "content-type, range, if-range, if-match, if-none-match, chiral-payment";
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_HEADERS,
         HeaderValue::from_static(asked),

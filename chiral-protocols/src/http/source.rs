@@ -8,22 +8,22 @@ use chiral_core::chunk::MAX_FILE_SIZE;
 use chiral_core::manifest::{MAX_HEADER_LEN, MAX_PAGE_LEN};
 use chiral_core::{
     ByteRange, ChunkLayout, ChunkRuns, ChunkSource, Cid, Coverage, DeliveryStream, Endpoint,
-    FileIdentification, ManifestHeader, ManifestPage, PaymentAgent, PeerOffer, Protocol, Purchase,
-    RequestGrid, TransferError,
+    FileIdentification, ManifestHeader, ManifestPage, PeerOffer, Protocol, Purchase, RequestGrid,
+    TransferError,
 };
 use hyper::http::uri::PathAndQuery;
 use serde_json::Value;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use super::answer;
 use super::client::collect;
-use super::config::HttpConfig;
-use super::connect::{Origin, bad_url, protocol};
+use super::connect::protocol;
 use super::mirror;
-use super::path::{Part, Resource};
+use super::path::{PAYMENT, Part, Resource};
+use super::payer::Payer;
 use super::pool::{Ask, Pool};
-use super::stream::{Payer, Place, fetch, refusal};
+use super::protocol::Client;
+use super::stream::{Place, fetch, refusal};
 use super::url::Url;
 
 /// Longest answer to a question for the coverage, in bytes.
@@ -46,19 +46,17 @@ pub struct HttpSource {
 impl HttpSource {
     /// Connects to the seeder, or the mirror, that an offer names.
     pub(super) async fn connect(
-        config: Arc<HttpConfig>,
-        closed: CancellationToken,
-        agent: Option<Arc<dyn PaymentAgent>>,
+        client: &Client,
         offer: &PeerOffer,
         target: &FileIdentification,
     ) -> Result<Self, TransferError> {
         let name = &offer.endpoint;
-        let url = Url::parse(name.as_str()).map_err(|error| bad_url(name, error))?;
-        let wait = config.connect_timeout;
-        let origin = Origin::resolve(url.clone(), name, config.addresses, wait).await?;
+        let (origin, reach) = client.origin(offer).await?;
+        let (config, closed) = (client.config.clone(), client.closed.child_token());
+        let url = origin.url.clone();
         let permits = Arc::new(Semaphore::new(config.max_requests_per_source));
         let mut source = if offer.mirror {
-            let found = mirror::find(config, origin, closed, name).await?;
+            let found = mirror::find(config, origin, closed, name, reach).await?;
             let (size, path) = (found.size, found.pool.origin.url.path.clone());
             let grid = if found.ranges {
                 RequestGrid::ANY
@@ -90,10 +88,20 @@ impl HttpSource {
                 return Err(protocol(name, "the manifest header of another file"));
             }
             let path = below(&url, name, cid, Part::File)?;
-            let payer = agent.map(|agent| Payer {
-                agent,
-                purchase: Purchase::new(cid, offer.clone()),
-            });
+            let payer = match &client.agent {
+                None => None,
+                Some(agent) => {
+                    let purchase = Purchase::new(cid, offer.clone());
+                    let (pool, tasks) = (pool.clone(), client.tasks.clone());
+                    Some(Arc::new(Payer::new(
+                        agent.clone(),
+                        purchase,
+                        pool,
+                        payments(&url, name)?,
+                        tasks,
+                    )))
+                }
+            };
             let place = Place {
                 pool,
                 permits,
@@ -155,13 +163,19 @@ fn below(base: &Url, name: &Endpoint, cid: Cid, part: Part) -> Result<PathAndQue
         .ok_or_else(|| protocol(name, "a url that cannot be sent"))
 }
 
+/// Where messages go to the payment gate.
+pub(super) fn payments(base: &Url, name: &Endpoint) -> Result<PathAndQuery, TransferError> {
+    base.below(PAYMENT)
+        .ok_or_else(|| protocol(name, "a url that cannot be sent"))
+}
+
 /// Asks for something small.
 async fn small(pool: &Pool, path: PathAndQuery, limit: usize) -> Result<Bytes, TransferError> {
     let (mut link, answer) = pool.ask(&Ask::get(path)).await?;
     let (head, body) = answer.into_parts();
     let length = match answer::whole(head.status, &head.headers) {
         Ok(length) => length,
-        Err(fault) => return Err(refusal(fault, pool, &mut link, body).await),
+        Err(fault) => return Err(refusal(fault, pool, link, body).await),
     };
     if length.is_some_and(|length| length > limit as u64) {
         return Err(protocol(&pool.name, "an answer over its limit"));
@@ -258,8 +272,30 @@ impl ChunkSource for HttpSource {
         Box::pin(futures_util::stream::iter([Err(error)]))
     }
 
+    async fn verified(&self, range: ByteRange) {
+        if let Some(payer) = &self.place.payer {
+            payer.verified(range).await;
+        }
+    }
+
+    fn root_known(&self) {
+        if let Some(payer) = &self.place.payer {
+            payer.root_known();
+        }
+    }
+
+    fn is_paying(&self) -> bool {
+        self.place
+            .payer
+            .as_ref()
+            .is_some_and(|payer| payer.is_paying())
+    }
+
     async fn close(&self) {
         self.place.permits.close();
+        if let Some(payer) = &self.place.payer {
+            payer.finish().await;
+        }
         self.place.pool.close();
     }
 }

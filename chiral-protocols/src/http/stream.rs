@@ -6,9 +6,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
-use chiral_core::{
-    ByteRange, Delivery, DeliveryStream, GateError, PaymentAgent, Purchase, TransferError,
-};
+use chiral_core::{ByteRange, Delivery, DeliveryStream, TransferError};
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
@@ -20,7 +18,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::answer::{self, Fault};
 use super::client::{Link, collect};
 use super::connect::{connection, protocol, refused, timed_out};
-use super::headers::credential_value;
+use super::payer::Payer;
 use super::pool::{Ask, Pool};
 use super::range;
 
@@ -31,25 +29,48 @@ pub(super) struct Place {
     pub(super) permits: Arc<Semaphore>,
     pub(super) path: PathAndQuery,
     pub(super) size: u64,
-    pub(super) payer: Option<Payer>,
+    pub(super) payer: Option<Arc<Payer>>,
 }
 
-/// Who answers for us at the seeder's payment gate.
-#[derive(Clone, Debug)]
-pub(super) struct Payer {
-    pub(super) agent: Arc<dyn PaymentAgent>,
-    pub(super) purchase: Purchase,
-}
-
-impl Payer {
-    async fn credential(&self, range: ByteRange) -> Result<Option<HeaderValue>, GateError> {
-        let credential = self.agent.credential(&self.purchase, range).await?;
-        let too_long = GateError::Message {
-            reason: "over the limit",
+impl Place {
+    /// Asks for a range until it is admitted, as often as payment has to be agreed on first.
+    async fn admission(&self, range: ByteRange) -> Result<(Link, Incoming), TransferError> {
+        let Some(payer) = &self.payer else {
+            return self.ask(range, None).await;
         };
-        credential
-            .map(|bytes| credential_value(&bytes).ok_or(too_long))
-            .transpose()
+        for _ in 0..self.pool.config.payment_attempts {
+            let (agreements, credential) = payer.credential(range).await?;
+            match self.ask(range, credential).await {
+                Err(TransferError::PaymentRequired { offer, .. }) => {
+                    payer.agree(agreements, offer).await?;
+                }
+                Ok(admitted) => {
+                    payer.admitted();
+                    return Ok(admitted);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let reason = "asks for payment again and again";
+        Err(refused(&self.pool.name, reason, true))
+    }
+
+    async fn ask(
+        &self,
+        range: ByteRange,
+        credential: Option<HeaderValue>,
+    ) -> Result<(Link, Incoming), TransferError> {
+        let ask = Ask {
+            range: Some(range::request(range)),
+            credential,
+            ..Ask::get(self.path.clone())
+        };
+        let (link, answer) = self.pool.ask(&ask).await?;
+        let (head, body) = answer.into_parts();
+        match answer::part(head.status, &head.headers, range, Some(self.size)) {
+            Ok(_) => Ok((link, body)),
+            Err(fault) => Err(refusal(fault, &self.pool, link, body).await),
+        }
     }
 }
 
@@ -105,35 +126,13 @@ enum Event {
 
 impl Reading {
     async fn begin(place: Place, range: ByteRange) -> Result<Self, TransferError> {
-        let Place {
-            pool,
-            permits,
-            path,
-            size,
-            payer,
-        } = place;
+        let permits = place.permits.clone();
         let permit = permits
             .acquire_owned()
             .await
             .map_err(|_| TransferError::Closed)?;
-        let credential = match &payer {
-            None => None,
-            Some(payer) => {
-                let refusal = |error: GateError| refused(&pool.name, error.to_string(), false);
-                payer.credential(range).await.map_err(refusal)?
-            }
-        };
-        let ask = Ask {
-            range: Some(range::request(range)),
-            credential,
-            ..Ask::get(path)
-        };
-        let (mut link, answer) = pool.ask(&ask).await?;
-        let (head, body) = answer.into_parts();
-        match answer::part(head.status, &head.headers, range, Some(size)) {
-            Ok(_) => {}
-            Err(fault) => return Err(refusal(fault, &pool, &mut link, body).await),
-        }
+        let (link, body) = place.admission(range).await?;
+        let pool = place.pool;
         let idle = Box::pin(sleep(pool.config.idle_timeout));
         let closed = Box::pin(pool.closed.clone().cancelled_owned());
         let link = Some(link);
@@ -230,18 +229,21 @@ impl Reading {
 pub(super) async fn refusal(
     fault: Fault,
     pool: &Pool,
-    link: &mut Link,
+    mut link: Link,
     body: Incoming,
 ) -> TransferError {
     if fault != Fault::Status(StatusCode::PAYMENT_REQUIRED) {
         return fault.into_transfer(&pool.name);
     }
     let wait = pool.config.answer_timeout;
-    match collect(link, body, MAX_PAYMENT_MESSAGE, wait, &pool.name).await {
-        Ok(offer) => TransferError::PaymentRequired {
-            source_name: pool.name.to_string(),
-            offer,
-        },
+    match collect(&mut link, body, MAX_PAYMENT_MESSAGE, wait, &pool.name).await {
+        Ok(offer) => {
+            pool.put_back(link);
+            TransferError::PaymentRequired {
+                source_name: pool.name.to_string(),
+                offer,
+            }
+        }
         Err(error) => error,
     }
 }

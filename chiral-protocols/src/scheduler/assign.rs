@@ -59,6 +59,7 @@ impl Scheduler {
         match source.standing {
             Standing::Active => Some(source.max_requests),
             Standing::Probing => Some(1),
+            Standing::Held => None,
             Standing::Demoted { until, .. } if until <= now => {
                 self.sources.get_mut(&id)?.standing = Standing::Probing;
                 Some(1)

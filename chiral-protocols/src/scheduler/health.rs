@@ -124,6 +124,30 @@ impl Scheduler {
         }
     }
 
+    /// A source stands still for a reason that is not its fault: what it owes is handed to
+    /// others, it gets no work until it is [released](Self::release), and nothing is held
+    /// against it. Meanwhile it still counts as one that has its bytes.
+    pub fn hold(&mut self, now: Duration, id: SourceId) {
+        let Some(source) = self.sources.get_mut(&id) else {
+            return;
+        };
+        source.standing = Standing::Held;
+        let queue: Vec<RequestId> = source.queue.iter().copied().collect();
+        for request in queue {
+            self.end_request(now, request, true);
+        }
+    }
+
+    /// A source that was [held](Self::hold) goes on as if it had come just now.
+    pub fn release(&mut self, id: SourceId) {
+        if let Some(source) = self.sources.get_mut(&id)
+            && source.standing == Standing::Held
+        {
+            source.standing = Standing::Active;
+            self.wake_all();
+        }
+    }
+
     /// What a source said of the file turned out wrong, though its bytes need not be: it
     /// rests, longer each time. What it owes stays with it.
     pub fn distrust(&mut self, now: Duration, id: SourceId) {
@@ -146,6 +170,9 @@ impl Scheduler {
         let lone = doubled(config.failure_demotion).min(config.max_lone_demotion);
         let lone_until = now.saturating_add(lone).min(until);
         *count = count.saturating_add(1);
+        if source.standing == Standing::Held {
+            return;
+        }
         source.standing = Standing::Demoted {
             since: now,
             until,

@@ -164,6 +164,8 @@ pub enum SourceState {
         /// When it will be tried again.
         until: Duration,
     },
+    /// Standing still by [`hold`](super::Scheduler::hold).
+    Held,
     /// Never used again.
     Banned,
 }

@@ -25,6 +25,8 @@ pub(super) enum Standing {
         until: Duration,
         lone_until: Duration,
     },
+    /// No work until it is released.
+    Held,
 }
 
 /// A source that is up.
@@ -90,7 +92,7 @@ impl Source {
     }
 
     pub(super) fn is_demoted(&self) -> bool {
-        matches!(self.standing, Standing::Demoted { .. })
+        matches!(self.standing, Standing::Demoted { .. } | Standing::Held)
     }
 
     pub(super) fn covers(&self, range: ByteRange) -> bool {
@@ -177,6 +179,7 @@ impl Source {
                 Standing::Active => SourceState::Active,
                 Standing::Probing => SourceState::Probing,
                 Standing::Demoted { until, .. } => SourceState::Demoted { until },
+                Standing::Held => SourceState::Held,
             },
         }
     }

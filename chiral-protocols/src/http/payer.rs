@@ -1,0 +1,404 @@
+//! [`Payer`]: our agent at one seeder's payment gate.
+//!
+//! Conversations run in tasks of their own, one at a time for a source: requests that were
+//! refused together share one, and one that is given up meanwhile does not end it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chiral_core::payment_gate::{AgreeError, MAX_PAYMENT_MESSAGE, agree};
+use chiral_core::{ByteRange, Endpoint, GateError, PaymentAgent, Purchase, TransferError};
+use hyper::StatusCode;
+use hyper::header::HeaderValue;
+use hyper::http::uri::PathAndQuery;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
+
+use super::answer::{self, Fault};
+use super::client::collect;
+use super::connect::refused;
+use super::headers::credential_value;
+use super::pool::{Ask, Pool};
+
+/// Least time between two acknowledgements.
+const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(250);
+
+/// Time that the last acknowledgement may take when a source is closed.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// First pause before another agreement when the one before led to nothing; doubles up to
+/// [`MAX_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// See [`FIRST_PAUSE`].
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// Most bytes of a refusal's words, and how many of them are kept.
+const MAX_WORDS: usize = 1024;
+const KEPT_WORDS: usize = 200;
+
+/// Why nothing is bought here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Refusal {
+    reason: String,
+    retryable: bool,
+    /// It would be otherwise with a root.
+    for_want_of_root: bool,
+}
+
+type Outcome = Result<(), Refusal>;
+
+#[derive(Debug, Default)]
+struct State {
+    /// Agreements so far. Terms for a request that was made before the last are out of date.
+    agreements: u64,
+    /// Agreements in a row that no delivery followed.
+    fruitless: u32,
+    /// The agreement that is being sought.
+    seeking: Option<watch::Receiver<Option<Outcome>>>,
+    /// It will not be sought again.
+    refused: Option<Refusal>,
+    acknowledged: Option<Instant>,
+}
+
+/// Who answers for us at the seeder's payment gate.
+#[derive(Debug)]
+pub(super) struct Payer {
+    agent: Arc<dyn PaymentAgent>,
+    purchase: Purchase,
+    pool: Arc<Pool>,
+    path: PathAndQuery,
+    tasks: TaskTracker,
+    root_known: AtomicBool,
+    finished: AtomicBool,
+    state: Mutex<State>,
+    /// Held by whoever talks to the gate.
+    floor: tokio::sync::Mutex<()>,
+    /// Something was verified, which the gate may have been waiting for.
+    progress: Notify,
+}
+
+impl Payer {
+    pub(super) fn new(
+        agent: Arc<dyn PaymentAgent>,
+        purchase: Purchase,
+        pool: Arc<Pool>,
+        path: PathAndQuery,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self {
+            agent,
+            purchase,
+            pool,
+            path,
+            tasks,
+            root_known: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
+            state: Mutex::default(),
+            floor: tokio::sync::Mutex::default(),
+            progress: Notify::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn purchase(&self) -> Purchase {
+        let known = self.root_known.load(Ordering::Relaxed);
+        self.purchase.clone().with_root_known(known)
+    }
+
+    fn refusal(&self, refusal: Refusal) -> TransferError {
+        refused(&self.pool.name, refusal.reason, refusal.retryable)
+    }
+
+    /// From now on, payment in advance is for something that can be checked.
+    pub(super) fn root_known(&self) {
+        self.root_known.store(true, Ordering::Relaxed);
+        let mut state = self.state();
+        state.refused = state.refused.take().filter(|r| !r.for_want_of_root);
+    }
+
+    pub(super) fn is_paying(&self) -> bool {
+        self.state().seeking.is_some()
+    }
+
+    /// What to show with a request, and how many agreements there were when it was made.
+    pub(super) async fn credential(
+        &self,
+        range: ByteRange,
+    ) -> Result<(u64, Option<HeaderValue>), TransferError> {
+        let agreements = {
+            let state = self.state();
+            if let Some(refusal) = state.refused.clone() {
+                return Err(self.refusal(refusal));
+            }
+            state.agreements
+        };
+        let no = |error: GateError| self.refusal(Refusal::of(&error));
+        let credential = self.agent.credential(&self.purchase(), range).await;
+        let too_long = GateError::Message {
+            reason: "over the limit",
+        };
+        let value = credential
+            .map_err(no)?
+            .map(|bytes| credential_value(&bytes).ok_or(too_long))
+            .transpose()
+            .map_err(no)?;
+        Ok((agreements, value))
+    }
+
+    /// A request was admitted.
+    pub(super) fn admitted(&self) {
+        self.state().fruitless = 0;
+    }
+
+    /// The gate answered its terms to a request that was made after `agreements` of them.
+    /// Returns when there is a later agreement.
+    pub(super) async fn agree(
+        self: &Arc<Self>,
+        agreements: u64,
+        terms: Bytes,
+    ) -> Result<(), TransferError> {
+        let Some(mut outcome) = self.seek(agreements, terms)? else {
+            return Ok(());
+        };
+        let outcome = match outcome.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone(),
+            // The source was closed.
+            Err(_) => None,
+        };
+        match outcome {
+            Some(Ok(())) => Ok(()),
+            Some(Err(refusal)) => Err(self.refusal(refusal)),
+            None => Err(TransferError::Closed),
+        }
+    }
+
+    /// Joins the search for an agreement or begins one; `None` if there is one already.
+    fn seek(
+        self: &Arc<Self>,
+        agreements: u64,
+        terms: Bytes,
+    ) -> Result<Option<watch::Receiver<Option<Outcome>>>, TransferError> {
+        let mut state = self.state();
+        if let Some(refusal) = state.refused.clone() {
+            return Err(self.refusal(refusal));
+        }
+        if let Some(outcome) = &state.seeking {
+            return Ok(Some(outcome.clone()));
+        }
+        if state.agreements != agreements {
+            return Ok(None);
+        }
+        let (tell, outcome) = watch::channel(None);
+        state.seeking = Some(outcome.clone());
+        let (payer, fruitless) = (self.clone(), state.fruitless);
+        drop(state);
+        self.tasks.spawn(async move {
+            let search = payer.search(terms, fruitless);
+            let result = payer.pool.closed.run_until_cancelled(search).await;
+            payer.note(result.as_ref());
+            tell.send_replace(result);
+        });
+        Ok(Some(outcome))
+    }
+
+    /// Seeks an agreement.
+    async fn search(&self, terms: Bytes, fruitless: u32) -> Outcome {
+        if let Some(doublings) = fruitless.checked_sub(1) {
+            let pause = FIRST_PAUSE.saturating_mul(1 << doublings.min(16));
+            // Either the agent has more to acknowledge meanwhile, or the gate has calmed down.
+            // The pause has passed, or was cut short: either is fine.
+            timeout(pause.min(MAX_PAUSE), self.progress.notified())
+                .await
+                .unwrap_or_default();
+        }
+        let limit = self.pool.config.payment_timeout;
+        let talk = async {
+            let _floor = self.floor.lock().await;
+            // The gate may only be waiting to hear what has come.
+            self.told(self.acknowledge().await);
+            self.converse(terms).await
+        };
+        match timeout(limit, talk).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Refusal::temporary("no agreement in time")),
+        }
+    }
+
+    /// Takes note of how a search ended.
+    fn note(&self, outcome: Option<&Outcome>) {
+        let mut state = self.state();
+        state.seeking = None;
+        match outcome {
+            Some(Ok(())) => {
+                state.agreements += 1;
+                state.fruitless += 1;
+                if state.fruitless >= self.pool.config.payment_attempts {
+                    let reason = "asks for payment whatever is agreed";
+                    state.refused = Some(Refusal::lasting(reason));
+                }
+            }
+            Some(Err(refusal)) if !refusal.retryable => state.refused = Some(refusal.clone()),
+            Some(Err(_)) | None => {}
+        }
+        if let Some(outcome) = outcome {
+            tracing::debug!(source = %self.pool.name, ?outcome, "payment was talked about");
+        }
+    }
+
+    async fn converse(&self, message: Bytes) -> Outcome {
+        let carry = |message| post(&self.pool, self.path.clone(), message);
+        match agree(&*self.agent, &self.purchase(), message, carry).await {
+            Ok(()) => Ok(()),
+            Err(AgreeError::Agent(error)) => Err(Refusal::of(&error)),
+            Err(AgreeError::Carrier(error)) => Err(Refusal {
+                reason: error.to_string(),
+                retryable: error.is_retryable(),
+                for_want_of_root: false,
+            }),
+            Err(error) => Err(Refusal::lasting(&error.to_string())),
+        }
+    }
+
+    /// Sends what is due to the gate, if anything is. Needs the floor.
+    async fn acknowledge(&self) -> Outcome {
+        self.state().acknowledged = Some(Instant::now());
+        let due = self.agent.due(&self.purchase()).await;
+        match due.map_err(|error| Refusal::of(&error))? {
+            None => Ok(()),
+            Some(message) => {
+                let answer = post(&self.pool, self.path.clone(), message).await;
+                let answer = answer.map_err(|error| Refusal {
+                    reason: error.to_string(),
+                    retryable: error.is_retryable(),
+                    for_want_of_root: false,
+                })?;
+                self.converse(answer).await
+            }
+        }
+    }
+
+    /// Bytes from here are proven. Sends an acknowledgement now and then, behind the back of
+    /// whoever tells.
+    pub(super) async fn verified(self: &Arc<Self>, range: ByteRange) {
+        self.agent.verified(&self.purchase(), range).await;
+        self.progress.notify_waiters();
+        let lately = |at: Instant| at.elapsed() < ACKNOWLEDGE_EVERY;
+        if self.state().acknowledged.is_some_and(lately) || self.floor.try_lock().is_err() {
+            return;
+        }
+        let payer = self.clone();
+        self.tasks.spawn(async move {
+            let work = async {
+                // Taken meanwhile by a conversation, which acknowledges too.
+                if let Ok(_floor) = payer.floor.try_lock() {
+                    payer.told(payer.acknowledge().await);
+                }
+            };
+            payer.pool.closed.run_until_cancelled(work).await;
+        });
+    }
+
+    /// Sends the last acknowledgement, if the gate takes it within [`FAREWELL`].
+    pub(super) async fn finish(&self) {
+        if self.finished.swap(true, Ordering::Relaxed) || self.pool.closed.is_cancelled() {
+            return;
+        }
+        let last = async {
+            let _floor = self.floor.lock().await;
+            self.told(self.acknowledge().await);
+        };
+        if timeout(FAREWELL, last).await.is_err() {
+            tracing::debug!(source = %self.pool.name, "the last acknowledgement was cut short");
+        }
+    }
+
+    /// An acknowledgement that is not taken holds nothing up: the next says it again.
+    fn told(&self, outcome: Outcome) {
+        if let Err(refusal) = outcome {
+            let reason = refusal.reason;
+            tracing::debug!(source = %self.pool.name, reason, "acknowledgement not taken");
+        }
+    }
+}
+
+impl Refusal {
+    fn of(error: &GateError) -> Self {
+        Self {
+            reason: error.to_string(),
+            retryable: error.is_retryable(),
+            for_want_of_root: matches!(error, GateError::RootUnknown),
+        }
+    }
+
+    fn lasting(reason: &str) -> Self {
+        Self {
+            reason: reason.to_owned(),
+            retryable: false,
+            for_want_of_root: false,
+        }
+    }
+
+    fn temporary(reason: &str) -> Self {
+        Self {
+            retryable: true,
+            ..Self::lasting(reason)
+        }
+    }
+}
+
+/// Takes a message to the gate, and brings its answer.
+pub(super) async fn post(
+    pool: &Pool,
+    path: PathAndQuery,
+    message: Bytes,
+) -> Result<Bytes, TransferError> {
+    let name = &pool.name;
+    if message.len() > MAX_PAYMENT_MESSAGE {
+        return Err(refused(name, "our message is over the limit", false));
+    }
+    let (mut link, answer) = pool.ask(&Ask::post(path, message)).await?;
+    let (head, body) = answer.into_parts();
+    let wait = pool.config.answer_timeout;
+    let fault = match answer::whole(head.status, &head.headers) {
+        Ok(_) => {
+            let answer = collect(&mut link, body, MAX_PAYMENT_MESSAGE, wait, name).await?;
+            pool.put_back(link);
+            return Ok(answer);
+        }
+        Err(fault) => fault,
+    };
+    let words = match fault {
+        Fault::Status(_) => collect(&mut link, body, MAX_WORDS, wait, name).await.ok(),
+        Fault::Protocol(_) => None,
+    };
+    Err(match (fault.into_transfer(name), words) {
+        (TransferError::Refused { retryable, .. }, Some(words)) => {
+            pool.put_back(link);
+            refused(name, told_why(head.status, &words, name), retryable)
+        }
+        (error, _) => error,
+    })
+}
+
+/// What a seeder says of its refusal, made fit for a log.
+fn told_why(status: StatusCode, words: &[u8], name: &Endpoint) -> String {
+    let text = String::from_utf8_lossy(words);
+    let clean: String = text
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(KEPT_WORDS)
+        .collect();
+    tracing::debug!(source = %name, %status, reason = clean, "payment message refused");
+    if clean.is_empty() {
+        status.to_string()
+    } else {
+        clean
+    }
+}
