@@ -2,6 +2,8 @@
 
 pub mod memory_directory;
 pub mod memory_network;
+#[cfg(feature = "libp2p")]
+pub mod records;
 
 pub use memory_directory::{MemoryDirectory, MemoryDirectoryNetwork};
 pub use memory_network::{MemoryNetwork, MemoryNetworkHub};

@@ -1,0 +1,79 @@
+//! The wallet's statement that it is paid for what a peer delivers.
+//!
+//! EIP-712 typed data under a domain without chain and contract, since it holds on every
+//! chain:
+//!
+//! ```text
+//! domain = keccak256(keccak256("EIP712Domain(string name,string version)")
+//!                    ‖ keccak256("Chiral seeder") ‖ keccak256("1"))
+//! struct = keccak256(keccak256("SeederWallet(bytes peerId,address wallet)")
+//!                    ‖ keccak256(PeerId's bytes) ‖ wallet left-padded to 32 bytes)
+//! digest = keccak256(0x19 ‖ 0x01 ‖ domain ‖ struct)
+//! ```
+//!
+//! So nobody announces under another's wallet, and a wallet's owner can show which peers are
+//! its own. The statement has no end; what is payable is what a quote says, and quotes end.
+
+use alloy_primitives::{Address, B256, keccak256};
+use chiral_core::wallet::{self, SignerError};
+use chiral_core::{WalletSignature, WalletSigner};
+use libp2p::PeerId;
+
+/// A wallet with its signature for one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalletBinding {
+    wallet: Address,
+    signature: WalletSignature,
+}
+
+impl WalletBinding {
+    /// Has the wallet sign for a peer. Once is enough for all announcements of that peer.
+    ///
+    /// # Errors
+    /// What the signer says.
+    pub async fn sign(signer: &dyn WalletSigner, peer: &PeerId) -> Result<Self, SignerError> {
+        let wallet = signer.address();
+        let signature = signer.sign(binding_digest(peer, wallet)).await?;
+        Ok(Self { wallet, signature })
+    }
+
+    /// From parts that are not checked; [`WalletBinding::verify`] does.
+    pub const fn from_parts(wallet: Address, signature: WalletSignature) -> Self {
+        Self { wallet, signature }
+    }
+
+    /// The wallet.
+    pub const fn wallet(&self) -> Address {
+        self.wallet
+    }
+
+    /// Its signature.
+    pub const fn signature(&self) -> &WalletSignature {
+        &self.signature
+    }
+
+    /// Whether the wallet signed for this peer.
+    pub fn verify(&self, peer: &PeerId) -> bool {
+        let digest = binding_digest(peer, self.wallet);
+        wallet::verify(self.wallet, digest, &self.signature)
+    }
+}
+
+/// What a wallet signs to be paid for a peer's deliveries.
+pub fn binding_digest(peer: &PeerId, wallet: Address) -> B256 {
+    let domain = [
+        keccak256("EIP712Domain(string name,string version)"),
+        keccak256("Chiral seeder"),
+        keccak256("1"),
+    ]
+    .concat();
+    let statement = [
+        keccak256("SeederWallet(bytes peerId,address wallet)"),
+        keccak256(peer.to_bytes()),
+        wallet.into_word(),
+    ]
+    .concat();
+    let domain = keccak256(domain);
+    let statement = keccak256(statement);
+    keccak256([&[0x19, 0x01], domain.as_slice(), statement.as_slice()].concat())
+}
