@@ -2,7 +2,11 @@
 
 pub mod client;
 pub mod dev_accounts;
+#[cfg(feature = "embedded")]
+pub mod embedded;
 pub mod private_key;
+#[cfg(feature = "rpc")]
+pub mod rpc;
 pub mod spec;
 pub mod transaction;
 pub mod typed_data;
@@ -12,7 +16,11 @@ pub use client::{
     LogEntry, LogFilter, RefusalKind, TransactionInfo, TransactionReceipt,
 };
 pub use dev_accounts::{DEV_ACCOUNTS, DevAccount};
+#[cfg(feature = "embedded")]
+pub use embedded::{EmbeddedChain, EmbeddedConfig, PoolLimits, Sealing, StoreError};
 pub use private_key::{PrivateKey, PrivateKeyError};
+#[cfg(feature = "rpc")]
+pub use rpc::{ConnectError, RpcChain, RpcConfig, RpcUrlError};
 pub use spec::{CHIRAL_CHAIN_ID, ChainSpec, DEV_ACCOUNT_CHI, GenesisAccount, Rules};
 pub use transaction::{
     Fees, MAX_TRANSACTION_BYTES, SignedTransaction, Transaction, TransactionError, intrinsic_gas,
