@@ -3,19 +3,33 @@
 #[cfg(feature = "chain")]
 pub mod calldata;
 #[cfg(feature = "chain")]
+pub mod clock;
+#[cfg(feature = "chain")]
 pub mod contracts;
 pub mod free_agent;
 pub mod free_gate;
 pub mod free_settler;
+#[cfg(feature = "chain")]
+pub mod gate;
 #[cfg(feature = "chain")]
 pub mod journal;
 #[cfg(feature = "chain")]
 pub mod messages;
 #[cfg(feature = "chain")]
 pub mod receipt;
+#[cfg(feature = "chain")]
+pub mod settler;
+#[cfg(feature = "chain")]
+mod records;
+#[cfg(feature = "chain")]
+pub mod witness;
 
 pub use free_agent::FreeAgent;
 pub use free_gate::FreeGate;
 pub use free_settler::FreeSettler;
 #[cfg(feature = "chain")]
+pub use gate::{ChainGate, CreditRules, GateConfig};
+#[cfg(feature = "chain")]
 pub use journal::{Journal, JournalError};
+#[cfg(feature = "chain")]
+pub use settler::{ChainSettler, SettlerConfig};

@@ -1,0 +1,241 @@
+//! [`Account`]: what was agreed on with one buyer for one file, and how it stands.
+
+use std::collections::{BTreeSet, HashMap};
+
+use alloy_primitives::{Address, B256, U256};
+use chiral_core::{BillId, ByteRange, Cid, Price, Protocol, RangeSet};
+
+use super::window::CounterWindow;
+use crate::messages::{Ack, Policy};
+
+/// Ranges, at most, that are kept of what was served or acknowledged in one agreement.
+pub(super) const MAX_FRAGMENTS: usize = 16_384;
+
+/// Requests in flight, at most, in one agreement.
+pub(super) const MAX_IN_FLIGHT: usize = 256;
+
+/// Seconds after which a request that never reported what was sent counts as ended. It is
+/// then taken to have sent everything.
+pub(super) const IN_FLIGHT_SECONDS: u64 = 15 * 60;
+
+/// Bills of one agreement.
+pub(super) const MAX_BILLS: u32 = 65_536;
+
+/// One agreement, as the seeder keeps it.
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) terms: Terms,
+    /// Over what it was last asked for.
+    pub(super) protocol: Protocol,
+    pub(super) window: CounterWindow,
+    in_flight: HashMap<u64, InFlight>,
+    /// Bytes sent, repeats included.
+    pub(super) sent: u64,
+    pub(super) served: RangeSet,
+    pub(super) acked: RangeSet,
+    pub(super) ack_sequence: u32,
+    /// Bytes covered by verified payments.
+    pub(super) paid: u64,
+    pub(super) written_off: u64,
+    /// The bills that were paid, by their sequence.
+    pub(super) bills: BTreeSet<u32>,
+    /// When something was last served.
+    pub(super) active: u64,
+}
+
+/// What does not change in an agreement.
+#[derive(Clone, Debug)]
+pub(super) struct Terms {
+    /// The message that made it.
+    pub(super) accept: bytes::Bytes,
+    pub(super) cid: Cid,
+    pub(super) payer: Address,
+    pub(super) session_key: Address,
+    pub(super) price: Price,
+    pub(super) policy: Policy,
+    pub(super) prepay_bytes: u64,
+    pub(super) valid_until: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    range: ByteRange,
+    since: u64,
+}
+
+/// Why an acknowledgement was not noted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum AckFault {
+    /// It does not follow the last one.
+    Sequence,
+    /// Its total is not what the ranges add up to.
+    Total,
+    /// A byte that was acknowledged before, or never served.
+    Ranges,
+}
+
+impl Account {
+    pub(super) fn new(terms: Terms, now: u64) -> Self {
+        Self {
+            terms,
+            protocol: Protocol::Http,
+            window: CounterWindow::default(),
+            in_flight: HashMap::new(),
+            sent: 0,
+            served: RangeSet::new(),
+            acked: RangeSet::new(),
+            ack_sequence: 0,
+            paid: 0,
+            written_off: 0,
+            bills: BTreeSet::new(),
+            active: now,
+        }
+    }
+
+    pub(super) fn bytes_in_flight(&self) -> u64 {
+        self.in_flight
+            .values()
+            .map(|flying| flying.range.len())
+            .sum()
+    }
+
+    /// Bytes that are not paid for, those in flight included.
+    pub(super) fn unpaid(&self) -> u64 {
+        let given = self.sent.saturating_add(self.bytes_in_flight());
+        given.saturating_sub(self.paid.saturating_add(self.written_off))
+    }
+
+    /// What [`Self::unpaid`] costs. A price too high to be added up is more than any line.
+    pub(super) fn exposure(&self) -> U256 {
+        match self.terms.policy {
+            Policy::PayAfter => self.cost(self.unpaid()),
+            Policy::PayFirst => U256::ZERO,
+        }
+    }
+
+    pub(super) fn cost(&self, bytes: u64) -> U256 {
+        self.terms.price.cost(bytes).unwrap_or(U256::MAX)
+    }
+
+    /// What the buyer said it owes, or has shown by paying, and has not paid.
+    pub(super) fn owed(&self) -> U256 {
+        self.cost(self.acked.len().saturating_sub(self.paid))
+    }
+
+    /// Bytes sent of which the buyer has said nothing.
+    pub(super) fn unacknowledged(&self) -> u64 {
+        let known = self.acked.len().max(self.paid);
+        self.sent
+            .saturating_sub(known.saturating_add(self.written_off))
+    }
+
+    /// Whether one more request can be followed.
+    pub(super) fn has_room(&self) -> bool {
+        self.in_flight.len() < MAX_IN_FLIGHT
+            && self.served.fragments() < MAX_FRAGMENTS
+            && self.acked.fragments() < MAX_FRAGMENTS
+    }
+
+    /// A request is admitted, its counter used up.
+    pub(super) fn begin(&mut self, counter: u64, range: ByteRange, now: u64) {
+        self.in_flight
+            .insert(counter, InFlight { range, since: now });
+        self.active = now;
+    }
+
+    /// A request of which this much was sent is over. False if it never was admitted, or has
+    /// been over before.
+    pub(super) fn end(&mut self, counter: u64, sent: ByteRange, now: u64) -> bool {
+        let Some(flying) = self.in_flight.remove(&counter) else {
+            return false;
+        };
+        let sent = flying.range.intersection(sent).unwrap_or_default();
+        self.sent = self.sent.saturating_add(sent.len());
+        self.served.insert(sent);
+        self.active = now;
+        true
+    }
+
+    /// Ends requests that nobody reported. True if there were any.
+    pub(super) fn expire(&mut self, now: u64) -> bool {
+        let late = |flying: &InFlight| flying.since + IN_FLIGHT_SECONDS < now;
+        let late: Vec<_> = self
+            .in_flight
+            .iter()
+            .filter(|(_, flying)| late(flying))
+            .map(|(counter, flying)| (*counter, flying.range))
+            .collect();
+        for &(counter, range) in &late {
+            self.end(counter, range, now);
+        }
+        !late.is_empty()
+    }
+
+    /// Notes an acknowledgement; one that was noted before changes nothing.
+    pub(super) fn acknowledge(&mut self, ack: &Ack) -> Result<bool, AckFault> {
+        if ack.sequence <= self.ack_sequence {
+            return Ok(false);
+        }
+        if ack.sequence != self.ack_sequence + 1 {
+            return Err(AckFault::Sequence);
+        }
+        if ack.total != self.acked.len().saturating_add(ack.ranges.len()) {
+            return Err(AckFault::Total);
+        }
+        // The buyer may have checked the beginning of an answer of which the end is still
+        // being sent.
+        let mut given = self.served.clone();
+        for flying in self.in_flight.values() {
+            given.insert(flying.range);
+        }
+        for range in ack.ranges.iter() {
+            if !given.covers(range) || self.acked.within(range).next().is_some() {
+                return Err(AckFault::Ranges);
+            }
+        }
+        for range in ack.ranges.iter() {
+            self.acked.insert(range);
+        }
+        self.ack_sequence = ack.sequence;
+        Ok(true)
+    }
+
+    /// A payment was verified; false if it was before. What is written off is decided when
+    /// all that was acknowledged is paid.
+    pub(super) fn pay(&mut self, sequence: u32, bytes: u64, waste_permille: u16) -> bool {
+        if !self.bills.insert(sequence) {
+            return false;
+        }
+        self.paid = self.paid.saturating_add(bytes);
+        let unpaid = self.sent.saturating_sub(self.paid);
+        if self.terms.policy == Policy::PayAfter && self.paid >= self.acked.len() {
+            let most = u128::from(self.sent) * u128::from(waste_permille) / 1000;
+            self.written_off = unpaid.min(u64::try_from(most).unwrap_or(u64::MAX));
+        }
+        self.written_off = self.written_off.min(unpaid);
+        true
+    }
+
+    /// Which of the bills that may come next has this id.
+    pub(super) fn bill_sequence(&self, agreement: B256, bill: BillId) -> Option<u32> {
+        /// Bills that may overtake each other on the ledger.
+        const AHEAD: u32 = 16;
+        let next = self.bills.last().map_or(0, |last| last.saturating_add(1));
+        let range = next.saturating_sub(AHEAD)..next.saturating_add(AHEAD);
+        range
+            .filter(|sequence| *sequence < MAX_BILLS)
+            .find(|sequence| BillId::derive(agreement, *sequence) == bill)
+    }
+
+    /// The agreement's own hash is not needed to say whether it is over.
+    pub(super) fn is_over(&self, now: u64) -> bool {
+        now >= self.terms.valid_until
+    }
+
+    /// Whether something acknowledged waits for its payment for longer than `deadline`.
+    pub(super) fn is_overdue(&self, deadline: u64, now: u64) -> bool {
+        self.terms.policy == Policy::PayAfter
+            && self.acked.len() > self.paid
+            && self.active.saturating_add(deadline) < now
+    }
+}

@@ -1,0 +1,372 @@
+//! [`Books`]: who was promised what, who was given what, and who may have more. No clock, no
+//! disk, no ledger: time and facts are passed in.
+
+use std::collections::{HashMap, HashSet};
+
+use alloy_primitives::{Address, B256, U256};
+use chiral_core::{BillId, ByteRange, Protocol};
+
+use super::account::{Account, AckFault, Terms};
+use super::config::CreditRules;
+use super::credit::Credit;
+use crate::messages::{Ack, Policy};
+
+/// Seconds after which a debt is given up: thirty days.
+const WRITE_OFF_SECONDS: u64 = 30 * 86_400;
+
+/// What a seeder knows of its buyers.
+#[derive(Debug)]
+pub(super) struct Books {
+    rules: Rules,
+    pub(super) accounts: HashMap<B256, Account>,
+    by_wallet: HashMap<Address, HashSet<B256>>,
+    pub(super) credit: Credit,
+    /// What is not on disk as it is here.
+    dirty: Dirty,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    pub(super) credit: CreditRules,
+    pub(super) max_agreements: (usize, usize),
+    /// Seconds.
+    pub(super) payment_deadline: u64,
+}
+
+/// What has to be written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Dirty {
+    pub(super) accounts: HashSet<B256>,
+    pub(super) wallets: HashSet<Address>,
+    /// Accounts that are settled and over.
+    pub(super) gone: HashSet<B256>,
+}
+
+/// What becomes of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Serve,
+    /// No such agreement, or it has expired.
+    Ended,
+    /// The counter was used before.
+    Replayed,
+    /// Settle so much (zero: acknowledge), or pay for so many bytes, first.
+    Due {
+        amount: U256,
+        prepay_bytes: u64,
+    },
+    /// Nothing is owed yet, but too much is on its way.
+    Busy,
+    /// This can never be served on credit.
+    TooLarge,
+    /// No more is lent to wallets without history today.
+    Strangers,
+}
+
+impl Books {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            accounts: HashMap::new(),
+            by_wallet: HashMap::new(),
+            credit: Credit::default(),
+            dirty: Dirty::default(),
+        }
+    }
+
+    /// An agreement is made, or was. False if there are too many.
+    pub(super) fn accept(&mut self, agreement: B256, terms: Terms, now: u64) -> bool {
+        if self.accounts.contains_key(&agreement) {
+            return true;
+        }
+        let (most, of_one) = self.rules.max_agreements;
+        if self.accounts.len() >= most {
+            self.sweep(now);
+            self.drop_unused();
+        }
+        let its = self.by_wallet.get(&terms.payer).map_or(0, HashSet::len);
+        if self.accounts.len() >= most || its >= of_one {
+            return false;
+        }
+        self.dirty.accounts.insert(agreement);
+        self.restore(agreement, Account::new(terms, now));
+        true
+    }
+
+    /// Takes up an account from disk.
+    pub(super) fn restore(&mut self, agreement: B256, account: Account) {
+        let its = self.by_wallet.entry(account.terms.payer).or_default();
+        its.insert(agreement);
+        self.accounts.insert(agreement, account);
+    }
+
+    /// Decides on a request of which the signature has been checked.
+    pub(super) fn admit(
+        &mut self,
+        agreement: B256,
+        counter: u64,
+        range: ByteRange,
+        protocol: &Protocol,
+        now: u64,
+    ) -> Verdict {
+        let Some(account) = self.accounts.get_mut(&agreement) else {
+            return Verdict::Ended;
+        };
+        if account.is_over(now) {
+            return Verdict::Ended;
+        }
+        if !account.window.is_fresh(counter) {
+            return Verdict::Replayed;
+        }
+        account.expire(now);
+        if !account.has_room() {
+            return Verdict::Busy;
+        }
+        let verdict = match account.terms.policy {
+            Policy::PayAfter => self.lend(agreement, range.len(), now),
+            Policy::PayFirst => self.prepaid(agreement, range.len()),
+        };
+        // A counter that was refused can be used again: nothing was served for it.
+        if verdict == Verdict::Serve
+            && let Some(account) = self.accounts.get_mut(&agreement)
+        {
+            account.window.take(counter);
+            account.begin(counter, range, now);
+            account.protocol = protocol.clone();
+            self.touch(agreement);
+        }
+        verdict
+    }
+
+    fn prepaid(&self, agreement: B256, bytes: u64) -> Verdict {
+        let Some(account) = self.accounts.get(&agreement) else {
+            return Verdict::Ended;
+        };
+        let given = account.sent.saturating_add(account.bytes_in_flight());
+        let missing = given.saturating_add(bytes).saturating_sub(account.paid);
+        if missing == 0 {
+            return Verdict::Serve;
+        }
+        let prepay_bytes = missing.max(account.terms.prepay_bytes);
+        Verdict::Due {
+            amount: account.cost(prepay_bytes),
+            prepay_bytes,
+        }
+    }
+
+    fn lend(&mut self, agreement: B256, bytes: u64, now: u64) -> Verdict {
+        let Some(account) = self.accounts.get(&agreement) else {
+            return Verdict::Ended;
+        };
+        let payer = account.terms.payer;
+        let rules = self.rules.credit;
+        if account.unacknowledged() > rules.unacknowledged {
+            return Verdict::Due {
+                amount: U256::ZERO,
+                prepay_bytes: 0,
+            };
+        }
+        let least = account.cost(rules.least_bytes);
+        let line = self.credit.line(&rules, payer, least);
+        let with_it = account.cost(account.unpaid().saturating_add(bytes));
+        let more = with_it.saturating_sub(account.exposure());
+        let alone = account.cost(bytes);
+        let exposure = self.exposure(payer);
+        let overdue = self.is_overdue(payer, now);
+        let after = exposure.saturating_add(more);
+        if !overdue && after <= line {
+            return match self.credit.owe(&rules, payer, after, now) {
+                true => Verdict::Serve,
+                false => self.ask_for(payer, exposure, Verdict::Strangers),
+            };
+        }
+        let refusal = if alone > line && !overdue {
+            Verdict::TooLarge
+        } else {
+            Verdict::Busy
+        };
+        self.ask_for(payer, exposure, refusal)
+    }
+
+    /// Asks a wallet to settle what it was given; if that is nothing, the other verdict.
+    fn ask_for(&self, payer: Address, exposure: U256, otherwise: Verdict) -> Verdict {
+        let given = self.of(payer).any(|account| {
+            account.terms.policy == Policy::PayAfter
+                && account.sent > account.paid.saturating_add(account.written_off)
+        });
+        match given {
+            true => Verdict::Due {
+                amount: exposure,
+                prepay_bytes: 0,
+            },
+            false => otherwise,
+        }
+    }
+
+    fn of(&self, payer: Address) -> impl Iterator<Item = &Account> {
+        let agreements = self.by_wallet.get(&payer).into_iter().flatten();
+        agreements.filter_map(|agreement| self.accounts.get(agreement))
+    }
+
+    /// What a wallet was given and has not paid, over all files.
+    pub(super) fn exposure(&self, payer: Address) -> U256 {
+        self.of(payer).fold(U256::ZERO, |sum, account| {
+            sum.saturating_add(account.exposure())
+        })
+    }
+
+    fn is_overdue(&self, payer: Address, now: u64) -> bool {
+        let deadline = self.rules.payment_deadline;
+        self.of(payer)
+            .any(|account| account.is_overdue(deadline, now))
+    }
+
+    /// How much a wallet may owe at a price, for its quote.
+    pub(super) fn line(&self, payer: Address, least: U256) -> U256 {
+        self.credit.line(&self.rules.credit, payer, least)
+    }
+
+    /// Part of an admitted request was sent, and the request is over.
+    pub(super) fn served(&mut self, agreement: B256, counter: u64, sent: ByteRange, now: u64) {
+        if let Some(account) = self.accounts.get_mut(&agreement)
+            && account.end(counter, sent, now)
+        {
+            self.balance(agreement, now);
+        }
+    }
+
+    pub(super) fn acknowledge(&mut self, ack: &Ack) -> Option<Result<u32, AckFault>> {
+        let account = self.accounts.get_mut(&ack.agreement)?;
+        let noted = account.acknowledge(ack);
+        let sequence = account.ack_sequence;
+        if noted == Ok(true) {
+            self.touch(ack.agreement);
+        }
+        Some(noted.map(|_| sequence))
+    }
+
+    /// A payment for a bill was verified, once.
+    pub(super) fn pay(
+        &mut self,
+        agreement: B256,
+        sequence: u32,
+        bytes: u64,
+        amount: U256,
+        now: u64,
+    ) {
+        let waste = self.rules.credit.waste_permille;
+        if let Some(account) = self.accounts.get_mut(&agreement)
+            && account.pay(sequence, bytes, waste)
+        {
+            self.credit.paid(account.terms.payer, amount);
+            self.balance(agreement, now);
+        }
+    }
+
+    /// The agreement and the sequence of a bill that a wallet may have paid.
+    pub(super) fn find(&self, payer: Address, bill: BillId) -> Option<(B256, u32)> {
+        self.by_wallet.get(&payer)?.iter().find_map(|agreement| {
+            let account = self.accounts.get(agreement)?;
+            let sequence = account.bill_sequence(*agreement, bill)?;
+            Some((*agreement, sequence))
+        })
+    }
+
+    /// What a wallet owes has become less.
+    fn balance(&mut self, agreement: B256, now: u64) {
+        let Some(account) = self.accounts.get(&agreement) else {
+            return;
+        };
+        let payer = account.terms.payer;
+        let exposure = self.exposure(payer);
+        self.credit.owe(&self.rules.credit, payer, exposure, now);
+        self.touch(agreement);
+    }
+
+    fn touch(&mut self, agreement: B256) {
+        if let Some(account) = self.accounts.get(&agreement) {
+            self.dirty.wallets.insert(account.terms.payer);
+            self.dirty.accounts.insert(agreement);
+        }
+    }
+
+    /// Drops accounts that are over, and gives up debts that are too old.
+    pub(super) fn sweep(&mut self, now: u64) {
+        let deadline = self.rules.payment_deadline;
+        let mut ending = Vec::new();
+        let mut late = Vec::new();
+        for (agreement, account) in &mut self.accounts {
+            if account.expire(now) {
+                late.push(*agreement);
+            }
+            let quiet = account.terms.valid_until.max(account.active);
+            let settled = account.owed().is_zero() && quiet.saturating_add(deadline) < now;
+            if settled || quiet.saturating_add(WRITE_OFF_SECONDS) < now {
+                ending.push(*agreement);
+            }
+        }
+        for agreement in late {
+            self.balance(agreement, now);
+        }
+        for agreement in ending {
+            self.remove(agreement, now);
+        }
+    }
+
+    /// Drops accounts under which nothing was ever served.
+    fn drop_unused(&mut self) {
+        let unused: Vec<_> = self
+            .accounts
+            .iter()
+            .filter(|(_, account)| account.window.highest() == 0 && account.paid == 0)
+            .map(|(agreement, _)| *agreement)
+            .collect();
+        for agreement in unused {
+            self.remove(agreement, 0);
+        }
+    }
+
+    fn remove(&mut self, agreement: B256, now: u64) {
+        let Some(account) = self.accounts.remove(&agreement) else {
+            return;
+        };
+        let payer = account.terms.payer;
+        let lost = account.exposure();
+        if !lost.is_zero() {
+            self.credit.defaulted(payer, lost);
+            let exposure = self.exposure(payer);
+            self.credit.owe(&self.rules.credit, payer, exposure, now);
+        }
+        if let Some(its) = self.by_wallet.get_mut(&payer) {
+            its.remove(&agreement);
+            if its.is_empty() {
+                self.by_wallet.remove(&payer);
+                self.credit.forget_if_empty(payer);
+            }
+        }
+        self.dirty.wallets.insert(payer);
+        self.dirty.accounts.remove(&agreement);
+        self.dirty.gone.insert(agreement);
+    }
+
+    /// What has to be written now; it counts as written.
+    pub(super) fn take_dirty(&mut self) -> Dirty {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// It was not written after all.
+    pub(super) fn put_back(&mut self, dirty: Dirty) {
+        self.dirty.accounts.extend(dirty.accounts);
+        self.dirty.wallets.extend(dirty.wallets);
+        self.dirty.gone.extend(dirty.gone);
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        let Dirty {
+            accounts,
+            wallets,
+            gone,
+        } = &self.dirty;
+        !(accounts.is_empty() && wallets.is_empty() && gone.is_empty())
+    }
+}
