@@ -171,6 +171,9 @@ pub(crate) async fn get(
             target: request.target.to_string(),
         });
     }
+    if size > 0 {
+        source.verified(ByteRange::new(0, size)).await;
+    }
     source.close().await;
     sink.finish()
 }

@@ -555,3 +555,26 @@ async fn what_a_lying_link_proved_is_taken_for_nothing_else() {
         bench.assert_complete(&file, result).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_hear_of_the_root_where_every_chunk_is_checked_as_it_comes() {
+    let file = File::new(chunks(20));
+    let mirror = || Manners {
+        mirror: true,
+        ..honest()
+    };
+    for (target, manners, known) in [
+        (file.link(), honest(), true),
+        (file.cid().into(), honest(), false),
+        (file.cid().into(), mirror(), false),
+    ] {
+        let bench = Bench::new();
+        let a = bench.network.seeder("a", &file, manners);
+        let (result, _) = bench.get(target, vec![a]).await;
+        bench.assert_complete(&file, result).await;
+        let told = bench.network.told().remove("a").unwrap();
+        assert_eq!(told.verified.len(), file.layout.size());
+        assert_eq!(told.root_known, known, "{target}");
+        assert!(told.closed);
+    }
+}

@@ -121,6 +121,9 @@ impl Pool {
         if ask.method == Method::POST {
             let octets = HeaderValue::from_static("application/octet-stream");
             headers.insert(header::CONTENT_TYPE, octets);
+            // Also of an empty one, which would be sent without.
+            let length = HeaderValue::from(ask.body.len());
+            headers.insert(header::CONTENT_LENGTH, length);
         }
         if let Some(range) = &ask.range {
             headers.insert(

@@ -112,6 +112,8 @@ fn drain(s: &mut Scheduler, now: Duration) {
                 source,
                 range,
             }) => {
+                let held = s.sources[&source].stats().state == SourceState::Held;
+                assert!(!held, "work for one that is held");
                 if let Some(known) = s.requests.get(&request) {
                     assert_eq!(
                         s.sources[&source].grid.expand(range, SIZE),
@@ -139,6 +141,8 @@ enum Op {
     Completed(u64),
     Failed(u64, u8),
     Ban(u32),
+    Hold(u32),
+    Release(u32),
     Invalidate(u64, u64),
     Whole(u64, u64, u32),
     Window(u64, u64),
@@ -164,6 +168,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => request.clone().prop_map(Op::Completed),
         2 => (request, 0u8..3).prop_map(|(a, b)| Op::Failed(a, b)),
         1 => (0u32..20).prop_map(Op::Ban),
+        1 => (0u32..6).prop_map(Op::Hold),
+        1 => (0u32..6).prop_map(Op::Release),
         2 => (at.clone(), len.clone()).prop_map(|(a, b)| Op::Invalidate(a, b)),
         2 => (at.clone(), 0u64..400_000, 0u32..6).prop_map(|(a, b, c)| Op::Whole(a, b, c)),
         1 => (at, len).prop_map(|(a, b)| Op::Window(a, b)),
@@ -227,6 +233,8 @@ fn apply(s: &mut Scheduler, now: &mut Duration, op: Op) {
             s.failed(*now, RequestId(request), kinds[kind as usize % 3]);
         }
         Op::Ban(id) => s.ban(*now, SourceId(id)),
+        Op::Hold(id) => s.hold(*now, SourceId(id)),
+        Op::Release(id) => s.release(SourceId(id)),
         Op::Invalidate(at, len) => s.invalidate(*now, range(at, len), Blame::Nobody),
         Op::Whole(at, len, id) => s.retry_whole(*now, range(at, len), &[SourceId(id)]),
         Op::Window(at, len) => s.set_window(range(at, len)),
@@ -282,4 +290,38 @@ proptest! {
         prop_assert!(s.is_complete(), "missing {:?}", s.missing());
         prop_assert!(s.unserved().is_empty());
     }
+}
+
+#[test]
+fn one_that_is_held_is_late_and_no_worse_for_it() {
+    let ms = Duration::from_millis;
+    let mut s = Scheduler::new(SchedulerConfig::default(), SIZE);
+    s.want(ByteRange::new(0, SIZE));
+    let (held, other) = (SourceId(1), SourceId(2));
+    let assigned = |s: &mut Scheduler, now| {
+        let mut out = Vec::new();
+        while let Some(action) = s.poll(now) {
+            if let Action::Assign { source, .. } = action {
+                out.push(source);
+            }
+        }
+        out
+    };
+    s.source_up(ms(0), held, SourceSpec::complete(2));
+    assert_eq!(assigned(&mut s, ms(0)), [held, held]);
+    s.hold(ms(10), held);
+    assert!(assigned(&mut s, ms(10)).is_empty());
+    assert!(s.unserved().is_empty(), "it still has its bytes");
+    // Far longer than any stall.
+    s.tick(ms(60_000));
+    s.distrust(ms(60_000), held);
+    assert!(assigned(&mut s, ms(60_000)).is_empty());
+    s.source_up(ms(60_000), other, SourceSpec::complete(2));
+    assert_eq!(assigned(&mut s, ms(60_000)), [other, other]);
+    s.release(held);
+    assert_eq!(assigned(&mut s, ms(60_000)), [held, held]);
+    let state = s.source_stats(held).map(|stats| stats.state);
+    assert_eq!(state, Some(SourceState::Active));
+    s.release(SourceId(77));
+    s.hold(ms(60_000), SourceId(77));
 }

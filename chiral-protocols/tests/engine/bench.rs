@@ -9,7 +9,7 @@ use chiral_core::{
     ByteRange, ChunkStore, DownloadRequest, FileIdentification, PeerOffer, TransferError,
     TransferId,
 };
-use chiral_protocols::{Download, DownloadReport, Engine, EngineConfig};
+use chiral_protocols::{Delivered, Download, DownloadReport, Engine, EngineConfig};
 use chiral_storage::MemoryStore;
 use futures_util::StreamExt;
 
@@ -57,6 +57,7 @@ impl Bench {
     ) -> Download {
         let mut request = DownloadRequest::new(target.into());
         request.offers = offers;
+        self.network.tell_anew();
         change(&mut request);
         self.next.set(self.next.get() + 1);
         let id = TransferId::from_bytes([self.next.get(); 16]);
@@ -130,6 +131,13 @@ impl Bench {
         assert!(self.stored(file).await == file.data, "stored bytes differ");
         let billed: u64 = report.delivered.iter().map(|part| part.ranges.len()).sum();
         assert!(billed <= file.layout.size(), "more billed than delivered");
+        // Each source was told of what was its own, before the end.
+        for (name, told) in self.network.told() {
+            let of_it = |part: &&Delivered| part.offer.endpoint.as_str() == name;
+            let delivered = report.delivered.iter().find(of_it);
+            let expected = delivered.map(|part| part.ranges.clone());
+            assert_eq!(told.verified, expected.unwrap_or_default(), "{name}");
+        }
         report
     }
 }

@@ -11,7 +11,7 @@ use chiral_core::content_protocol::SourceStream;
 use chiral_core::{
     ByteRange, CHUNK_SIZE, ChunkHash, ChunkHasher, ChunkLayout, ChunkSource, Cid, Coverage,
     Delivery, DeliveryStream, Endpoint, FileIdentification, ManifestHeader, ManifestPage,
-    PageRoots, PeerOffer, Protocol, RequestGrid, TransferError, TransferRegistry,
+    PageRoots, PeerOffer, Protocol, RangeSet, RequestGrid, TransferError, TransferRegistry,
 };
 use chiral_protocols::Connector;
 use futures_util::StreamExt;
@@ -101,6 +101,16 @@ pub(crate) struct Fake {
     file: File,
     manners: Manners,
     sent: Arc<AtomicU64>,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What a source was told.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Told {
+    pub(crate) verified: RangeSet,
+    /// It was told that the root is known, before anything was verified.
+    pub(crate) root_known: bool,
+    pub(crate) closed: bool,
 }
 
 impl Fake {
@@ -197,11 +207,26 @@ impl ChunkSource for Fake {
             .boxed()
     }
 
-    async fn close(&self) {}
+    async fn verified(&self, range: ByteRange) {
+        let mut told = self.told.lock().unwrap();
+        assert!(!told.closed, "told after it was closed");
+        let new = told.verified.insert(range);
+        assert_eq!(new, range.len(), "{range:?} was told twice");
+    }
+
+    fn root_known(&self) {
+        let mut told = self.told.lock().unwrap();
+        assert!(!told.root_known, "told twice");
+        told.root_known = told.verified.is_empty();
+    }
+
+    async fn close(&self) {
+        self.told.lock().unwrap().closed = true;
+    }
 }
 
 /// What a seeder has, how it behaves, and how many bytes it has sent.
-type Seeder = (File, Manners, Arc<AtomicU64>);
+type Seeder = (File, Manners, Arc<AtomicU64>, Arc<Mutex<Told>>);
 
 /// A network of such sources, by name.
 #[derive(Debug, Default, Clone)]
@@ -212,9 +237,26 @@ pub(crate) struct FakeNetwork {
 
 impl FakeNetwork {
     pub(crate) fn seeder(&self, name: &str, file: &File, manners: Manners) -> PeerOffer {
-        let entry = (file.clone(), manners, Arc::default());
+        let entry = (file.clone(), manners, Arc::default(), Arc::default());
         self.seeders.lock().unwrap().insert(name.to_owned(), entry);
         offer(name)
+    }
+
+    /// Another download begins: what was told is forgotten.
+    pub(crate) fn tell_anew(&self) {
+        for seeder in self.seeders.lock().unwrap().values() {
+            *seeder.3.lock().unwrap() = Told::default();
+        }
+    }
+
+    /// What each seeder was told in the last download.
+    pub(crate) fn told(&self) -> BTreeMap<String, Told> {
+        let seeders = self.seeders.lock().unwrap();
+        let told = |seeder: &Seeder| seeder.3.lock().unwrap().clone();
+        seeders
+            .iter()
+            .map(|(name, seeder)| (name.clone(), told(seeder)))
+            .collect()
     }
 
     /// Bytes that a seeder has sent.
@@ -238,7 +280,7 @@ impl Connector for FakeNetwork {
         _: &FileIdentification,
     ) -> Result<Arc<dyn ChunkSource>, TransferError> {
         let seeders = self.seeders.lock().unwrap();
-        let Some((file, manners, sent)) = seeders.get(offer.endpoint.as_str()) else {
+        let Some((file, manners, sent, told)) = seeders.get(offer.endpoint.as_str()) else {
             return Err(TransferError::Missing {
                 source_name: offer.endpoint.to_string(),
                 what: "anything",
@@ -249,6 +291,7 @@ impl Connector for FakeNetwork {
             file: file.clone(),
             manners: manners.clone(),
             sent: sent.clone(),
+            told: told.clone(),
         }))
     }
 
