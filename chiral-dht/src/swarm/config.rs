@@ -143,6 +143,20 @@ impl Libp2pConfig {
         self
     }
 
+    /// As [`Libp2pConfig::with_data_dir`], unless a directory was named before.
+    #[must_use]
+    pub fn or_data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.data_dir.get_or_insert_with(|| directory.into());
+        self
+    }
+
+    /// Whether addresses of private networks, and those of this machine, are dialled and
+    /// announced: what was allowed, and what the bootstrap addresses imply.
+    pub fn allows(&self) -> (bool, bool) {
+        let policy = self.effective_policy();
+        (policy.private, policy.loopback)
+    }
+
     /// Binds announcements to a wallet by its signature.
     #[must_use]
     pub fn with_wallet(mut self, wallet: Arc<dyn WalletSigner>) -> Self {
