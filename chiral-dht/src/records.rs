@@ -20,6 +20,8 @@ pub mod publication;
 pub mod reader;
 pub mod set;
 pub mod store;
+#[cfg(test)]
+mod testing;
 pub mod wallet;
 mod wire;
 

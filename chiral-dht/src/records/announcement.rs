@@ -205,15 +205,26 @@ impl VerifiedAnnouncement {
         &self.0
     }
 
-    /// What it offers; nothing if it points or withdraws. `header` is the file's, if known;
-    /// one with another digest than the announced is left out.
+    /// What it offers; nothing if it points or withdraws. `header` is the file's, if known.
+    /// Instead of none, or one that is not the announced, the offers carry one without hints
+    /// that says what the announcement itself does.
     ///
     /// A wallet is named where there is a price. A mirror is nobody's.
     pub fn offers(&self, header: Option<&ManifestHeader>) -> Vec<PeerOffer> {
         let Statement::Serves(service) = &self.0.body.statement else {
             return Vec::new();
         };
+        let body = &self.0.body;
         let header = header.filter(|header| digest(header) == Ok(service.header_digest));
+        let header = header.cloned().unwrap_or_else(|| ManifestHeader {
+            size: body.size,
+            cid: body.cid,
+            root: body.root,
+            name: None,
+            mime: None,
+            created_at: 0,
+            aliases: Vec::new(),
+        });
         let peer = chiral_core::PeerId::from_bytes(&self.0.peer.to_bytes()).ok();
         let offer = |served: &ServedEndpoint| {
             let mut offer = PeerOffer::new(served.protocol.clone(), served.endpoint.clone());
@@ -223,8 +234,8 @@ impl VerifiedAnnouncement {
             let paid = service.wallet.filter(|_| !served.price.is_free());
             offer.wallet = paid.map(|wallet| wallet.wallet());
             offer.coverage = served.coverage.clone();
-            offer.valid_until = Some(self.0.body.expires_at);
-            offer.header = header.cloned();
+            offer.valid_until = Some(body.expires_at);
+            offer.header = Some(header.clone());
             offer
         };
         service.endpoints.iter().map(offer).collect()

@@ -58,6 +58,15 @@ pub struct NodeRecord {
 }
 
 impl NodeRecord {
+    /// A record that says nothing yet, with its number and its end.
+    pub fn new(seq: u64, expires_at: u64) -> Self {
+        Self {
+            seq,
+            expires_at,
+            ..Self::default()
+        }
+    }
+
     /// Signs the record, and checks it as who asks will. Addresses, protocols and files over
     /// their limits are left out.
     ///

@@ -29,7 +29,7 @@ pub const MAX_VALUE_LEN: usize = 48 * 1024;
 pub const MAX_ANNOUNCEMENTS: usize = 128;
 
 /// Limit on the headers in one set. Seeders of one file may differ in its name, say.
-pub const MAX_HEADERS: usize = 16;
+pub const MAX_HEADERS: usize = 64;
 
 /// Bytes that the message adds to each of its members, at most.
 const MEMBER_OVERHEAD: usize = 3;
@@ -383,3 +383,6 @@ impl SeederSet {
 
 // An announcement alone always has room.
 const _: () = assert!(MAX_ANNOUNCEMENT_LEN + MAX_HEADER_LEN + 64 < MAX_VALUE_LEN);
+
+#[cfg(test)]
+mod tests;

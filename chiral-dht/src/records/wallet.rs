@@ -77,3 +77,43 @@ pub fn binding_digest(peer: &PeerId, wallet: Address) -> B256 {
     let statement = keccak256(statement);
     keccak256([&[0x19, 0x01], domain.as_slice(), statement.as_slice()].concat())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloy_primitives::b256;
+    use chiral_core::conformance::wallet::FixedKeySigner;
+
+    /// Digest and signature are what eth-account 0.14 makes of the same typed data with the
+    /// first key of the usual development mnemonic.
+    #[tokio::test]
+    async fn the_digest_and_signature_are_those_of_a_foreign_implementation() {
+        let peer = "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X";
+        let peer: PeerId = peer.parse().unwrap();
+        let key = b256!("ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80");
+        let signer = FixedKeySigner::new(key.0);
+        assert_eq!(
+            binding_digest(&peer, signer.address()),
+            b256!("9d69d165100ee55d8936b8551557576615c028a55ddbdc3b767ead6ef50913c9")
+        );
+        let binding = WalletBinding::sign(&signer, &peer).await.unwrap();
+        let (r, s) = (
+            b256!("9b1e1536bf00f72b9d2c61a3492f45e99f434cc999511ab6f030e9b718d07b03"),
+            b256!("26896d8994437bf5c3efee342fae4c0bfb5aa58b1ecb32c43e760ece8f1fe087"),
+        );
+        let expected = [&r[..], &s[..], &[1]].concat();
+        assert_eq!(binding.signature().as_bytes()[..], expected);
+        assert!(binding.verify(&peer));
+    }
+
+    #[tokio::test]
+    async fn it_holds_for_no_other_peer_or_wallet() {
+        let (peer, other) = (PeerId::random(), PeerId::random());
+        let binding = WalletBinding::sign(&FixedKeySigner::numbered(1), &peer).await;
+        let binding = binding.unwrap();
+        assert!(binding.verify(&peer) && !binding.verify(&other));
+        for wallet in [FixedKeySigner::numbered(2).address(), Address::ZERO] {
+            assert!(!WalletBinding::from_parts(wallet, *binding.signature()).verify(&peer));
+        }
+    }
+}
