@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 #[cfg(feature = "chain")]
+pub mod agent;
+#[cfg(feature = "chain")]
 pub mod calldata;
 #[cfg(feature = "chain")]
 pub mod clock;
@@ -24,6 +26,8 @@ mod records;
 #[cfg(feature = "chain")]
 pub mod witness;
 
+#[cfg(feature = "chain")]
+pub use agent::{AgentConfig, ChainAgent};
 pub use free_agent::FreeAgent;
 pub use free_gate::FreeGate;
 pub use free_settler::FreeSettler;

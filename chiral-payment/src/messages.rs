@@ -92,7 +92,7 @@ pub enum Message {
         agreement: B256,
         /// Wei to be settled; zero if an acknowledgement will do.
         amount: U256,
-        /// Under [`Policy::PayFirst`]: bytes to be paid for in advance.
+        /// Under [`Policy::PayFirst`]: bytes that the request needs to be paid for.
         prepay_bytes: u64,
     },
     /// Buyer: paid, look.

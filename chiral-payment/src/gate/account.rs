@@ -53,7 +53,6 @@ pub(super) struct Terms {
     pub(super) session_key: Address,
     pub(super) price: Price,
     pub(super) policy: Policy,
-    pub(super) prepay_bytes: u64,
     pub(super) valid_until: u64,
 }
 

@@ -147,10 +147,9 @@ impl Books {
         if missing == 0 {
             return Verdict::Serve;
         }
-        let prepay_bytes = missing.max(account.terms.prepay_bytes);
         Verdict::Due {
-            amount: account.cost(prepay_bytes),
-            prepay_bytes,
+            amount: account.cost(missing),
+            prepay_bytes: missing,
         }
     }
 

@@ -225,7 +225,6 @@ pub(super) fn terms(message: bytes::Bytes) -> Option<Terms> {
         session_key: accept.body.session_key,
         price: quote.body.price,
         policy: quote.body.policy,
-        prepay_bytes: quote.body.prepay_bytes,
         valid_until: quote.body.valid_until,
     })
 }

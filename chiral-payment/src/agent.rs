@@ -1,0 +1,637 @@
+//! [`ChainAgent`]: the fetching side that pays on a chain.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use alloy_primitives::{Address, B256};
+use async_trait::async_trait;
+use bytes::Bytes;
+use chiral_chain::PrivateKey;
+use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
+use chiral_core::{
+    Bill, BillId, ByteRange, Cid, GateError, PaymentAgent, PaymentSettler, Purchase,
+    SettlementStatus, WalletSigner,
+};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::gate::books_failed;
+use crate::messages::{
+    Accept, ChainFacts, Message, Notice, Quote, Request, Signed, Statement, agreement,
+};
+use crate::receipt::Receipt;
+use crate::{Journal, JournalError};
+
+mod books;
+mod config;
+mod deal;
+mod paying;
+pub(crate) mod store;
+mod terms;
+
+pub use config::AgentConfig;
+
+use books::{Books, Dirty};
+use deal::Key;
+use paying::Turns;
+
+/// How long one conversation may keep the others from making an agreement of their own.
+const LEASE: Duration = Duration::from_secs(5);
+
+/// Longest pause that a seeder can ask for.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+
+/// Agrees to terms that are what was announced, keeps the books of what was verified, and
+/// makes the bills.
+///
+/// What was agreed, acknowledged, billed and settled is durable before anybody hears of it.
+/// What was verified becomes durable in groups ([`AgentConfig::flush`]) and before it is
+/// acknowledged or billed: what a kill takes away in between is never billed. No byte of a
+/// file is on two bills, until [`ChainAgent::forget`].
+///
+/// The keys of its sessions are in the journal in plain. Whoever reads them can have what is
+/// agreed on served at the buyer's cost, within the credit lines; they cannot move money.
+#[derive(Clone)]
+pub struct ChainAgent {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: AgentConfig,
+    chain: ChainFacts,
+    wallet: Arc<dyn WalletSigner>,
+    payer: Address,
+    journal: Journal,
+    settler: Arc<dyn PaymentSettler>,
+    books: Mutex<Books>,
+    /// Conversations that are about to agree, and until when they keep others from it.
+    leases: Mutex<HashMap<Key, Instant>>,
+    agreed: Notify,
+    turns: Turns,
+    closed: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl ChainAgent {
+    /// Opens the books in the journal.
+    ///
+    /// # Errors
+    /// [`JournalError`]; [`JournalError::Damaged`] if the books cannot be read.
+    pub async fn start(
+        journal: Journal,
+        wallet: Arc<dyn WalletSigner>,
+        settler: Arc<dyn PaymentSettler>,
+        chain: ChainFacts,
+        config: AgentConfig,
+    ) -> Result<Self, JournalError> {
+        let books = journal
+            .read(|step| {
+                let mut books = Books::default();
+                store::load(step, &mut books)?;
+                Ok(books)
+            })
+            .await?;
+        let agent = Self {
+            inner: Arc::new(Inner {
+                payer: wallet.address(),
+                config,
+                chain,
+                wallet,
+                journal,
+                settler,
+                books: Mutex::new(books),
+                leases: Mutex::default(),
+                agreed: Notify::new(),
+                turns: Turns::default(),
+                closed: CancellationToken::new(),
+                tasks: TaskTracker::new(),
+            }),
+        };
+        let (writer, closed) = (agent.clone(), agent.inner.closed.clone());
+        agent.inner.tasks.spawn(async move {
+            closed.run_until_cancelled(writer.write_in_groups()).await;
+        });
+        Ok(agent)
+    }
+
+    /// The wallet that pays.
+    pub fn wallet(&self) -> Address {
+        self.inner.payer
+    }
+
+    /// A file is here complete, or given up, and its books are closed
+    /// ([`PaymentAgent::bills`]). A later download of it is another purchase, of which all
+    /// bytes are billed.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn forget(&self, cid: Cid) -> Result<(), JournalError> {
+        self.books().forget(cid);
+        self.flush("agent-forget").await
+    }
+
+    /// Ends what runs and writes what is not written. Idempotent.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn shutdown(&self) -> Result<(), JournalError> {
+        self.inner.closed.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        match self.flush("agent-verified").await {
+            Err(JournalError::Closed) => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn write_in_groups(self) {
+        let mut turn = tokio::time::interval(self.inner.config.flush.1);
+        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut last_sweep = 0;
+        loop {
+            turn.tick().await;
+            let now = self.now();
+            if now.saturating_sub(last_sweep) > 3600 {
+                last_sweep = now;
+                self.books().sweep(now);
+            }
+            if let Err(error) = self.flush("agent-verified").await {
+                tracing::warn!(%error, "what was verified is not on disk");
+            }
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.inner.config.clock.now()
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        lock(&self.inner.books)
+    }
+
+    fn check_open(&self) -> Result<(), GateError> {
+        match self.inner.closed.is_cancelled() {
+            true => Err(GateError::Closed),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes everything durable that is not, in one step. The records are made when its turn
+    /// has come, so the last step written is the newest state.
+    async fn flush(&self, point: &'static str) -> Result<(), JournalError> {
+        if !self.books().is_dirty() {
+            return Ok(());
+        }
+        let taken: Arc<Mutex<Option<Dirty>>> = Arc::default();
+        let (agent, stash) = (self.clone(), Arc::clone(&taken));
+        let result = self
+            .inner
+            .journal
+            .write(point, move |step| {
+                let mut books = agent.books();
+                let dirty = books.take_dirty();
+                let saved = store::save(step, &books, &dirty);
+                *lock(&stash) = Some(dirty);
+                saved
+            })
+            .await;
+        let dirty = lock(&taken).take().unwrap_or_default();
+        match result {
+            Ok(reserved) => {
+                self.books().written(&dirty, &reserved);
+                Ok(())
+            }
+            Err(error) => {
+                self.books().put_back(dirty);
+                Err(error)
+            }
+        }
+    }
+
+    async fn keep(&self, point: &'static str) -> Result<(), GateError> {
+        self.flush(point).await.map_err(books_failed)
+    }
+
+    /// Terms have come.
+    async fn consider(
+        &self,
+        purchase: &Purchase,
+        quote: Signed<Quote>,
+    ) -> Result<Option<Bytes>, GateError> {
+        let inner = &self.inner;
+        let now = self.now();
+        let (payer, chain) = (inner.payer, &inner.chain);
+        terms::check(&quote, purchase, payer, chain, &inner.config, now)?;
+        let Some(key) = key(purchase) else {
+            return Ok(None);
+        };
+        if quote.body.payer.is_zero() {
+            let cid = purchase.cid;
+            let usable = self.books().usable(&key, now).is_some();
+            return Ok((!usable).then(|| Message::QuoteRequest { cid, payer }.encode()));
+        }
+        if !self.lease(&key).await {
+            return Ok(None);
+        }
+        let session = PrivateKey::random().map_err(|error| GateError::Wallet(Arc::new(error)))?;
+        let accept = Accept {
+            quote: quote.digest(chain),
+            payer,
+            session_key: session.address(),
+        };
+        let accept = Signed::sign(accept, chain, &*inner.wallet).await;
+        let accept = accept.map_err(|error| GateError::Wallet(Arc::new(error)))?;
+        let agreement = agreement(&quote, &accept, chain);
+        let message = Message::Accept { accept, quote }.encode();
+        let (peer, protocol) = (purchase.offer.peer.clone(), purchase.offer.protocol.clone());
+        let deal = store::propose(message.clone(), session, key.endpoint, peer, protocol);
+        let deal = deal.ok_or(GateError::Message {
+            reason: "not terms that can be accepted",
+        })?;
+        self.books().propose(agreement, deal, now);
+        // Before the seeder hears of it: whatever it serves is served under a known key.
+        self.keep("agent-agreement").await?;
+        Ok(Some(message))
+    }
+
+    /// Waits for the turn to make an agreement; false if another conversation made one.
+    async fn lease(&self, key: &Key) -> bool {
+        loop {
+            let agreed = self.inner.agreed.notified();
+            let until = {
+                let now = Instant::now();
+                if self.books().usable(key, self.now()).is_some() {
+                    return false;
+                }
+                let mut leases = lock(&self.inner.leases);
+                leases.retain(|_, until| *until > now);
+                match leases.get(key) {
+                    Some(until) => *until,
+                    None => {
+                        leases.insert(key.clone(), now + LEASE);
+                        return true;
+                    }
+                }
+            };
+            let _ = tokio::time::timeout_at(until, agreed).await;
+        }
+    }
+
+    async fn agreed(
+        &self,
+        purchase: &Purchase,
+        agreement: B256,
+    ) -> Result<Option<Bytes>, GateError> {
+        let known = key(purchase).is_some_and(|key| {
+            let known = self.books().agreed(agreement, &key);
+            lock(&self.inner.leases).remove(&key);
+            known
+        });
+        if !known {
+            return Err(GateError::Message {
+                reason: "an agreement that was not proposed",
+            });
+        }
+        self.keep("agent-agreed").await?;
+        self.inner.agreed.notify_waiters();
+        Ok(None)
+    }
+
+    fn ended(&self, purchase: &Purchase, agreement: B256) -> Option<Bytes> {
+        let key = key(purchase)?;
+        let mut books = self.books();
+        // Only what this seeder itself agreed to.
+        if books
+            .deals
+            .get(&agreement)
+            .is_some_and(|deal| deal.key == key)
+        {
+            books.end(agreement);
+        }
+        let (cid, payer) = (purchase.cid, self.inner.payer);
+        let usable = books.usable(&key, self.now()).is_some();
+        (!usable).then(|| Message::QuoteRequest { cid, payer }.encode())
+    }
+
+    /// What comes after a pause that the seeder asked for: notice of what it did not see, or
+    /// the request again.
+    async fn pause(
+        &self,
+        purchase: &Purchase,
+        pause: Duration,
+    ) -> Result<Option<Bytes>, GateError> {
+        tokio::time::sleep(pause.min(MAX_PAUSE)).await;
+        match purchase.offer.wallet {
+            Some(payee) => self.next_notice(payee).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn next_notice(&self, payee: Address) -> Result<Option<Bytes>, GateError> {
+        let notice = self.books().to_notify(payee);
+        match notice {
+            Some(notice) => self.sign_notice(notice).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn sign_notice(&self, notice: Notice) -> Result<Option<Bytes>, GateError> {
+        let session = {
+            let books = self.books();
+            let deal = books.deals.get(&notice.agreement);
+            deal.map(|deal| Arc::clone(&deal.session))
+        };
+        let Some(session) = session else {
+            return Ok(None);
+        };
+        let notice = self.sign(notice, &session).await?;
+        Ok(Some(Message::Notice(notice).encode()))
+    }
+
+    async fn sign<T: Statement>(
+        &self,
+        body: T,
+        session: &PrivateKey,
+    ) -> Result<Signed<T>, GateError> {
+        let signed = Signed::sign(body, &self.inner.chain, session).await;
+        signed.map_err(|error| GateError::Wallet(Arc::new(error)))
+    }
+
+    /// The acknowledgement that is to be sent, durable.
+    async fn acknowledgement(&self, key: &Key) -> Result<Option<Bytes>, GateError> {
+        let (ack, session) = {
+            let mut books = self.books();
+            let Some((agreement, deal)) = books.latest(key) else {
+                return Ok(None);
+            };
+            let session = Arc::clone(&deal.session);
+            let Some((ack, new)) = deal.acknowledge(agreement) else {
+                return Ok(None);
+            };
+            if new {
+                books.touch(agreement);
+            }
+            (ack, session)
+        };
+        self.keep("agent-ack").await?;
+        let ack = self.sign(ack, &session).await?;
+        Ok(Some(Message::Ack(ack).encode()))
+    }
+
+    /// Keeps a receipt that says what it should; false for a bill that needs none.
+    async fn take_receipt(
+        &self,
+        receipt: Signed<Receipt>,
+        message: Bytes,
+    ) -> Result<bool, GateError> {
+        let body = &receipt.body;
+        let expected = {
+            let books = self.books();
+            let Some(owed) = books.open.get(&body.bill) else {
+                return Ok(false);
+            };
+            let bill = &owed.bill;
+            Receipt {
+                bill: bill.id,
+                payer: self.inner.payer,
+                payee: bill.payee.unwrap_or_default(),
+                cid: bill.cid,
+                bytes: bill.bytes,
+                amount: bill.amount,
+                transaction: owed.settled.unwrap_or_default(),
+                time: body.time,
+            }
+        };
+        if *body != expected || !receipt.is_by(expected.payee, &self.inner.chain) {
+            return Err(GateError::Message {
+                reason: "not a receipt for this bill",
+            });
+        }
+        self.books().received(expected.bill, message);
+        self.keep("agent-receipt").await?;
+        Ok(true)
+    }
+}
+
+#[async_trait]
+impl PaymentAgent for ChainAgent {
+    async fn credential(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+    ) -> Result<Option<Bytes>, GateError> {
+        self.check_open()?;
+        if purchase.offer.price.is_free() || range.is_empty() {
+            return Ok(None);
+        }
+        let Some(key) = key(purchase) else {
+            return Ok(None);
+        };
+        loop {
+            let taken = {
+                let mut books = self.books();
+                match books.usable(&key, self.now()) {
+                    None => {
+                        let (cid, payer) = (purchase.cid, self.inner.payer);
+                        return Ok(Some(Message::QuoteRequest { cid, payer }.encode()));
+                    }
+                    Some((agreement, deal)) if deal.next_counter < deal.reserved => {
+                        let counter = deal.next_counter;
+                        deal.next_counter += 1;
+                        deal.requested.insert(range);
+                        Some((agreement, counter, Arc::clone(&deal.session)))
+                    }
+                    Some((agreement, _)) => {
+                        books.touch(agreement);
+                        None
+                    }
+                }
+            };
+            let Some((agreement, counter, session)) = taken else {
+                self.keep("agent-counters").await?;
+                continue;
+            };
+            let request = Request {
+                agreement,
+                counter,
+                range,
+            };
+            let request = self.sign(request, &session).await?;
+            return Ok(Some(Message::Request(request).encode()));
+        }
+    }
+
+    async fn respond(
+        &self,
+        purchase: &Purchase,
+        message: Bytes,
+    ) -> Result<Option<Bytes>, GateError> {
+        if message.len() > MAX_PAYMENT_MESSAGE {
+            return Err(GateError::Message {
+                reason: "over the limit",
+            });
+        }
+        let decoded = Message::decode(&message)?;
+        self.check_open()?;
+        if purchase.offer.price.is_free() {
+            return Err(GateError::Terms {
+                reason: "it was announced as free",
+            });
+        }
+        match decoded {
+            Message::Quote(quote) => self.consider(purchase, quote).await,
+            Message::Accepted { agreement } => self.agreed(purchase, agreement).await,
+            Message::Acked {
+                agreement,
+                sequence,
+            } => {
+                let mut books = self.books();
+                let deal = books.deals.get_mut(&agreement);
+                if deal.is_some_and(|deal| deal.confirm(sequence)) {
+                    books.touch(agreement);
+                }
+                Ok(None)
+            }
+            Message::Due {
+                agreement,
+                amount,
+                prepay_bytes,
+            } => {
+                self.pay_what_is_due(purchase, agreement, amount, prepay_bytes)
+                    .await
+            }
+            Message::Receipt(receipt) => {
+                let payee = receipt.body.payee;
+                self.take_receipt(receipt, message).await?;
+                self.next_notice(payee).await
+            }
+            Message::NotYet { retry_after } => self.pause(purchase, retry_after).await,
+            Message::Ended { agreement } => Ok(self.ended(purchase, agreement)),
+            Message::Refused { reason } => {
+                tracing::debug!(offer = %purchase.offer.endpoint, %reason, "the seeder refuses");
+                self.give_up(purchase);
+                Err(GateError::Terms {
+                    reason: "the seeder refuses",
+                })
+            }
+            _ => Err(GateError::Message {
+                reason: "not a message for an agent",
+            }),
+        }
+    }
+
+    async fn verified(&self, purchase: &Purchase, range: ByteRange) {
+        if purchase.offer.price.is_free() {
+            return;
+        }
+        let Some(key) = key(purchase) else {
+            return;
+        };
+        let full = {
+            let mut books = self.books();
+            books.verified(&key, range);
+            books.unwritten >= self.inner.config.flush.0
+        };
+        if full && let Err(error) = self.flush("agent-verified").await {
+            tracing::warn!(%error, "what was verified is not on disk");
+        }
+    }
+
+    async fn due(&self, purchase: &Purchase) -> Result<Option<Bytes>, GateError> {
+        self.check_open()?;
+        let Some(key) = key(purchase).filter(|_| !purchase.offer.price.is_free()) else {
+            return Ok(None);
+        };
+        let is_due = {
+            let mut books = self.books();
+            books.usable(&key, self.now()).is_some_and(|(_, deal)| {
+                deal.pending.is_some() || deal.unacked() >= self.inner.config.ack_bytes
+            })
+        };
+        match is_due {
+            true => self.acknowledgement(&key).await,
+            false => Ok(None),
+        }
+    }
+
+    async fn bills(&self, cid: Option<Cid>) -> Result<Vec<Bill>, GateError> {
+        self.check_open()?;
+        let made = {
+            let now = self.now();
+            self.books().make_bills(cid, None, now)
+        };
+        made.map_err(|_| GateError::Price)?;
+        self.keep("agent-bills").await?;
+        Ok(self.books().unsettled(cid, None))
+    }
+
+    async fn settled(
+        &self,
+        bill: BillId,
+        status: &SettlementStatus,
+    ) -> Result<Option<Bytes>, GateError> {
+        self.check_open()?;
+        let SettlementStatus::Settled { transaction } = status else {
+            return Ok(None);
+        };
+        if !self.books().settled(bill, *transaction) {
+            return Ok(None);
+        }
+        self.keep("agent-settled").await?;
+        let notice = {
+            let books = self.books();
+            books.open.get(&bill).and_then(books::Owed::notice)
+        };
+        match notice {
+            Some(notice) => self.sign_notice(notice).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn receipt(&self, bill: BillId, answer: Bytes) -> Result<bool, GateError> {
+        self.check_open()?;
+        match Message::decode(&answer)? {
+            Message::Receipt(receipt) if receipt.body.bill == bill => {
+                self.take_receipt(receipt, answer).await
+            }
+            Message::NotYet { .. } => Ok(false),
+            Message::Refused { reason } => {
+                tracing::warn!(%bill, %reason, "the seeder does not take the payment");
+                Err(GateError::Terms {
+                    reason: "the seeder does not take the payment",
+                })
+            }
+            Message::Ended { .. } => Err(GateError::Terms {
+                reason: "the seeder knows no such agreement",
+            }),
+            _ => Err(GateError::Message {
+                reason: "not an answer to a notice",
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for ChainAgent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChainAgent")
+            .field("payer", &self.inner.payer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// For whom a purchase is; `None` without a wallet.
+fn key(purchase: &Purchase) -> Option<Key> {
+    Some(Key {
+        cid: purchase.cid,
+        payee: purchase.offer.wallet?,
+        endpoint: purchase.offer.endpoint.clone(),
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

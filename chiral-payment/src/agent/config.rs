@@ -1,0 +1,55 @@
+//! [`AgentConfig`]: what a buyer agrees to.
+
+use std::time::Duration;
+
+use chiral_core::Price;
+
+use crate::clock::Clock;
+use crate::messages::Policy;
+
+/// What a buyer agrees to.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AgentConfig {
+    /// Highest price; without one, whatever was announced. What a download may cost is
+    /// whoever starts it to say, by the offers that it takes.
+    pub max_price: Option<Price>,
+    /// When it may be asked to pay.
+    pub policies: Vec<Policy>,
+    /// Bytes paid for at once under [`Policy::PayFirst`], unless the seeder wants more.
+    pub prepay_bytes: u64,
+    /// Most bytes that a seeder may want to be paid for at once in advance.
+    pub max_prepay_bytes: u64,
+    /// Bytes verified before they are acknowledged without being asked.
+    pub ack_bytes: u64,
+    /// Verified bytes, and time, after which they become durable. A kill forgets at most
+    /// this much, which is then never billed.
+    pub flush: (u64, Duration),
+    /// How far ahead a quote's end may lie.
+    pub max_quote_ahead: Duration,
+    /// How long a settlement may take while a seeder waits for it.
+    pub settle_patience: Duration,
+    /// How long to wait for bytes to be verified when a seeder wants to be paid for them.
+    pub verify_patience: Duration,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+impl Default for AgentConfig {
+    /// Any announced price, both policies, 4 MiB (at most 64) in advance, acknowledged every
+    /// 8 MiB, on disk every 8 MiB or half a second.
+    fn default() -> Self {
+        Self {
+            max_price: None,
+            policies: vec![Policy::PayAfter, Policy::PayFirst],
+            prepay_bytes: 4 << 20,
+            max_prepay_bytes: 64 << 20,
+            ack_bytes: 8 << 20,
+            flush: (8 << 20, Duration::from_millis(500)),
+            max_quote_ahead: Duration::from_secs(7 * 86_400),
+            settle_patience: Duration::from_secs(120),
+            verify_patience: Duration::from_secs(3),
+            clock: Clock::system(),
+        }
+    }
+}
