@@ -34,41 +34,51 @@ const MAX_WEBSOCKET_MESSAGE: usize = 1 << 20;
 pub(super) type NodeTransport = Boxed<(PeerId, StreamMuxerBox)>;
 
 /// All transports as one.
+///
+/// Names are resolved below the WebSocket, which needs them for its handshake, and above all
+/// others: the resolver takes any address, and only then finds out whether it can be dialled.
 pub(super) fn build(key: &Keypair, policy: AddressPolicy) -> Result<NodeTransport, Libp2pError> {
-    let tcp = || {
-        resolving(|| Policed {
-            inner: tcp::tokio::Transport::new(tcp::Config::default()),
-            policy,
-        })
+    let security = Security::new(key)?;
+    let tcp = || Policed {
+        inner: tcp::tokio::Transport::new(tcp::Config::default()),
+        policy,
     };
-    let mut websocket = websocket::Config::new(tcp());
-    websocket.set_max_data_size(MAX_WEBSOCKET_MESSAGE);
-    let memory = Policed {
+    let memory = || Policed {
         inner: MemoryTransport::new(),
         policy,
     };
-    // The WebSocket is first: TCP would take its addresses too.
-    let plain = boxed_sockets(websocket)
-        .or_transport(boxed_sockets(tcp()))
-        .map(|either, _| either.into_inner())
-        .or_transport(boxed_sockets(memory))
-        .map(|either, _| either.into_inner())
-        .boxed();
-    let secured = plain
-        .upgrade(Version::V1Lazy)
-        .authenticate(Security::new(key)?)
-        .multiplex(yamux::Config::default())
-        .timeout(UPGRADE_TIMEOUT)
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    let quic = resolving(|| Policed {
+    let quic = || Policed {
         inner: quic::tokio::Transport::new(quic::Config::new(key)),
         policy,
-    })
-    .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    Ok(quic
-        .or_transport(secured)
+    };
+    let mut websocket = websocket::Config::new(resolving(tcp));
+    websocket.set_max_data_size(MAX_WEBSOCKET_MESSAGE);
+    let others = || {
+        let sockets = boxed_sockets(tcp())
+            .or_transport(boxed_sockets(memory()))
+            .map(|either, _| either.into_inner());
+        quic()
+            .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+            .or_transport(secured(sockets.boxed(), &security))
+            .map(|either, _| either.into_inner())
+            .boxed()
+    };
+    // The WebSocket is first: TCP would take its addresses too.
+    Ok(secured(boxed_sockets(websocket), &security)
+        .or_transport(resolving(others))
         .map(|either, _| either.into_inner())
         .boxed())
+}
+
+/// With sockets secured and multiplexed.
+fn secured(sockets: Boxed<BoxedSocket>, security: &Security) -> NodeTransport {
+    sockets
+        .upgrade(Version::V1Lazy)
+        .authenticate(security.clone())
+        .multiplex(yamux::Config::default())
+        .timeout(UPGRADE_TIMEOUT)
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
+        .boxed()
 }
 
 /// With DNS names resolved. A machine without a resolver's configuration does without.
