@@ -46,7 +46,7 @@ pub use store::StoreError;
 pub(crate) use block::StoredBlock;
 pub(crate) use engine::Engine;
 #[cfg(feature = "server")]
-pub(crate) use engine::{Found, FoundLog, LogQuery, block_logs, unavailable};
+pub(crate) use engine::{Found, FoundLog, LogQuery, unavailable};
 
 use crate::client::{BlockRef, ChainError};
 use crate::spec::ChainSpec;

@@ -156,6 +156,12 @@ impl Engine {
         Ok(hash)
     }
 
+    /// How many transactions wait for nothing but a block, and how many for others.
+    #[cfg(feature = "server")]
+    pub(crate) fn pool_counts(&self) -> (usize, usize) {
+        self.pool().counts(|sender| self.account_now(sender).nonce)
+    }
+
     /// An account after the newest block that the state has taken over.
     fn account_now(&self, address: Address) -> Basic {
         self.state

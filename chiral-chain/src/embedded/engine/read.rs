@@ -106,10 +106,17 @@ impl Engine {
 
     /// A transaction, wherever it is.
     pub(crate) fn find_transaction(&self, hash: B256) -> Result<Option<Found>, ChainError> {
-        // The pool forgets it after the block is there, so the pool is asked first.
+        if let Some(mined) = self.find_mined(hash)? {
+            return Ok(Some(mined));
+        }
         if let Some(pooled) = self.pool().get(hash) {
             return Ok(Some(Found::Waiting(pooled)));
         }
+        // The pool forgets it after its block is there: it may have been mined in between.
+        self.find_mined(hash)
+    }
+
+    fn find_mined(&self, hash: B256) -> Result<Option<Found>, ChainError> {
         let Some((number, index)) = self.store.transaction(hash).map_err(failed)? else {
             return Ok(None);
         };
