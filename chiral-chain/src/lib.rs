@@ -9,6 +9,8 @@ pub mod keystore;
 pub mod private_key;
 #[cfg(feature = "rpc")]
 pub mod rpc;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod spec;
 pub mod transaction;
 pub mod typed_data;
@@ -25,6 +27,8 @@ pub use keystore::{KdfCost, KeystoreError};
 pub use private_key::{PrivateKey, PrivateKeyError};
 #[cfg(feature = "rpc")]
 pub use rpc::{ConnectError, RpcChain, RpcConfig, RpcUrlError};
+#[cfg(feature = "server")]
+pub use server::{JsonRpcServer, ServerConfig, ServerError};
 pub use spec::{CHIRAL_CHAIN_ID, ChainSpec, DEV_ACCOUNT_CHI, GenesisAccount, Rules};
 pub use transaction::{
     Fees, MAX_TRANSACTION_BYTES, SignedTransaction, Transaction, TransactionError, intrinsic_gas,
