@@ -139,7 +139,10 @@ fn remove(mut at: Box<Node>, path: Nibbles) -> Option<Box<Node>> {
         }
         Kind::Branch { ref mut children } => {
             let (index, rest) = split(&path);
-            children[index] = remove(children[index].take()?, rest);
+            let Some(child) = children[index].take() else {
+                return Some(at);
+            };
+            children[index] = remove(child, rest);
             at.reference = None;
             let mut present = (0..16u8).filter(|i| children[usize::from(*i)].is_some());
             match (present.next(), present.next()) {
