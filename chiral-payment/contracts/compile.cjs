@@ -27,16 +27,21 @@ function write(file, value) {
   fs.writeFileSync(path.join(out, file), text + '\n')
 }
 
-const predeploys = []
-for (const [name, address] of Object.entries(contracts)) {
-  const file = `${name}.sol`
-  const sources = { [file]: { content: fs.readFileSync(path.join(__dirname, file), 'utf8') } }
+// Compiles one file with what it imports; any warning is a failure.
+function compile(file, imports = []) {
+  const read = (name) => ({ content: fs.readFileSync(path.join(__dirname, name), 'utf8') })
+  const sources = Object.fromEntries([file, ...imports].map((name) => [name, read(name)]))
   const input = JSON.stringify({ language: 'Solidity', sources, settings })
   const output = JSON.parse(solc.compile(input))
   const problems = output.errors || []
   problems.forEach((problem) => console.error(problem.formattedMessage))
   if (problems.length) process.exit(1)
-  const { abi, evm } = output.contracts[file][name]
+  return output.contracts[file]
+}
+
+const predeploys = []
+for (const [name, address] of Object.entries(contracts)) {
+  const { abi, evm } = compile(`${name}.sol`)[name]
   write(`chiral-payment/contracts/${name}.json`, {
     contract: name,
     compiler: solc.version(),
@@ -51,3 +56,8 @@ for (const [name, address] of Object.entries(contracts)) {
   predeploys.push({ name, address, code: '0x' + evm.deployedBytecode.object })
 }
 write('chiral-chain/src/spec/devnet-predeploys.json', predeploys)
+
+// Code of the payees in tests, by name.
+const payees = compile('testing/Payees.sol', ['BatchPay.sol'])
+const codes = Object.entries(payees).map(([name, { evm }]) => [name, '0x' + evm.deployedBytecode.object])
+write('chiral-payment/contracts/testing/Payees.json', Object.fromEntries(codes))
