@@ -1,7 +1,7 @@
 //! The process ends right before or after each durable step.
 
 use alloy_primitives::B256;
-use chiral_chain::{ChainSpec, Sealing};
+use chiral_chain::Sealing;
 use chiral_core::{Bill, PaymentSettler};
 use chiral_payment::ChainSettler;
 use chiral_payment::journal::{Crash, CrashSide, CrashStep};
@@ -75,6 +75,5 @@ async fn sent_by_wallet(line: &Line) -> usize {
     use chiral_chain::{BlockId, ChainClient};
     let wallet = chiral_core::WalletSigner::address(&*wallet());
     let nonce = line.chain().nonce(wallet, BlockId::Latest).await.unwrap();
-    let _ = ChainSpec::devnet();
     nonce as usize
 }
