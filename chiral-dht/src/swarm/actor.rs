@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::ListenerId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, gossipsub, identify, kad};
@@ -55,6 +56,7 @@ pub(super) struct Actor {
     entrance: Entrance,
     queries: Queries,
     topics: Topics,
+    listeners: Vec<ListenerId>,
     dials: HashMap<ConnectionId, oneshot::Sender<Result<PeerId, String>>>,
     saved: Instant,
 }
@@ -78,6 +80,7 @@ impl Actor {
             entrance: Entrance::new(bootstrap),
             queries: Queries::default(),
             topics: Topics::default(),
+            listeners: Vec::new(),
             dials: HashMap::new(),
             saved: Instant::now(),
         })
@@ -94,6 +97,7 @@ impl Actor {
                 .swarm
                 .listen_on(address.clone())
                 .map_err(|error| failed(error.into()))?;
+            self.listeners.push(listener);
             let bound = async {
                 loop {
                     let event = self.swarm.select_next_some().await;
@@ -156,9 +160,13 @@ impl Actor {
             // The error says that it is gone already.
             let _ = self.swarm.disconnect_peer_id(peer);
         }
+        // Their ports are free when this returns.
+        for listener in std::mem::take(&mut self.listeners) {
+            self.swarm.remove_listener(listener);
+        }
         let deadline = tokio::time::sleep(CLOSE_TIMEOUT);
         tokio::pin!(deadline);
-        while self.swarm.network_info().num_peers() > 0 {
+        while self.swarm.network_info().num_peers() > 0 || self.swarm.listeners().next().is_some() {
             tokio::select! {
                 () = &mut deadline => break,
                 _ = self.swarm.select_next_some() => {}

@@ -1,6 +1,8 @@
 //! What the tests of the libp2p node share.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod hostile;
+
 use std::sync::Arc;
 use std::time::Duration;
 

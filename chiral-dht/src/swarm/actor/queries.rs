@@ -16,9 +16,9 @@ type Kad = kad::Behaviour<ChiralStore>;
 /// Look-ups at once; what comes beyond is answered with nothing.
 const MAX_QUERIES: usize = 1024;
 
-/// Once something is found, how long the rest of the closest nodes is waited for: one that
-/// is dead would hold up the answer until its dial fails.
-const SETTLE: Duration = Duration::from_secs(2);
+/// Once something is found, and nobody has found more for this long, the rest of the closest
+/// nodes is not waited for: one that is dead would hold up the answer until its dial fails.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// Limit on the copies of one record that are taken, and on their bytes.
 const MAX_COPIES: usize = 64;
@@ -50,7 +50,7 @@ enum Query {
 }
 
 impl Query {
-    /// When something was found first.
+    /// When something was found last.
     fn found(&self) -> Option<Instant> {
         match self {
             Self::Get { found, .. } | Self::Providers { found, .. } => *found,
@@ -209,7 +209,7 @@ impl Query {
             ) => {
                 // Only what others answered says that the rest can be waited for briefly.
                 if answer.peer.is_some() {
-                    found.get_or_insert_with(Instant::now);
+                    *found = Some(Instant::now());
                 }
                 let value = &answer.record.value;
                 let bytes: usize = values.iter().map(Vec::len).sum();
@@ -225,7 +225,7 @@ impl Query {
                 QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })),
             ) => {
                 if !providers.is_empty() {
-                    found.get_or_insert_with(Instant::now);
+                    *found = Some(Instant::now());
                 }
                 let room = MAX_PROVIDERS.saturating_sub(peers.len());
                 peers.extend(providers.iter().take(room));
