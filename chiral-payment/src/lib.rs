@@ -18,6 +18,8 @@ pub mod journal;
 #[cfg(feature = "chain")]
 pub mod messages;
 #[cfg(feature = "chain")]
+pub mod payments;
+#[cfg(feature = "chain")]
 pub mod receipt;
 #[cfg(feature = "chain")]
 pub mod settler;
@@ -35,5 +37,7 @@ pub use free_settler::FreeSettler;
 pub use gate::{ChainGate, CreditRules, GateConfig};
 #[cfg(feature = "chain")]
 pub use journal::{Journal, JournalError};
+#[cfg(feature = "chain")]
+pub use payments::{BATCH_PAY, Payments, PaymentsConfig, PaymentsError};
 #[cfg(feature = "chain")]
 pub use settler::{ChainSettler, SettlerConfig};

@@ -1,0 +1,283 @@
+//! [`Payments`]: wallet, gate, agent and settler over one journal.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use alloy_primitives::{Address, address};
+use chiral_chain::{ChainClient, ChainError};
+use chiral_core::{PaymentAgent, PaymentGate, PaymentSettler, Price, WalletSigner};
+
+use crate::agent::{AgentConfig, ChainAgent};
+use crate::contracts::batch_pay;
+use crate::gate::{ChainGate, GateConfig};
+use crate::journal::{Journal, JournalError};
+use crate::messages::ChainFacts;
+use crate::settler::{ChainSettler, SettlerConfig, StartError};
+
+/// Where `BatchPay` is on the development chain from its first block.
+pub const BATCH_PAY: Address = address!("ba7c4000000000000000000000000000000c41a1");
+
+/// Why payments could not be set up, or looked at.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PaymentsError {
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The chain cannot be asked which one it is.
+    #[error("the chain cannot be asked which one it is")]
+    Chain(#[from] ChainError),
+    /// The settler was not started.
+    #[error(transparent)]
+    Settler(#[from] StartError),
+    /// The settler failed.
+    #[error(transparent)]
+    Settle(#[from] chiral_core::SettleError),
+}
+
+impl PaymentsError {
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Journal(error) => error.is_retryable(),
+            Self::Chain(error) => error.is_retryable(),
+            Self::Settler(error) => error.is_retryable(),
+            Self::Settle(error) => error.is_retryable(),
+        }
+    }
+}
+
+/// Settings of [`Payments`].
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct PaymentsConfig {
+    wallet: Arc<dyn WalletSigner>,
+    chain: Arc<dyn ChainClient>,
+    journal: Option<PathBuf>,
+    facts: Option<ChainFacts>,
+    /// What is asked for, and how much is lent.
+    pub gate: GateConfig,
+    /// What is bought.
+    pub agent: AgentConfig,
+    /// How is paid. Chain id, first block and contract are filled in at the start.
+    pub settler: Option<SettlerConfig>,
+}
+
+impl fmt::Debug for PaymentsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PaymentsConfig")
+            .field("wallet", &self.wallet.address())
+            .field("journal", &self.journal)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PaymentsConfig {
+    /// From this wallet, on this chain. Everything is given away, nothing is bought that
+    /// costs anything, and the journal is in memory, unless something else is said.
+    pub fn new(wallet: Arc<dyn WalletSigner>, chain: Arc<dyn ChainClient>) -> Self {
+        let mut agent = AgentConfig::default();
+        agent.max_price = Some(Price::FREE);
+        Self {
+            wallet,
+            chain,
+            journal: None,
+            facts: None,
+            gate: GateConfig::default(),
+            agent,
+            settler: None,
+        }
+    }
+
+    /// Asks this price for files for which no other is set.
+    #[must_use]
+    pub fn with_price(mut self, price: Price) -> Self {
+        self.gate.price = price;
+        self
+    }
+
+    /// Pays up to this price.
+    #[must_use]
+    pub fn with_max_price(mut self, price: Price) -> Self {
+        self.agent.max_price = Some(price);
+        self
+    }
+
+    /// Keeps the journal in this file.
+    #[must_use]
+    pub fn with_journal(mut self, path: impl Into<PathBuf>) -> Self {
+        self.journal = Some(path.into());
+        self
+    }
+
+    /// As [`PaymentsConfig::with_journal`], unless a file was named before.
+    #[must_use]
+    pub fn or_journal_at(mut self, path: impl Into<PathBuf>) -> Self {
+        self.journal.get_or_insert_with(|| path.into());
+        self
+    }
+
+    /// Which chain it has to be, so that a start need not ask it.
+    #[must_use]
+    pub fn with_facts(mut self, facts: ChainFacts) -> Self {
+        self.facts = Some(facts);
+        self
+    }
+
+    /// The wallet.
+    pub fn wallet(&self) -> &Arc<dyn WalletSigner> {
+        &self.wallet
+    }
+}
+
+/// Wallet, gate, agent and settler of a node, over one journal.
+///
+/// Must be [shut down](Payments::shutdown) for the journal to be let go.
+#[derive(Clone)]
+pub struct Payments {
+    wallet: Arc<dyn WalletSigner>,
+    chain: Arc<dyn ChainClient>,
+    journal: Journal,
+    facts: ChainFacts,
+    gate: ChainGate,
+    agent: ChainAgent,
+    settler: Arc<ChainSettler>,
+}
+
+impl fmt::Debug for Payments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Payments")
+            .field("wallet", &self.wallet.address())
+            .field("chain", &self.facts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Payments {
+    /// Opens the journal and goes on where it ends. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// [`PaymentsError`]; then the journal is let go.
+    pub async fn start(config: PaymentsConfig) -> Result<Self, PaymentsError> {
+        let facts = match config.facts {
+            Some(facts) => facts,
+            None => ChainFacts {
+                chain_id: config.chain.chain_id().await?,
+                genesis: config.chain.genesis_hash().await?,
+                batch_pay: BATCH_PAY,
+            },
+        };
+        let journal = match &config.journal {
+            Some(path) => Journal::open(path)?,
+            None => Journal::in_memory()?,
+        };
+        match Self::over(journal.clone(), facts, config).await {
+            Ok(payments) => Ok(payments),
+            Err(error) => {
+                journal.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn over(
+        journal: Journal,
+        facts: ChainFacts,
+        config: PaymentsConfig,
+    ) -> Result<Self, PaymentsError> {
+        let PaymentsConfig {
+            wallet,
+            chain,
+            gate,
+            agent,
+            settler,
+            ..
+        } = config;
+        let mut settings =
+            settler.unwrap_or_else(|| SettlerConfig::new(facts.chain_id, facts.genesis));
+        (settings.chain_id, settings.genesis) = (facts.chain_id, facts.genesis);
+        // Elsewhere something else may be there, or nothing: then each bill is paid by itself.
+        if settings.batch_contract.is_none()
+            && chain.code(facts.batch_pay).await? == batch_pay::runtime_code()
+        {
+            settings.batch_contract = Some(facts.batch_pay);
+        }
+        let settler =
+            ChainSettler::start(journal.clone(), chain.clone(), wallet.clone(), settings).await?;
+        let pays: Arc<dyn PaymentSettler> = settler.clone();
+        let agent = ChainAgent::start(journal.clone(), wallet.clone(), pays, facts, agent).await?;
+        let gate =
+            ChainGate::start(journal.clone(), wallet.clone(), chain.clone(), facts, gate).await?;
+        Ok(Self {
+            wallet,
+            chain,
+            journal,
+            facts,
+            gate,
+            agent,
+            settler,
+        })
+    }
+
+    /// The wallet.
+    pub fn wallet(&self) -> &Arc<dyn WalletSigner> {
+        &self.wallet
+    }
+
+    /// The chain.
+    pub fn chain(&self) -> &Arc<dyn ChainClient> {
+        &self.chain
+    }
+
+    /// Which chain it is.
+    pub fn facts(&self) -> ChainFacts {
+        self.facts
+    }
+
+    /// What decides who is served.
+    pub fn gate(&self) -> Arc<dyn PaymentGate> {
+        Arc::new(self.gate.clone())
+    }
+
+    /// What buys.
+    pub fn agent(&self) -> Arc<dyn PaymentAgent> {
+        Arc::new(self.agent.clone())
+    }
+
+    /// What pays.
+    pub fn settler(&self) -> Arc<dyn PaymentSettler> {
+        self.settler.clone()
+    }
+
+    /// The gate by its own type: prices, exposure.
+    pub fn chain_gate(&self) -> &ChainGate {
+        &self.gate
+    }
+
+    /// The agent by its own type.
+    pub fn chain_agent(&self) -> &ChainAgent {
+        &self.agent
+    }
+
+    /// The settler by its own type.
+    pub fn chain_settler(&self) -> &Arc<ChainSettler> {
+        &self.settler
+    }
+
+    /// Writes down what is not durable yet, ends what runs in the background, and lets go of
+    /// the journal; idempotent.
+    ///
+    /// # Errors
+    /// The first failure, after everything has been tried.
+    pub async fn shutdown(&self) -> Result<(), PaymentsError> {
+        let gate = self.gate.shutdown().await;
+        let agent = self.agent.shutdown().await;
+        let settler = self.settler.shutdown().await;
+        self.journal.close().await;
+        gate?;
+        agent?;
+        settler?;
+        Ok(())
+    }
+}
