@@ -35,6 +35,8 @@ pub(super) struct Work {
     pub(super) flights: Vec<(u64, Flight)>,
     /// Bills that wait, oldest first, as many as were asked for.
     pub(super) waiting: Vec<(BillId, BillRecord)>,
+    /// When the first of the bills that rest may be tried again.
+    pub(super) next_try: Option<u64>,
 }
 
 /// The settler's part of a journal.
@@ -212,6 +214,9 @@ impl Book {
                     let record = BillRecord::decode(stored.value())?;
                     if record.not_before <= now {
                         work.waiting.push((BillId(id.into()), record));
+                    } else {
+                        let next = work.next_try.unwrap_or(u64::MAX);
+                        work.next_try = Some(next.min(record.not_before));
                     }
                     if work.waiting.len() >= limit {
                         break;
@@ -251,11 +256,16 @@ impl Book {
     }
 
     /// A bill that its payee refuses is put off.
-    pub(super) async fn deferred(&self, bill: BillId, now: u64) -> Result<(), JournalError> {
+    pub(super) async fn deferred(
+        &self,
+        bill: BillId,
+        now: u64,
+        rest: u64,
+    ) -> Result<(), JournalError> {
         self.journal
             .write("settle-deferred", move |step| {
                 change_bill(step, bill, |record| {
-                    record.put_off(now);
+                    record.put_off(now, rest);
                     Ok(())
                 })
             })
@@ -340,12 +350,17 @@ impl Book {
 
     /// It was reverted for good: its bills wait for another, the longer the more often it
     /// happens.
-    pub(super) async fn reverted(&self, number: u64, now: u64) -> Result<Flight, JournalError> {
+    pub(super) async fn reverted(
+        &self,
+        number: u64,
+        now: u64,
+        rest: u64,
+    ) -> Result<Flight, JournalError> {
         self.change("settle-reverted", number, move |flight, bills| {
             flight.state = FlightState::Reverted;
             bills.each(|bill| {
                 bill.back_to_waiting();
-                bill.put_off(now);
+                bill.put_off(now, rest);
             })
         })
         .await

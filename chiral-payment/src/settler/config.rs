@@ -33,6 +33,9 @@ pub struct SettlerConfig {
     pub max_gas_price: u128,
     /// EIP-1559 transactions instead of EIP-155 ones.
     pub dynamic_fees: bool,
+    /// How long a bill rests whose payment was reverted, or is refused; twice as long with each
+    /// time, up to 256 times. Whole seconds.
+    pub retry_after: Duration,
     /// How long a transaction waits before it is signed again with a higher fee, if the chain
     /// wants more by then.
     pub replace_after: Duration,
@@ -52,6 +55,7 @@ impl SettlerConfig {
             max_backoff: Duration::from_secs(30),
             max_gas_price: 500_000_000_000,
             dynamic_fees: false,
+            retry_after: Duration::from_secs(15),
             replace_after: Duration::from_secs(180),
         }
     }
@@ -109,6 +113,13 @@ impl SettlerConfig {
     #[must_use]
     pub fn with_dynamic_fees(mut self, dynamic: bool) -> Self {
         self.dynamic_fees = dynamic;
+        self
+    }
+
+    /// See [`SettlerConfig::retry_after`].
+    #[must_use]
+    pub fn with_retry_after(mut self, time: Duration) -> Self {
+        self.retry_after = time;
         self
     }
 

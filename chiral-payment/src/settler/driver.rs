@@ -170,7 +170,8 @@ impl Driver {
         }
         let poll = self.ledger.config.poll;
         if work.flights.is_empty() && work.waiting.is_empty() {
-            return Ok(poll.max(IDLE));
+            let rest = work.next_try.map(|at| at.saturating_sub(unix_now()));
+            return Ok(rest.map_or(IDLE, |rest| IDLE.min(Duration::from_secs(rest)).max(poll)));
         }
         let head = self.ledger.chain.head().await?;
         let mut flights = Vec::with_capacity(work.flights.len());
@@ -247,7 +248,8 @@ impl Driver {
                 }
                 Step::Revert => {
                     tracing::warn!(nonce = flight.nonce, "a payment was reverted");
-                    self.book.reverted(number, unix_now()).await?
+                    let rest = self.ledger.config.retry_after.as_secs();
+                    self.book.reverted(number, unix_now(), rest).await?
                 }
                 Step::Reorganise => {
                     tracing::warn!(nonce = flight.nonce, "a payment's block is gone");
@@ -472,7 +474,8 @@ impl Driver {
                     Err(Obstacle::Problem(problem)) => {
                         let bill = group.bills[0].0;
                         self.problems.bills.insert(bill, problem);
-                        self.book.deferred(bill, unix_now()).await?;
+                        let rest = self.ledger.config.retry_after.as_secs();
+                        self.book.deferred(bill, unix_now(), rest).await?;
                         return Ok(None);
                     }
                     Err(other) => return Err(other.into()),

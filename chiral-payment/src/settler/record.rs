@@ -10,9 +10,7 @@ use chiral_core::{Bill, BillId, Cid, Protocol, SettlementStatus};
 use crate::calldata::PaymentMetadata;
 use crate::journal::JournalError;
 
-/// Seconds until a bill is tried again whose payment failed, doubled with each failure.
-const RETRY_SECONDS: u64 = 15;
-/// Doublings at most: a little over an hour.
+/// Doublings at most of the time that a bill rests whose payment failed.
 const MAX_DOUBLINGS: u32 = 8;
 
 mod sol {
@@ -163,11 +161,11 @@ impl BillRecord {
         self.settled_at = 0;
     }
 
-    /// Counts a failure, and puts it off for the longer the more there are.
-    pub(super) fn put_off(&mut self, now: u64) {
+    /// Counts a failure, and puts it off for `seconds`, doubled with each one before.
+    pub(super) fn put_off(&mut self, now: u64, seconds: u64) {
+        let times = 1 << self.failures.min(MAX_DOUBLINGS);
         self.failures = self.failures.saturating_add(1);
-        let wait = RETRY_SECONDS << (self.failures - 1).min(MAX_DOUBLINGS);
-        self.not_before = now.saturating_add(wait);
+        self.not_before = now.saturating_add(seconds.saturating_mul(times));
     }
 
     /// Takes back that a block has it.

@@ -306,9 +306,17 @@ async fn a_payee_that_refuses_is_credited_by_the_contract() {
     assert_eq!(line.sent.lock().unwrap().len(), 0, "no gas is spent on it");
     settler.shutdown().await.unwrap();
 
+    // The node says that it would pass: it is reverted, and goes through the contract then.
+    line.estimate.store(50_000, Ordering::SeqCst);
     let journal = Journal::in_memory().unwrap();
     let settler = start(&journal, &line, config.clone()).await;
     settler.settle(bills.to_vec()).await.unwrap();
+    until("it is reverted", async || {
+        let payer = settler.wallet();
+        chain.nonce(payer, BlockId::Latest).await.unwrap() == 1
+    })
+    .await;
+    line.estimate.store(0, Ordering::SeqCst);
     settled(&settler, &bills).await;
     let contract = config.batch_contract.unwrap();
     let call = chiral_chain::CallRequest {
@@ -319,4 +327,52 @@ async fn a_payee_that_refuses_is_credited_by_the_contract() {
     let credit = chain.call(call).await.unwrap();
     assert_eq!(U256::from_be_slice(&credit), bills[0].amount);
     settler.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_gas_gets_dearer_the_same_nonce_is_signed_again_and_any_variant_settles() {
+    for reaches_the_chain in [true, false] {
+        let chain = embedded(Sealing::Manual).await;
+        let line = Line::to(chain.clone());
+        let journal = Journal::in_memory().unwrap();
+        let config = config().with_replace_after(Duration::from_millis(100));
+        let settler = start(&journal, &line, config).await;
+        let bills = [bill(1, payee(1))];
+        settler.settle(bills.to_vec()).await.unwrap();
+        let sent = || {
+            let mut sent = line.sent.lock().unwrap().clone();
+            sent.dedup();
+            sent
+        };
+        until("it is sent", async || !sent().is_empty()).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(
+            sent().len(),
+            1,
+            "while nothing is gained by it, nothing is signed"
+        );
+        if !reaches_the_chain {
+            line.false_known.store(u32::MAX, Ordering::SeqCst);
+        }
+        line.dearer.store(2, Ordering::SeqCst);
+        until("it is signed again", async || sent().len() > 1).await;
+        let variants = sent();
+        let chain_id = ChainSpec::devnet().chain_id;
+        let hashes: Vec<_> = variants
+            .iter()
+            .map(|raw| chiral_chain::SignedTransaction::decode(raw, chain_id).unwrap())
+            .map(|signed| (signed.transaction.nonce, signed.hash))
+            .collect();
+        assert!(hashes.iter().all(|(nonce, _)| *nonce == 0));
+        let expected = hashes[usize::from(reaches_the_chain)].1;
+        until("the pool has it", async || {
+            chain.transaction(expected).await.unwrap().is_some()
+        })
+        .await;
+        chain.seal().await.unwrap();
+        assert_eq!(settled(&settler, &bills).await, [expected]);
+        chain.seal().await.unwrap();
+        assert_paid_once(&chain, &bills, "by one of the variants").await;
+        settler.shutdown().await.unwrap();
+    }
 }

@@ -44,6 +44,10 @@ pub(crate) struct Line {
     pub(crate) lost_answers: AtomicU32,
     /// Transactions that the node says it knows already, without having taken them.
     pub(crate) false_known: AtomicU32,
+    /// Fees are answered times this.
+    pub(crate) dearer: AtomicU32,
+    /// Estimates are answered as this, unless it is 0.
+    pub(crate) estimate: AtomicU32,
     /// Transactions that were sent.
     pub(crate) sent: Mutex<Vec<Bytes>>,
 }
@@ -55,6 +59,8 @@ impl Line {
             answers: AtomicU32::new(u32::MAX),
             lost_answers: AtomicU32::new(0),
             false_known: AtomicU32::new(0),
+            dearer: AtomicU32::new(1),
+            estimate: AtomicU32::new(0),
             sent: Mutex::default(),
         })
     }
@@ -116,10 +122,17 @@ impl ChainClient for Line {
         self.ask()?.code(contract).await
     }
     async fn fees(&self) -> Result<FeeQuote, ChainError> {
-        self.ask()?.fees().await
+        let mut quote = self.ask()?.fees().await?;
+        let times = u128::from(self.dearer.load(Ordering::SeqCst));
+        quote.gas_price *= times;
+        quote.priority_fee *= times;
+        Ok(quote)
     }
     async fn estimate_gas(&self, call: CallRequest) -> Result<u64, ChainError> {
-        self.ask()?.estimate_gas(call).await
+        match self.estimate.load(Ordering::SeqCst) {
+            0 => self.ask()?.estimate_gas(call).await,
+            gas => Ok(gas.into()),
+        }
     }
     async fn call(&self, call: CallRequest) -> Result<Bytes, ChainError> {
         self.ask()?.call(call).await
@@ -169,6 +182,7 @@ pub(crate) fn config() -> SettlerConfig {
         .with_gather(Duration::ZERO)
         .with_poll(Duration::from_millis(10))
         .with_max_backoff(Duration::from_millis(20))
+        .with_retry_after(Duration::ZERO)
 }
 
 pub(crate) fn journal(path: &Path) -> Journal {

@@ -45,7 +45,7 @@ fn records_come_back() {
         BillState::Settled,
     ] {
         record.state = state;
-        record.put_off(10);
+        record.put_off(10, 15);
         assert_eq!(BillRecord::decode(&record.encode()).unwrap(), record);
     }
     let mut flight = flight(3);
@@ -100,11 +100,11 @@ fn damaged_records_are_errors() {
 fn failures_put_off_for_longer_and_not_for_ever() {
     let mut record = BillRecord::new(&bill(), 4, 1, 1);
     for (failures, wait) in [(1, 15), (2, 30), (3, 60)] {
-        record.put_off(100);
+        record.put_off(100, 15);
         assert_eq!((record.failures, record.not_before), (failures, 100 + wait));
     }
     record.failures = u32::MAX;
-    record.put_off(u64::MAX);
+    record.put_off(u64::MAX, 15);
     assert_eq!((record.failures, record.not_before), (u32::MAX, u64::MAX));
 }
 
