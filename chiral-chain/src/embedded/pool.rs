@@ -240,7 +240,7 @@ impl Pool {
     }
 
     /// How many wait for nothing but a block, and how many for a nonce before them.
-    #[cfg(feature = "server")]
+    #[cfg(any(test, feature = "server"))]
     pub(crate) fn counts(&self, mut nonce_of: impl FnMut(Address) -> u64) -> (usize, usize) {
         let mut ready = 0;
         for sender in self.senders.keys() {
@@ -252,7 +252,7 @@ impl Pool {
 
     /// Hashes that arrived from position `since` on, and the position after them. What is
     /// older than the last 4,096 is left out.
-    #[cfg(feature = "server")]
+    #[cfg(any(test, feature = "server"))]
     pub(crate) fn arrived(&self, since: u64) -> (Vec<B256>, u64) {
         let new = self.recent.iter().filter(|(arrival, _)| *arrival >= since);
         (new.map(|(_, hash)| *hash).collect(), self.arrivals)

@@ -82,23 +82,12 @@ proptest! {
                 prop_assert!(pooled.tip_at(base_fee).is_none());
             }
         }
-        let (ready, queued) = pool.counts_for_tests();
+        let (ready, queued) = pool.counts(|_| 2);
         prop_assert_eq!(ready + queued, pool.hashes.len());
         for sender in 1..5 {
             pool.forget_below(Address::repeat_byte(sender), u64::MAX);
         }
         prop_assert!(pool.hashes.is_empty() && pool.senders.is_empty() && pool.bytes == 0);
-    }
-}
-
-impl Pool {
-    fn counts_for_tests(&self) -> (usize, usize) {
-        let ready = self
-            .senders
-            .keys()
-            .map(|sender| self.next_nonce(*sender, 2) - 2);
-        let ready = ready.sum::<u64>() as usize;
-        (ready, self.hashes.len() - ready)
     }
 }
 
