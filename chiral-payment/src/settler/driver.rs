@@ -7,31 +7,27 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use alloy_primitives::{B256, U256};
-use chiral_chain::{
-    BlockRef, ChainError, Fees, HeadStream, RefusalKind, Transaction, TransactionError,
-};
+use alloy_primitives::B256;
+use chiral_chain::{BlockRef, ChainError, HeadStream, TransactionError};
 use chiral_core::{BillId, WalletSigner};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+mod pay;
+mod send;
+
 use super::board::{Board, Problems};
 use super::book::Book;
 use super::flight::{Depths, Sighting, Step, next};
-use super::ledger::{Ledger, Obstacle, higher};
-use super::plan::{Group, plan};
+use super::ledger::{Ledger, Obstacle};
 use super::problem::Problem;
 use super::record::Flight;
 use crate::contracts::batch_pay::{BatchPayment, MAX_LEGS, skipped};
 use crate::journal::JournalError;
 
-/// Transactions of which no block has any yet, at most: nodes keep few for one wallet.
-const MAX_UNMINED: usize = 16;
 /// Waiting bills that one pass looks at.
 const MAX_BILLS_A_PASS: usize = 4 * MAX_LEGS;
-/// Times that one transaction is signed.
-const MAX_VARIANTS: usize = 8;
 /// Durable steps that one transaction makes in a pass.
 const MAX_STEPS: usize = 8;
 /// First pause after the chain did not answer.
@@ -270,93 +266,6 @@ impl Driver {
         Ok(flight)
     }
 
-    /// Sends the newest variant, if it is time, and signs a dearer one if that is due.
-    async fn send(
-        &mut self,
-        number: u64,
-        mut flight: Flight,
-        head: BlockRef,
-    ) -> Result<Flight, Stop> {
-        use super::record::FlightState::Signed;
-        let now = Instant::now();
-        let sent = self.sent.get(&number).copied();
-        let config = &self.ledger.config;
-        let due = |sent: &Sent| sent.head != head.hash || sent.last.elapsed() >= config.poll;
-        if sent.as_ref().is_some_and(|sent| !due(sent)) {
-            return Ok(flight);
-        }
-        // The bytes hold on every chain of this id.
-        self.ledger.check_identity().await?;
-        let long = |sent: Sent| sent.first.elapsed() >= self.ledger.config.replace_after;
-        if sent.is_some_and(long) && flight.variants.len() < MAX_VARIANTS {
-            flight = self.replace(number, flight).await?;
-        }
-        let signed = flight.newest();
-        let entry = self.sent.entry(number).or_insert(Sent {
-            variant: signed.hash,
-            first: now,
-            last: now,
-            head: head.hash,
-        });
-        if entry.variant != signed.hash {
-            (entry.variant, entry.first) = (signed.hash, now);
-        }
-        (entry.last, entry.head) = (now, head.hash);
-        let chain = &self.ledger.chain;
-        match chain.send_raw_transaction(signed.raw.clone()).await {
-            Ok(hash) if hash != signed.hash => {
-                tracing::debug!(%hash, "the node answers another transaction's hash");
-            }
-            Ok(_) => {}
-            Err(ChainError::Refused { kind, reason }) => match kind {
-                RefusalKind::AlreadyKnown => {}
-                RefusalKind::NonceTooLow => {
-                    // It may be in a block since we looked: the next pass sees.
-                    self.note(&flight, &Problem::NonceUsed);
-                    return Ok(flight);
-                }
-                RefusalKind::Funds => {
-                    self.note(&flight, &Problem::Funds);
-                    return Ok(flight);
-                }
-                _ => {
-                    self.note(&flight, &Problem::Refused { reason });
-                    return Ok(flight);
-                }
-            },
-            Err(error) => return Err(error.into()),
-        }
-        if flight.state == Signed {
-            flight = self.book.broadcast(number).await?;
-            self.board.changed();
-        }
-        Ok(flight)
-    }
-
-    /// Signs the same transaction with a higher fee, if the chain wants more by now.
-    async fn replace(&mut self, number: u64, flight: Flight) -> Result<Flight, Stop> {
-        let old = &flight.newest().transaction;
-        let wanted = match self.ledger.fees().await {
-            Ok(wanted) => wanted,
-            Err(Obstacle::Problem(problem)) => {
-                self.note(&flight, &problem);
-                return Ok(flight);
-            }
-            Err(other) => return Err(other.into()),
-        };
-        let Some(fees) = higher(old.fees, wanted, &self.ledger.config) else {
-            return Ok(flight);
-        };
-        let dearer = Transaction {
-            fees,
-            ..old.clone()
-        };
-        let signed = dearer.sign(&*self.signer).await.map_err(signer_problem)?;
-        let flight = self.book.replaced(number, signed).await?;
-        self.board.changed();
-        Ok(flight)
-    }
-
     /// Whether the receipt of a batch shows each of its bills as paid. A plain transfer that
     /// succeeded shows itself.
     async fn shows_all(&self, flight: &Flight) -> Result<bool, Stop> {
@@ -383,116 +292,6 @@ impl Driver {
             })
             .collect();
         Ok(receipt.block == flight.block && flight.bills.iter().all(|bill| shown.contains(bill)))
-    }
-
-    /// Signs transactions for waiting bills, and sends them.
-    async fn pay(
-        &mut self,
-        waiting: Vec<super::plan::Waiting>,
-        flights: Vec<Flight>,
-        head: BlockRef,
-    ) -> Result<(), Stop> {
-        let unmined: Vec<_> = flights.iter().filter(|f| f.is_unmined()).collect();
-        let mut room = MAX_UNMINED.saturating_sub(unmined.len());
-        if room == 0 {
-            return Ok(());
-        }
-        self.ledger.check_identity().await?;
-        let fees = self.ledger.fees().await?;
-        let has_contract = self.ledger.has_batch_contract().await?;
-        let (next, balance) = self.ledger.account().await?;
-        let open = flights.iter().filter(|f| !is_over(f));
-        let mut nonce = open.fold(next, |next, flight| next.max(flight.nonce + 1));
-        let reserved = unmined
-            .iter()
-            .filter_map(|f| f.newest().transaction.max_cost());
-        let mut available = reserved.fold(balance, |left, cost| left.saturating_sub(cost));
-        let plan = plan(waiting, has_contract, available, fees.max_per_gas());
-        for bill in plan.short {
-            self.problems.bills.insert(bill, Problem::Funds);
-        }
-        for group in plan.groups {
-            if room == 0 {
-                break;
-            }
-            let Some((group, transaction)) = self
-                .build(group, nonce, fees, available, has_contract)
-                .await?
-            else {
-                continue;
-            };
-            let cost = transaction.max_cost().unwrap_or(U256::MAX);
-            let signed = transaction.sign(&*self.signer).await;
-            let signed = signed.map_err(signer_problem)?;
-            let bills = group.bills.iter().map(|(bill, _)| *bill).collect();
-            let flight = Flight::new(signed, group.batch, bills, head.number, unix_now());
-            let number = self.book.signed(flight.clone()).await?;
-            self.board.changed();
-            self.send(number, flight, head).await?;
-            (nonce, room) = (nonce + 1, room - 1);
-            available = available.saturating_sub(cost);
-        }
-        self.gathering = None;
-        Ok(())
-    }
-
-    /// The transaction for a group of bills, or for as many of them as there is money for.
-    async fn build(
-        &mut self,
-        mut group: Group,
-        nonce: u64,
-        fees: Fees,
-        available: U256,
-        has_contract: bool,
-    ) -> Result<Option<(Group, Transaction)>, Stop> {
-        loop {
-            let first = group.bills[0].1.payee;
-            let contract = self.ledger.config.batch_contract;
-            let mut transaction = Transaction {
-                chain_id: self.ledger.config.chain_id,
-                nonce,
-                gas_limit: 0,
-                fees,
-                to: Some(contract.filter(|_| group.batch).unwrap_or(first)),
-                value: group.value(),
-                input: group.input(),
-            };
-            let gas = match group.batch {
-                // Nodes refuse to execute what the balance does not cover.
-                _ if transaction.value > available => None,
-                true => Some(
-                    self.ledger
-                        .batch_gas(&transaction, group.bills.len())
-                        .await?,
-                ),
-                false => match self.ledger.transfer_gas(&transaction).await {
-                    Ok(gas) => Some(gas),
-                    Err(Obstacle::Problem(Problem::PayeeRefuses)) if has_contract => {
-                        group.batch = true;
-                        continue;
-                    }
-                    Err(Obstacle::Problem(problem)) => {
-                        let bill = group.bills[0].0;
-                        self.problems.bills.insert(bill, problem);
-                        let rest = self.ledger.config.retry_after.as_secs();
-                        self.book.deferred(bill, unix_now(), rest).await?;
-                        return Ok(None);
-                    }
-                    Err(other) => return Err(other.into()),
-                },
-            };
-            transaction.gas_limit = gas.unwrap_or(u64::MAX);
-            if transaction.max_cost().is_some_and(|cost| cost <= available) {
-                return Ok(Some((group, transaction)));
-            }
-            for (bill, _) in &group.bills[group.bills.len() / 2..] {
-                self.problems.bills.insert(*bill, Problem::Funds);
-            }
-            match group.halved() {
-                Some(half) => group = half,
-                None => return Ok(None),
-            }
-        }
     }
 
     fn note(&mut self, flight: &Flight, problem: &Problem) {
