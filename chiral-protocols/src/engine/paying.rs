@@ -13,16 +13,16 @@ impl Active<'_> {
         for (id, connected) in &self.run.known {
             if !connected.source.is_paying() {
                 if self.paying.remove(id).is_some() {
-                    self.scheduler.release(*id);
+                    self.scheduler.release(now, *id);
                 }
                 continue;
             }
             let since = *self.paying.entry(*id).or_insert(now);
             if now - since > patience {
-                self.scheduler.release(*id);
+                self.scheduler.release(now, *id);
             } else {
                 hope = true;
-                self.scheduler.hold(now, *id);
+                self.scheduler.hold(*id);
             }
         }
         let known = &self.run.known;

@@ -185,10 +185,8 @@ impl ContentBody {
 impl Drop for ContentBody {
     fn drop(&mut self) {
         self.sending.bodies.fetch_sub(1, Ordering::Relaxed);
+        // Also if nothing was sent: the gate sets something aside for what it admits.
         let sent = ByteRange::new(self.request.range.start, self.given);
-        if sent.is_empty() {
-            return;
-        }
         let (gate, request) = (self.gate.clone(), self.request.clone());
         let tell = async move { gate.served(&request, sent).await };
         self.sending.tracker.spawn_on(tell, &self.sending.runtime);

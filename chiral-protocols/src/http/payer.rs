@@ -3,7 +3,7 @@
 //! Conversations run in tasks of their own, one at a time for a source: requests that were
 //! refused together share one, and one that is given up meanwhile does not end it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -77,6 +77,8 @@ pub(super) struct Payer {
     state: Mutex<State>,
     /// Held by whoever talks to the gate.
     floor: tokio::sync::Mutex<()>,
+    /// Requests that were refused for want of payment and not admitted since.
+    waiting: AtomicUsize,
     /// Something was verified, which the gate may have been waiting for.
     progress: Notify,
 }
@@ -99,6 +101,7 @@ impl Payer {
             finished: AtomicBool::new(false),
             state: Mutex::default(),
             floor: tokio::sync::Mutex::default(),
+            waiting: AtomicUsize::new(0),
             progress: Notify::new(),
         }
     }
@@ -124,7 +127,22 @@ impl Payer {
     }
 
     pub(super) fn is_paying(&self) -> bool {
-        self.state().seeking.is_some()
+        self.waiting.load(Ordering::Relaxed) > 0 || self.state().seeking.is_some()
+    }
+
+    /// A request was refused for want of payment; until this is dropped it waits.
+    pub(super) fn wait(self: &Arc<Self>) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(self.clone())
+    }
+
+    /// Waits until something is verified, but not long: longer the more often it was in vain.
+    pub(super) async fn pause(&self, in_vain: u32) {
+        let pause = FIRST_PAUSE.saturating_mul(1 << in_vain.min(16));
+        // Passed or cut short: either is fine.
+        timeout(pause.min(MAX_PAUSE), self.progress.notified())
+            .await
+            .unwrap_or_default();
     }
 
     /// What to show with a request, and how many agreements there were when it was made.
@@ -158,14 +176,14 @@ impl Payer {
     }
 
     /// The gate answered its terms to a request that was made after `agreements` of them.
-    /// Returns when there is a later agreement.
+    /// Returns when there is a later agreement: true if it had to be sought.
     pub(super) async fn agree(
         self: &Arc<Self>,
         agreements: u64,
         terms: Bytes,
-    ) -> Result<(), TransferError> {
+    ) -> Result<bool, TransferError> {
         let Some(mut outcome) = self.seek(agreements, terms)? else {
-            return Ok(());
+            return Ok(false);
         };
         let outcome = match outcome.wait_for(Option::is_some).await {
             Ok(outcome) => outcome.clone(),
@@ -173,7 +191,7 @@ impl Payer {
             Err(_) => None,
         };
         match outcome {
-            Some(Ok(())) => Ok(()),
+            Some(Ok(())) => Ok(true),
             Some(Err(refusal)) => Err(self.refusal(refusal)),
             None => Err(TransferError::Closed),
         }
@@ -210,13 +228,9 @@ impl Payer {
 
     /// Seeks an agreement.
     async fn search(&self, terms: Bytes, fruitless: u32) -> Outcome {
-        if let Some(doublings) = fruitless.checked_sub(1) {
-            let pause = FIRST_PAUSE.saturating_mul(1 << doublings.min(16));
-            // Either the agent has more to acknowledge meanwhile, or the gate has calmed down.
-            // The pause has passed, or was cut short: either is fine.
-            timeout(pause.min(MAX_PAUSE), self.progress.notified())
-                .await
-                .unwrap_or_default();
+        if let Some(in_vain) = fruitless.checked_sub(1) {
+            // Either the agent has more to acknowledge then, or the gate has calmed down.
+            self.pause(in_vain).await;
         }
         let limit = self.pool.config.payment_timeout;
         let talk = async {
@@ -325,6 +339,16 @@ impl Payer {
             let reason = refusal.reason;
             tracing::debug!(source = %self.pool.name, reason, "acknowledgement not taken");
         }
+    }
+}
+
+/// A request that waits for payment.
+#[derive(Debug)]
+pub(super) struct Waiting(Arc<Payer>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{Link, LinkError};
 use super::config::HttpConfig;
-use super::connect::{Origin, protocol};
+use super::connect::{Origin, connection, protocol};
 use super::headers::PAYMENT;
 
 /// Idle connections to one server, and the means to make more.
@@ -75,8 +75,9 @@ impl Pool {
     }
 
     /// Sends a request over an idle connection or a new one, and waits for the head of the
-    /// answer. A kept connection that the server closed meanwhile is replaced once; so a
-    /// message may arrive twice, as it may whenever an answer is lost.
+    /// answer. A kept connection that the server closed meanwhile is replaced; so a message
+    /// may arrive twice, as it may whenever an answer is lost. A credential is shown once
+    /// only: then no kept connection is left, and whoever asked makes a new one.
     pub(super) async fn ask(&self, ask: &Ask) -> Result<(Link, Response<Incoming>), TransferError> {
         let work = async {
             loop {
@@ -92,6 +93,10 @@ impl Pool {
                     Ok(answer) => return Ok((link, answer)),
                     Err(LinkError::Broken(error)) if was_used && !error.is_parse() => {
                         tracing::debug!(source = %self.name, %error, "kept connection was gone");
+                        self.idle().clear();
+                        if ask.credential.is_some() {
+                            return Err(connection(&self.name, error));
+                        }
                     }
                     Err(error) => return Err(error.into_transfer(&self.name)),
                 }

@@ -7,6 +7,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
 use chiral_core::{ByteRange, Delivery, DeliveryStream, TransferError};
+use futures_util::StreamExt;
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
@@ -21,6 +22,9 @@ use super::connect::{connection, protocol, refused, timed_out};
 use super::payer::Payer;
 use super::pool::{Ask, Pool};
 use super::range;
+
+/// Most bytes of one request under a payment gate.
+const MAX_PAID_REQUEST: u64 = 8 << 20;
 
 /// What a range is asked of.
 #[derive(Clone, Debug)]
@@ -38,11 +42,21 @@ impl Place {
         let Some(payer) = &self.payer else {
             return self.ask(range, None).await;
         };
-        for _ in 0..self.pool.config.payment_attempts {
+        let begun = Instant::now();
+        let (mut broken, mut refusals, mut waiting) = (false, 0, None);
+        while begun.elapsed() <= self.pool.config.payment_timeout {
             let (agreements, credential) = payer.credential(range).await?;
             match self.ask(range, credential).await {
+                // A kept connection was gone, most likely: once more, with a new credential.
+                Err(TransferError::Connection { .. }) if !broken => broken = true,
                 Err(TransferError::PaymentRequired { offer, .. }) => {
-                    payer.agree(agreements, offer).await?;
+                    waiting.get_or_insert_with(|| payer.wait());
+                    let sought = payer.agree(agreements, offer).await?;
+                    // Others were served since: there is not enough for all at once.
+                    if !sought && refusals > 0 {
+                        payer.pause(refusals).await;
+                    }
+                    refusals += 1;
                 }
                 Ok(admitted) => {
                     payer.admitted();
@@ -74,8 +88,25 @@ impl Place {
     }
 }
 
-/// Asks for a range.
+/// Asks for a range, in several requests if it is long and has to be paid for: a gate lends
+/// only so much at once.
 pub(super) fn fetch(place: Place, range: ByteRange) -> DeliveryStream {
+    if place.payer.is_none() || range.len() <= MAX_PAID_REQUEST {
+        return fetch_part(place, range);
+    }
+    let parts = (range.start..range.end)
+        .step_by(MAX_PAID_REQUEST as usize)
+        .map(move |start| ByteRange::new(start, range.end.min(start + MAX_PAID_REQUEST)));
+    let deliveries =
+        futures_util::stream::iter(parts).flat_map(move |part| fetch_part(place.clone(), part));
+    // Nothing comes behind an error.
+    Box::pin(deliveries.scan(false, |failed, item| {
+        let before = std::mem::replace(failed, item.is_err());
+        std::future::ready((!before).then_some(item))
+    }))
+}
+
+fn fetch_part(place: Place, range: ByteRange) -> DeliveryStream {
     let state = if range.is_empty() {
         State::Ended
     } else {

@@ -31,6 +31,8 @@ impl Scheduler {
         let due = known.due.remove(range);
         if let Some(source) = self.sources.get_mut(&id) {
             source.out -= due;
+            // How long a source took that stood still says nothing of it.
+            let issued = issued.filter(|_| source.standing != Standing::Held);
             source.meter.arrived(now, range.len(), issued);
             if let Some(weight) = source.new_weight()
                 && self.ledger.pool.set_weight(id, weight)

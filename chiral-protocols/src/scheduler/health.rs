@@ -30,8 +30,12 @@ impl Scheduler {
             FailureKind::Temporary => Some(DemoteReason::Failing),
         };
         if let Some(reason) = reason
-            && let Some(source) = self.sources.get(&id)
+            && let Some(source) = self.sources.get_mut(&id)
         {
+            // What it stood still for has come to an end, and not to a good one.
+            if source.standing == Standing::Held {
+                source.standing = Standing::Active;
+            }
             // Requests that were made before the last setback fail for the same reason.
             let known_trouble = matches!(
                 source.standing,
@@ -51,6 +55,9 @@ impl Scheduler {
             let Some(source) = self.sources.get(&id) else {
                 continue;
             };
+            if source.standing == Standing::Held {
+                continue;
+            }
             if stall_deadline(source, &self.config).is_some_and(|at| at <= now) {
                 self.stalled(now, id);
             } else if let Some((at, request)) = self.overtaken(source)
@@ -81,7 +88,9 @@ impl Scheduler {
             let look = source.look_at.filter(|_| !self.paused);
             [rest, stall, overtaken, look].into_iter().flatten().min()
         };
-        self.sources.values().filter_map(per_source).min()
+        let sources = self.sources.values();
+        let free = sources.filter(|source| source.standing != Standing::Held);
+        free.filter_map(per_source).min()
     }
 
     /// A source owes bytes and sends none: it loses its requests and rests.
@@ -124,28 +133,34 @@ impl Scheduler {
         }
     }
 
-    /// A source stands still for a reason that is not its fault: what it owes is handed to
-    /// others, it gets no work until it is [released](Self::release), and nothing is held
-    /// against it. Meanwhile it still counts as one that has its bytes.
-    pub fn hold(&mut self, now: Duration, id: SourceId) {
-        let Some(source) = self.sources.get_mut(&id) else {
-            return;
-        };
-        source.standing = Standing::Held;
-        let queue: Vec<RequestId> = source.queue.iter().copied().collect();
-        for request in queue {
-            self.end_request(now, request, true);
+    /// A source stands still for a reason that is not its fault. Until it is
+    /// [released](Self::release) it gets no new work, idle sources take over what it has, and
+    /// nothing is held against it: neither the time that passes nor what it is long in
+    /// beginning. Meanwhile it still counts as one that has its bytes.
+    pub fn hold(&mut self, id: SourceId) {
+        if let Some(source) = self.sources.get_mut(&id) {
+            source.standing = Standing::Held;
         }
     }
 
-    /// A source that was [held](Self::hold) goes on as if it had come just now.
-    pub fn release(&mut self, id: SourceId) {
-        if let Some(source) = self.sources.get_mut(&id)
-            && source.standing == Standing::Held
-        {
-            source.standing = Standing::Active;
-            self.wake_all();
+    /// A source that was [held](Self::hold) goes on as if it had been asked just now.
+    pub fn release(&mut self, now: Duration, id: SourceId) {
+        let Some(source) = self.sources.get_mut(&id) else {
+            return;
+        };
+        if source.standing != Standing::Held {
+            return;
         }
+        source.standing = Standing::Active;
+        (source.busy_since, source.head_since) = (now, now);
+        for request in &source.queue {
+            if let Some(known) = self.requests.get_mut(request)
+                && !known.started
+            {
+                (known.issued, known.last) = (now, now);
+            }
+        }
+        self.wake_all();
     }
 
     /// What a source said of the file turned out wrong, though its bytes need not be: it

@@ -122,6 +122,16 @@ impl Scheduler {
             .recent()
             .map_or(f64::INFINITY, |recent| recent * RECOVERY);
         let pace = pace.min(slowed.max(1.0));
+        let begun = |request: &RequestId| self.requests.get(request).is_some_and(|r| r.started);
+        if source.standing == Standing::Held && !source.queue.iter().any(begun) {
+            // Nobody knows when it will go on.
+            return Victim {
+                id,
+                pace: 1.0,
+                finish: source.out as f64,
+                in_flight: 0.0,
+            };
+        }
         // A request that has not begun takes the time that it usually takes; one that should
         // have begun is expected to take as long again as it already did.
         let head = source

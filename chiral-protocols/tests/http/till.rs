@@ -1,5 +1,6 @@
 //! A payment side as a script: what it says is text, what it owes are bytes.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -34,8 +35,12 @@ pub(crate) struct Till {
     pub(crate) credit: u64,
     pub(crate) hellos: AtomicU64,
     pub(crate) acknowledged: AtomicU64,
+    /// Bytes sent, or to be sent.
     pub(crate) admitted: AtomicU64,
     pub(crate) refused: AtomicU64,
+    /// Admitted, and not told of as served.
+    pub(crate) open: AtomicU64,
+    pub(crate) shown: Mutex<BTreeSet<Bytes>>,
 }
 
 impl Default for Till {
@@ -48,6 +53,8 @@ impl Default for Till {
             acknowledged: AtomicU64::default(),
             admitted: AtomicU64::default(),
             refused: AtomicU64::default(),
+            open: AtomicU64::default(),
+            shown: Mutex::default(),
         }
     }
 }
@@ -61,18 +68,36 @@ impl Till {
 #[async_trait]
 impl PaymentGate for Till {
     async fn admit(&self, request: &ServeRequest) -> Result<Admission, GateError> {
-        let known = request.credential.as_deref() == Some(b"agreed");
+        assert!(
+            request.range.len() <= 8 << 20,
+            "{:?} at once",
+            request.range
+        );
+        let shown = request.credential.clone();
+        if let Some(shown) = &shown
+            && !self.shown.lock().unwrap().insert(shown.clone())
+        {
+            return Ok(Admission::Refused {
+                reason: "shown before".to_owned(),
+            });
+        }
+        let known = shown.is_some_and(|shown| shown.starts_with(b"agreed"));
         let owed = Self::count(&self.admitted).saturating_sub(Self::count(&self.acknowledged));
         if known && !self.insatiable && owed < self.credit {
             self.admitted
                 .fetch_add(request.range.len(), Ordering::SeqCst);
+            self.open.fetch_add(1, Ordering::SeqCst);
             return Ok(Admission::Granted);
         }
         self.refused.fetch_add(1, Ordering::SeqCst);
         Ok(Admission::PaymentRequired(Bytes::from_static(b"terms")))
     }
 
-    async fn served(&self, _: &ServeRequest, _: ByteRange) {}
+    async fn served(&self, request: &ServeRequest, sent: ByteRange) {
+        self.open.fetch_sub(1, Ordering::SeqCst);
+        let kept = request.range.len() - sent.len();
+        self.admitted.fetch_sub(kept, Ordering::SeqCst);
+    }
 
     async fn message(&self, message: Bytes) -> Result<Bytes, GateError> {
         let text = std::str::from_utf8(&message).unwrap_or("");
@@ -128,7 +153,9 @@ impl Purse {
 impl PaymentAgent for Purse {
     async fn credential(&self, _: &Purchase, _: ByteRange) -> Result<Option<Bytes>, GateError> {
         let agreed = self.agreed.load(Ordering::SeqCst);
-        Ok(agreed.then(|| Bytes::from_static(b"agreed")))
+        static SHOWN: AtomicU64 = AtomicU64::new(0);
+        let number = SHOWN.fetch_add(1, Ordering::SeqCst);
+        Ok(agreed.then(|| format!("agreed {number}").into()))
     }
 
     async fn respond(&self, purchase: &Purchase, told: Bytes) -> Result<Option<Bytes>, GateError> {
