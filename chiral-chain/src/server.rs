@@ -16,6 +16,7 @@ mod http;
 mod listener;
 mod methods;
 mod params;
+mod patience;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};

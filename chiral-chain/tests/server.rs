@@ -482,3 +482,36 @@ async fn it_listens_on_this_machine_alone_unless_told() {
     server.shutdown().await;
     chain.shutdown().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_read_loses_its_place() {
+    let mut config = ServerConfig::default();
+    config.max_connections = 1;
+    config.write_timeout = Duration::from_millis(300);
+    let node = Node::start(config).await;
+    // Asks for more than the buffers of both ends hold, and reads none of it.
+    let batch = json!(vec![
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "eth_getCode",
+                "params": [ChainSpec::predeployed("BatchPay"), "latest"] });
+        100
+    ])
+    .to_string();
+    let request = format!(
+        "POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{batch}",
+        batch.len()
+    );
+    let mut stuck = TcpStream::connect(node.server.address()).await.unwrap();
+    let flood = async {
+        loop {
+            if stuck.write_all(request.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), flood)
+        .await
+        .unwrap();
+    assert_eq!(node.result("eth_chainId", json!([])).await, "0x181cd");
+    node.stop().await;
+}

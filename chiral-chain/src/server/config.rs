@@ -23,6 +23,8 @@ pub struct ServerConfig {
     pub header_timeout: Duration,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
+    /// How long a client may read nothing of an answer.
+    pub write_timeout: Duration,
     /// How long requests under way have at the end.
     pub drain_timeout: Duration,
     /// Names that may stand in `Host`, besides `localhost` and IP addresses.
@@ -43,6 +45,7 @@ impl Default for ServerConfig {
             filter_lifetime: Duration::from_secs(300),
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(5),
             allowed_hosts: Vec::new(),
             allow_remote: false,

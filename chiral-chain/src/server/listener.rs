@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Api;
 use super::config::ServerError;
+use super::patience::Patience;
 
 /// Pause after a failed accept, as when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -120,6 +121,7 @@ impl Connections {
             tracing::debug!(%error, "a connection was gone at once");
             return;
         }
+        let stream = Patience::new(stream, self.api.config.write_timeout);
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
