@@ -9,7 +9,7 @@
 //! Blocks of others are not taken, and there are no reorganisations.
 //!
 //! # What is kept
-//! All blocks, and the state after the newest one, which is also in memory. The state of
+//! All blocks (in memory, too, if there is no directory: nothing is ever thrown away), and the state after the newest one, which is also in memory. The state of
 //! earlier blocks (balances, nonces, calls) can be asked for the last [`HISTORY_BLOCKS`] blocks
 //! that were made since the chain was opened. Transactions that wait are in memory only: after a
 //! crash they must be sent again.
@@ -71,6 +71,18 @@ struct Inner {
     turns: Arc<Semaphore>,
     stop: watch::Sender<bool>,
     sealing: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let engine = self
+            .engine
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if engine.is_some() {
+            tracing::warn!("embedded chain dropped without shutdown");
+        }
+    }
 }
 
 impl EmbeddedChain {

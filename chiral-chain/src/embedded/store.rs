@@ -1,4 +1,4 @@
-//! Blocks and state in one redb file, or in memory by the same code.
+//! Blocks and state in one redb file (`design.md` has the format), or in memory by the same code.
 //!
 //! A block, its receipts, its indexes and what it did to the state are one transaction of the
 //! database: after a crash all of it is there, or nothing.
