@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use alloy_primitives::{Address, B256, U256, hex};
 use bytes::Bytes;
+use chiral_chain::embedded::HISTORY_BLOCKS;
 use chiral_chain::{
     BlockId, CallRequest, ChainClient, ChainError, ChainSpec, DEV_ACCOUNTS, EmbeddedChain,
-    EmbeddedConfig, Fees, LogFilter, PoolLimits, RefusalKind, Sealing, Transaction,
+    EmbeddedConfig, Fees, LogFilter, PoolLimits, RefusalKind, Rules, Sealing, Transaction,
     TransactionReceipt,
 };
 use futures_util::StreamExt;
@@ -488,5 +489,58 @@ async fn blocks_in_one_second_are_dated_ahead_and_no_further_than_allowed() {
         assert!(block.timestamp <= now + 3);
     }
     assert_eq!(chain.head().await.unwrap().number, 6);
+    chain.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn old_states_are_kept_for_a_while() {
+    let chain = open(Sealing::Manual).await;
+    chain
+        .send_raw_transaction(signed(0, &transfer(0, 1)).await)
+        .await
+        .unwrap();
+    for _ in 0..HISTORY_BLOCKS {
+        chain.seal().await.unwrap();
+    }
+    let at = |number| chain.balance(PAYEE, BlockId::Number(number));
+    assert_eq!(at(0).await.unwrap(), U256::ZERO);
+    assert_eq!(at(1).await.unwrap(), U256::ONE);
+    let by_hash = chain.block(BlockId::Number(1)).await.unwrap().unwrap();
+    let by_hash = BlockId::Hash(by_hash.id.hash);
+    assert_eq!(chain.balance(PAYEE, by_hash).await.unwrap(), U256::ONE);
+    chain.seal().await.unwrap();
+    match at(0).await {
+        Err(ChainError::Rpc { message, .. }) => assert!(message.contains("not kept"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(at(1).await.unwrap(), U256::ONE);
+    assert!(at(130).await.is_err());
+    chain.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn under_istanbul_there_is_no_base_fee() {
+    let spec = ChainSpec::devnet().with_rules(Rules::Istanbul);
+    let config = EmbeddedConfig::default().with_coinbase(MINER);
+    let chain = EmbeddedChain::open(spec, config).await.unwrap();
+    let hash = chain
+        .send_raw_transaction(signed(0, &transfer(0, 1)).await)
+        .await
+        .unwrap();
+    assert_eq!(mined(&chain, hash).await.effective_gas_price, 3 * GWEI);
+    let block = chain.block(BlockId::Latest).await.unwrap().unwrap();
+    assert_eq!(block.base_fee, None);
+    let dynamic = Transaction {
+        fees: Fees::Dynamic {
+            max_fee_per_gas: 5 * GWEI,
+            max_priority_fee_per_gas: 2 * GWEI,
+        },
+        ..transfer(1, 1)
+    };
+    let (_, reason) = refusal(&chain, signed(0, &dynamic).await).await;
+    assert_eq!(reason, "transaction type not supported");
+    let fees = U256::from(21_000 * 3 * GWEI) + ChainSpec::devnet().block_reward;
+    let owned = chain.balance(MINER, BlockId::Latest).await.unwrap();
+    assert_eq!(owned, fees);
     chain.shutdown().await.unwrap();
 }
