@@ -4,40 +4,44 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chiral_core::{
-    ChunkStore, ContentProtocol, PaymentGate, PaymentSettler, PeerDirectory, PeerId,
+    ChunkStore, ContentProtocol, PaymentAgent, PaymentGate, PaymentSettler, PeerDirectory, PeerId,
     TransferRegistry,
 };
-use chiral_dht::MemoryDirectoryNetwork;
-use chiral_payment::{FreeGate, FreeSettler};
-use chiral_protocols::{Engine, EngineConfig, ProtocolManager};
-use chiral_storage::MemoryStore;
+use chiral_protocols::EngineConfig;
 
-use crate::node::{Inner, Node};
-use crate::{BuildError, NodeError};
+use crate::{BuildError, Node, NodeError};
 
 /// Bytes that a node without a data directory keeps in memory.
 const MEMORY_LIMIT: u64 = 1 << 30;
 
-enum Store {
+pub(crate) enum Store {
     Memory(u64),
     Directory(PathBuf),
     Given(Arc<dyn ChunkStore>),
 }
 
+/// Puts something before the gate that payments made.
+pub(crate) type GateLayer = Box<dyn FnOnce(Arc<dyn PaymentGate>) -> Arc<dyn PaymentGate> + Send>;
+
 /// Builds a [`Node`]. What is not said has a default that works alone: content in memory,
 /// HTTP for fetching, a directory that knows nobody, and no payments.
 pub struct NodeBuilder {
-    store: Store,
-    registry: TransferRegistry,
-    protocols: Vec<Arc<dyn ContentProtocol>>,
+    pub(crate) store: Store,
+    pub(crate) registry: TransferRegistry,
+    pub(crate) protocols: Vec<Arc<dyn ContentProtocol>>,
     #[cfg(feature = "http")]
-    http: Option<chiral_protocols::http::HttpConfig>,
-    directory: Option<Arc<dyn PeerDirectory>>,
-    settler: Option<Arc<dyn PaymentSettler>>,
-    gate: Option<Arc<dyn PaymentGate>>,
-    agent: Option<Arc<dyn PaymentAgent>>,
-    peer: Option<PeerId>,
-    engine: EngineConfig,
+    pub(crate) http: Option<chiral_protocols::http::HttpConfig>,
+    pub(crate) directory: Option<Arc<dyn PeerDirectory>>,
+    #[cfg(feature = "libp2p")]
+    pub(crate) libp2p: Option<chiral_dht::Libp2pConfig>,
+    #[cfg(feature = "chain")]
+    pub(crate) payments: Option<chiral_payment::PaymentsConfig>,
+    pub(crate) settler: Option<Arc<dyn PaymentSettler>>,
+    pub(crate) gate: Option<Arc<dyn PaymentGate>>,
+    pub(crate) gate_layer: Option<GateLayer>,
+    pub(crate) agent: Option<Arc<dyn PaymentAgent>>,
+    pub(crate) peer: Option<PeerId>,
+    pub(crate) engine: EngineConfig,
 }
 
 impl std::fmt::Debug for NodeBuilder {
@@ -57,8 +61,13 @@ impl Default for NodeBuilder {
             #[cfg(feature = "http")]
             http: Some(chiral_protocols::http::HttpConfig::default()),
             directory: None,
+            #[cfg(feature = "libp2p")]
+            libp2p: None,
+            #[cfg(feature = "chain")]
+            payments: None,
             settler: None,
             gate: None,
+            gate_layer: None,
             agent: None,
             peer: None,
             engine: EngineConfig::default(),
@@ -138,6 +147,27 @@ impl NodeBuilder {
         self
     }
 
+    /// Takes part in the network: finds and announces seeders in its directory (unless
+    /// another was given), and has streams to its peers. Identity and known peers are kept in
+    /// `network` of the data directory, unless the settings say where.
+    ///
+    /// What strangers announce is then dialled only as far as these settings let.
+    #[cfg(feature = "libp2p")]
+    #[must_use]
+    pub fn libp2p(mut self, config: chiral_dht::Libp2pConfig) -> Self {
+        self.libp2p = Some(config);
+        self
+    }
+
+    /// Pays and is paid, from a wallet on a chain. The journal is `payments.redb` of the data
+    /// directory, unless the settings say where.
+    #[cfg(feature = "chain")]
+    #[must_use]
+    pub fn payments(mut self, config: chiral_payment::PaymentsConfig) -> Self {
+        self.payments = Some(config);
+        self
+    }
+
     /// Pays through this settler.
     #[must_use]
     pub fn settler(mut self, settler: Arc<dyn PaymentSettler>) -> Self {
@@ -149,6 +179,17 @@ impl NodeBuilder {
     #[must_use]
     pub fn gate(mut self, gate: Arc<dyn PaymentGate>) -> Self {
         self.gate = Some(gate);
+        self
+    }
+
+    /// Puts something of the caller's before the gate: it is given the gate that would
+    /// otherwise be asked, and answers the one that will be.
+    #[must_use]
+    pub fn wrap_gate(
+        mut self,
+        layer: impl FnOnce(Arc<dyn PaymentGate>) -> Arc<dyn PaymentGate> + Send + 'static,
+    ) -> Self {
+        self.gate_layer = Some(Box::new(layer));
         self
     }
 
@@ -179,71 +220,7 @@ impl NodeBuilder {
     /// # Errors
     /// [`BuildError`]; then nothing is left open.
     pub async fn start(self) -> Result<Node, BuildError> {
-        let store = open(self.store).await?;
-        let gate = self.gate.unwrap_or_else(|| Arc::new(FreeGate::default()));
-        let mut built_in: Vec<Arc<dyn ContentProtocol>> = Vec::new();
-        #[cfg(feature = "http")]
-        if let Some(config) = self.http {
-            use chiral_protocols::http::HttpProtocol;
-            let (store, registry, gate) = (store.clone(), self.registry.clone(), gate.clone());
-            match HttpProtocol::bind(config, store.clone(), registry, gate).await {
-                Ok(http) => built_in.push(Arc::new(http)),
-                Err(error) => {
-                    close(&*store).await;
-                    return Err(error.into());
-                }
-            }
-        }
-        let mut protocols = built_in.drain(..).chain(self.protocols);
-        let Some(first) = protocols.next() else {
-            close(&*store).await;
-            return Err(BuildError::NoProtocol);
-        };
-        let engine = Engine::new(store.clone(), self.registry, self.engine);
-        let manager = ProtocolManager::new(engine, first);
-        for protocol in protocols {
-            manager.register(protocol);
-        }
-        let alone = || -> Arc<dyn PeerDirectory> {
-            let nobody = PeerId::from_bytes(&[0]).expect("one byte is a peer id");
-            Arc::new(MemoryDirectoryNetwork::new().join(nobody))
-        };
-        Ok(Node::new(Inner {
-            store,
-            manager,
-            directory: self.directory.unwrap_or_else(alone),
-            settler: self.settler.unwrap_or_else(|| Arc::new(FreeSettler::new())),
-            gate,
-            peer: self.peer,
-        }))
-    }
-}
-
-async fn close(store: &dyn ChunkStore) {
-    if let Err(error) = store.shutdown().await {
-        tracing::error!(%error, "could not close the store");
-    }
-}
-
-async fn open(store: Store) -> Result<Arc<dyn ChunkStore>, BuildError> {
-    match store {
-        Store::Given(store) => Ok(store),
-        Store::Memory(limit) => Ok(Arc::new(MemoryStore::new(limit))),
-        #[cfg(feature = "fs-store")]
-        Store::Directory(path) => {
-            use chiral_storage::{FsStore, FsStoreConfig};
-            Ok(Arc::new(
-                FsStore::open(path, FsStoreConfig::default()).await?,
-            ))
-        }
-        #[cfg(not(feature = "fs-store"))]
-        Store::Directory(path) => {
-            tracing::debug!(path = %path.display(), "this build keeps nothing on disk");
-            Err(BuildError::Unsupported {
-                what: "a data directory",
-                feature: "fs-store",
-            })
-        }
+        crate::start::start(self).await
     }
 }
 

@@ -13,6 +13,33 @@ pub enum BuildError {
     #[cfg(feature = "http")]
     #[error("could not set up HTTP")]
     Http(#[from] chiral_protocols::http::HttpError),
+    /// The network could not be set up.
+    #[cfg(feature = "libp2p")]
+    #[error("could not set up the network of peers")]
+    Network(#[from] chiral_dht::Libp2pError),
+    /// Payments could not be set up.
+    #[cfg(feature = "chain")]
+    #[error("could not set up payments")]
+    Payments(#[from] chiral_payment::PaymentsError),
+    /// The chain could not be opened or reached.
+    #[cfg(feature = "chain")]
+    #[error("could not use the chain")]
+    Chain(#[from] chiral_chain::ChainError),
+    /// What should be the URL of a chain's node is none.
+    #[cfg(feature = "chain")]
+    #[error("not the URL of a chain's node")]
+    Url(#[from] chiral_chain::RpcUrlError),
+    /// The embedded chain's store could not be opened.
+    #[cfg(feature = "chain")]
+    #[error("could not open the chain")]
+    ChainStore(#[from] chiral_chain::StoreError),
+    /// The chain's JSON-RPC server could not be started.
+    #[cfg(feature = "chain")]
+    #[error("could not serve the chain")]
+    ChainServer(#[from] chiral_chain::ServerError),
+    /// A node that is to be an entrance to the network listens nowhere.
+    #[error("no address to be found at")]
+    NoAddress,
     /// Something was asked for that this build does not have.
     #[error("{what} needs the feature `{feature}` of chiral-network")]
     Unsupported {
@@ -33,7 +60,19 @@ impl BuildError {
             Self::Store(error) => error.is_retryable(),
             #[cfg(feature = "http")]
             Self::Http(error) => error.is_retryable(),
-            Self::Unsupported { .. } | Self::NoProtocol => false,
+            #[cfg(feature = "libp2p")]
+            Self::Network(error) => error.is_retryable(),
+            #[cfg(feature = "chain")]
+            Self::Payments(error) => error.is_retryable(),
+            #[cfg(feature = "chain")]
+            Self::Chain(error) => error.is_retryable(),
+            #[cfg(feature = "chain")]
+            Self::ChainStore(error) => error.is_retryable(),
+            #[cfg(feature = "chain")]
+            Self::ChainServer(error) => error.is_retryable(),
+            #[cfg(feature = "chain")]
+            Self::Url(_) => false,
+            Self::Unsupported { .. } | Self::NoProtocol | Self::NoAddress => false,
         }
     }
 }
@@ -63,6 +102,17 @@ pub enum NodeError {
         /// The bill.
         bill: BillId,
     },
+    /// The node was built without payments.
+    #[error("the node has no wallet and no chain to be paid with")]
+    NoPayments,
+    /// The chain could not be asked.
+    #[cfg(feature = "chain")]
+    #[error("chain")]
+    Chain(#[from] chiral_chain::ChainError),
+    /// The statement could not be made.
+    #[cfg(feature = "chain")]
+    #[error("the payment journal")]
+    Journal(#[from] chiral_payment::PaymentsError),
     /// A URL or address that is none.
     #[error("{text} is not an endpoint: {reason}")]
     Endpoint {
@@ -85,6 +135,11 @@ impl NodeError {
             Self::Directory(error) => error.is_retryable(),
             Self::Settle(error) => error.is_retryable(),
             Self::Payment(error) => error.is_retryable(),
+            #[cfg(feature = "chain")]
+            Self::Chain(error) => error.is_retryable(),
+            #[cfg(feature = "chain")]
+            Self::Journal(error) => error.is_retryable(),
+            Self::NoPayments => false,
             Self::UnknownBill { .. } | Self::Endpoint { .. } | Self::Closed => false,
         }
     }

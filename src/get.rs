@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::builder::endpoint;
 use crate::node::new_transfer_id;
+use crate::settle::free_bills;
 use crate::{Node, NodeError};
 
 /// Limit on a download to bytes unless another is given: 256 MiB.
@@ -128,6 +129,8 @@ impl Get {
             Err(error) if offers.is_empty() => return Err(error.into()),
             Err(error) => tracing::debug!(%error, "the directory did not answer"),
         }
+        // Nobody gets from himself.
+        offers.retain(|offer| offer.peer.is_none() || offer.peer.as_ref() != node.peer_id());
         // One offer for each place: what was said first holds.
         let mut places = std::collections::BTreeSet::new();
         offers.retain(|offer| places.insert((offer.protocol.clone(), offer.endpoint.clone())));
@@ -148,6 +151,7 @@ impl Get {
             .download_file(new_transfer_id()?, request)
             .await?;
         let (transfer, events, finished) = download.split();
+        let id = transfer.id();
         let task = tokio::spawn(async move {
             let report = finished.report().await?;
             let cid = report.header.cid;
@@ -156,7 +160,8 @@ impl Get {
                 .iter()
                 .map(|part| part.offer.clone())
                 .collect();
-            let settled = node.inner().cashier.settle(Some(cid), &payees).await?;
+            let mut settled = free_bills(id, cid, &report.delivered);
+            settled.extend(node.inner().cashier.settle(Some(cid), &payees).await?);
             let bytes = match goal {
                 Goal::Bytes(limit) => Some(take_bytes(&node, cid, limit, kept).await?),
                 _ => None,
@@ -220,8 +225,7 @@ pub struct Got {
     pub bytes: Option<Bytes>,
     /// What each source did.
     pub sources: Vec<SourceReport>,
-    /// The bill of each seeder that is owed something, and how far it is; see
-    /// [`Node::wait_settled`].
+    /// The bill of each seeder, and how far it is; see [`Node::wait_settled`].
     pub settled: Vec<(Bill, SettlementStatus)>,
 }
 

@@ -3,18 +3,27 @@
 mod builder;
 mod error;
 mod get;
+#[cfg(all(feature = "chain", feature = "libp2p"))]
+mod loopback;
+#[cfg(feature = "chain")]
+mod money;
 mod node;
 mod settle;
 mod share;
+mod start;
 mod status;
 
 pub use builder::NodeBuilder;
 pub use error::{BuildError, NodeError};
 pub use get::{DEFAULT_MAX_BYTES, Get, Getting, Got};
+#[cfg(all(feature = "chain", feature = "libp2p"))]
+pub use loopback::Loopback;
 pub use node::Node;
 pub use share::{Share, Shared};
 pub use status::{NodeStatus, ProtocolStatus, TransferStatus};
 
+#[cfg(feature = "chain")]
+pub use chiral_chain as chain;
 pub use chiral_core as core;
 pub use chiral_dht as dht;
 pub use chiral_payment as payment;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use chiral_core::transfer::EventStream;
 use chiral_core::{
     ChunkStore, Cid, FileIdentification, FileMetadata, PaymentAgent, PaymentGate, PeerDirectory,
-    PeerId, ProviderQuery, TransferId, TransferRegistry,
+    PeerId, PeerOffer, ProviderQuery, TransferId, TransferRegistry,
 };
 use chiral_protocols::ProtocolManager;
 
@@ -21,6 +21,10 @@ pub(crate) struct Inner {
     pub(crate) cashier: Cashier,
     pub(crate) gate: Arc<dyn PaymentGate>,
     pub(crate) peer: Option<PeerId>,
+    #[cfg(feature = "libp2p")]
+    pub(crate) libp2p: Option<chiral_dht::Libp2pNode>,
+    #[cfg(feature = "chain")]
+    pub(crate) payments: Option<chiral_payment::Payments>,
 }
 
 struct Handle {
@@ -110,6 +114,24 @@ impl Node {
         Get::new(self.clone(), target.into())
     }
 
+    /// Who seeds a file, at what price, as far as the directory and the protocols know; not
+    /// this node itself.
+    ///
+    /// # Errors
+    /// The directory fails.
+    pub async fn seeders(
+        &self,
+        target: impl Into<FileIdentification>,
+    ) -> Result<Vec<PeerOffer>, NodeError> {
+        self.check_open()?;
+        let target = target.into();
+        let directory = &self.inner().directory;
+        let mut offers = directory.providers(ProviderQuery::new(target)).await?;
+        offers.extend(self.manager().peers_serving(&target).await);
+        offers.retain(|offer| offer.peer.is_none() || offer.peer.as_ref() != self.peer_id());
+        Ok(offers)
+    }
+
     /// What is known of a file and who seeds it, without downloading: from the store, the
     /// directory, and the protocols. `None` if nobody knows it.
     ///
@@ -121,12 +143,7 @@ impl Node {
     ) -> Result<Option<FileMetadata>, NodeError> {
         self.check_open()?;
         let target = target.into();
-        let mut offers = self
-            .inner()
-            .directory
-            .providers(ProviderQuery::new(target))
-            .await?;
-        offers.extend(self.manager().peers_serving(&target).await);
+        let offers = self.seeders(target).await?;
         let mut header = offers.iter().find_map(|offer| offer.header.clone());
         if let Some(cid) = target.cid()
             && header.is_none()
@@ -198,6 +215,23 @@ impl Node {
         self.inner().peer.as_ref()
     }
 
+    /// The libp2p node, if there is one.
+    #[cfg(feature = "libp2p")]
+    pub fn libp2p(&self) -> Option<&chiral_dht::Libp2pNode> {
+        self.inner().libp2p.as_ref()
+    }
+
+    /// Multiaddrs at which peers find this node, with its id: what others enter the network
+    /// by. Empty without libp2p.
+    pub fn addresses(&self) -> Vec<String> {
+        #[cfg(feature = "libp2p")]
+        if let Some(network) = &self.inner().libp2p {
+            let addresses = network.listen_addresses();
+            return addresses.iter().map(ToString::to_string).collect();
+        }
+        Vec::new()
+    }
+
     /// Stops accepting, cancels downloads (what is durable stays for the next start), lets
     /// uploads end within their deadline, withdraws announcements, and releases ports, files
     /// and locks; idempotent.
@@ -213,12 +247,23 @@ impl Node {
         inner.cashier.shutdown().await;
         let settler = inner.cashier.settler.shutdown().await;
         let directory = inner.directory.shutdown().await;
+        #[cfg(feature = "libp2p")]
+        if let Some(network) = &inner.libp2p {
+            network.shutdown().await;
+        }
+        #[cfg(feature = "chain")]
+        let payments = match &inner.payments {
+            Some(payments) => payments.shutdown().await,
+            None => Ok(()),
+        };
         inner.manager.registry().close();
         let store = inner.store.shutdown().await;
         transfers?;
         settler?;
         directory?;
         store?;
+        #[cfg(feature = "chain")]
+        payments?;
         Ok(())
     }
 }

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use alloy_primitives::keccak256;
 use chiral_core::{
-    Bill, BillId, Cid, GateError, PaymentAgent, PaymentSettler, PeerOffer, SettlementStatus,
+    Bill, BillId, Cid, GateError, PaymentAgent, PaymentSettler, PeerOffer, Price, SettlementStatus,
+    TransferId,
 };
-use chiral_protocols::ProtocolManager;
+use chiral_protocols::{Delivered, ProtocolManager};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +23,28 @@ const NOTICES: u32 = 20;
 
 /// Bills at most in one call to the settler: what one batch may hold.
 const MAX_BILLS: usize = 64;
+
+/// A bill of nothing for each seeder that delivered without asking for anything: the account
+/// of a download lists everybody.
+pub(crate) fn free_bills(
+    transfer: TransferId,
+    cid: Cid,
+    delivered: &[Delivered],
+) -> Vec<(Bill, SettlementStatus)> {
+    let agreement = keccak256(transfer.as_bytes());
+    let free = delivered.iter().filter(|part| part.offer.price.is_free());
+    (0..)
+        .zip(free)
+        .filter_map(|(position, part)| {
+            let (id, offer) = (BillId::derive(agreement, position), &part.offer);
+            let (ranges, protocol) = (part.ranges.clone(), offer.protocol.clone());
+            // Nothing times anything does not overflow.
+            let bill = Bill::new(id, cid, ranges, Price::FREE, protocol).ok()?;
+            let bill = bill.owed_to(offer.peer.clone(), offer.wallet);
+            Some((bill, SettlementStatus::Free))
+        })
+        .collect()
+}
 
 /// Hands bills over and follows them in the background.
 #[derive(Clone, Debug)]
@@ -182,5 +206,32 @@ impl Node {
             states.push(self.inner().cashier.wait(bill).await?);
         }
         Ok(states)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chiral_core::chain::EMPTY_CID;
+    use chiral_core::{ByteRange, Endpoint, Protocol};
+
+    #[test]
+    fn each_free_seeder_is_on_the_account_and_no_other() {
+        let part = |url: &str, price: Price, end: u64| {
+            let mut offer = PeerOffer::new(Protocol::Http, Endpoint::new(url).unwrap());
+            offer.price = price;
+            Delivered::new(offer, ByteRange::new(0, end).into())
+        };
+        let id = TransferId::from_bytes([1; 16]);
+        let parts = [
+            part("http://a/", "0.001".parse().unwrap(), 1 << 20),
+            part("http://b/", Price::FREE, 5),
+            part("http://c/", Price::FREE, 6),
+        ];
+        let bills = free_bills(id, EMPTY_CID, &parts);
+        assert_eq!(bills.len(), 2);
+        assert!(bills.iter().all(|(bill, _)| bill.is_free()));
+        assert_eq!((bills[0].0.bytes, bills[1].0.bytes), (5, 6));
+        assert_ne!(bills[0].0.id, bills[1].0.id);
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use chiral_core::chunk_store::{ImportMode, ImportRequest, ImportSource, ProgressFn};
 use chiral_core::content_protocol::SeedContent;
 use chiral_core::{
-    Announcement, Cid, FileIdentification, FileMetadata, Link, ManifestHeader, SeedRequest,
+    Announcement, Cid, FileIdentification, FileMetadata, Link, ManifestHeader, Price, SeedRequest,
     StoreError,
 };
 
@@ -23,6 +23,7 @@ pub struct Share {
     name: Option<String>,
     mime: Option<String>,
     progress: Option<ProgressFn>,
+    price: Option<Price>,
 }
 
 impl std::fmt::Debug for Share {
@@ -40,6 +41,7 @@ impl Share {
             name: None,
             mime: None,
             progress: None,
+            price: None,
         }
     }
 
@@ -74,6 +76,13 @@ impl Share {
     #[must_use]
     pub fn mime(mut self, mime: impl Into<String>) -> Self {
         self.mime = Some(mime.into());
+        self
+    }
+
+    /// What to be paid for it, instead of the node's usual price; needs payments.
+    #[must_use]
+    pub fn price(mut self, price: Price) -> Self {
+        self.price = Some(price);
         self
     }
 
@@ -128,6 +137,9 @@ impl Shared {
 
 pub(crate) async fn share(node: &Node, share: Share) -> Result<Shared, NodeError> {
     let (header, imported) = import(node, &share).await?;
+    if let Some(price) = share.price {
+        set_price(node, header.cid, price)?;
+    }
     match seed(node, header.clone()).await {
         Ok(metadata) => Ok(Shared {
             link: header.link(),
@@ -142,6 +154,32 @@ pub(crate) async fn share(node: &Node, share: Share) -> Result<Shared, NodeError
             }
             Err(error)
         }
+    }
+}
+
+/// What it costs has to be known before it is announced.
+fn set_price(node: &Node, cid: Cid, price: Price) -> Result<(), NodeError> {
+    #[cfg(feature = "chain")]
+    if let Some(payments) = node.payments() {
+        payments.chain_gate().set_price(cid, price);
+        return Ok(());
+    }
+    if node.gate().tariff(cid).price == price {
+        Ok(())
+    } else {
+        Err(NodeError::NoPayments)
+    }
+}
+
+/// Announces a file with what is asked for it now, if it is shared.
+#[cfg(feature = "chain")]
+pub(crate) async fn announce_again(node: &Node, cid: Cid) -> Result<(), NodeError> {
+    match node.store().object(cid).await? {
+        Some(object) if object.pins.iter().any(|pin| pin == PIN) => {
+            seed(node, object.header).await?;
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,0 +1,176 @@
+//! From a builder's settings to a running node: everything is opened in order, and closed
+//! again if a later part fails.
+
+use std::sync::Arc;
+
+use chiral_core::{
+    ChunkStore, ContentProtocol, PaymentAgent, PaymentGate, PaymentSettler, PeerDirectory, PeerId,
+};
+use chiral_dht::MemoryDirectoryNetwork;
+use chiral_payment::{FreeAgent, FreeGate, FreeSettler};
+use chiral_protocols::{Engine, ProtocolManager};
+use chiral_storage::MemoryStore;
+
+use crate::builder::{NodeBuilder, Store};
+use crate::node::Inner;
+use crate::settle::Cashier;
+use crate::{BuildError, Node};
+
+/// What is open so far.
+#[derive(Default)]
+struct Open {
+    store: Option<Arc<dyn ChunkStore>>,
+    #[cfg(feature = "chain")]
+    payments: Option<chiral_payment::Payments>,
+    #[cfg(feature = "libp2p")]
+    libp2p: Option<chiral_dht::Libp2pNode>,
+    protocols: Vec<Arc<dyn ContentProtocol>>,
+}
+
+impl Open {
+    /// Closes it all again, last things first.
+    async fn close(self) {
+        let mut failed: Vec<String> = Vec::new();
+        for protocol in &self.protocols {
+            failed.extend(protocol.shutdown().await.err().map(|e| e.to_string()));
+        }
+        #[cfg(feature = "libp2p")]
+        if let Some(network) = self.libp2p {
+            network.shutdown().await;
+        }
+        #[cfg(feature = "chain")]
+        if let Some(payments) = self.payments {
+            failed.extend(payments.shutdown().await.err().map(|e| e.to_string()));
+        }
+        if let Some(store) = self.store {
+            failed.extend(store.shutdown().await.err().map(|e| e.to_string()));
+        }
+        for error in failed {
+            tracing::error!(error, "could not be closed after a failed start");
+        }
+    }
+}
+
+/// Starts a node.
+pub(crate) async fn start(builder: NodeBuilder) -> Result<Node, BuildError> {
+    let mut open = Open::default();
+    match assemble(builder, &mut open).await {
+        Ok(node) => Ok(node),
+        Err(error) => {
+            open.close().await;
+            Err(error)
+        }
+    }
+}
+
+async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, BuildError> {
+    #[cfg(any(feature = "chain", feature = "libp2p"))]
+    let directory = match &builder.store {
+        Store::Directory(path) => Some(path.clone()),
+        _ => None,
+    };
+    let store = open_store(builder.store).await?;
+    open.store = Some(store.clone());
+
+    #[cfg(feature = "chain")]
+    if let Some(mut config) = builder.payments.take() {
+        if let Some(directory) = &directory {
+            config = config.or_journal_at(directory.join("payments.redb"));
+        }
+        #[cfg(feature = "libp2p")]
+        {
+            let wallet = config.wallet().clone();
+            builder.libp2p = builder.libp2p.map(|network| network.with_wallet(wallet));
+        }
+        let payments = chiral_payment::Payments::start(config).await?;
+        builder.gate.get_or_insert_with(|| payments.gate());
+        builder.agent.get_or_insert_with(|| payments.agent());
+        builder.settler.get_or_insert_with(|| payments.settler());
+        open.payments = Some(payments);
+    }
+
+    #[cfg(feature = "libp2p")]
+    if let Some(mut config) = builder.libp2p.take() {
+        if let Some(directory) = &directory {
+            config = config.or_data_dir(directory.join("network"));
+        }
+        #[cfg(feature = "http")]
+        {
+            // Whom strangers make us connect to is one question, over whatever protocol.
+            let (private, loopback) = config.allows();
+            let announced = chiral_protocols::http::AddressPolicy::GlobalAnd { private, loopback };
+            builder.http = builder.http.map(|http| http.with_announced(announced));
+        }
+        let network = chiral_dht::Libp2pNode::start(config).await?;
+        builder.directory.get_or_insert_with(|| network.directory());
+        builder.peer.get_or_insert_with(|| network.local_peer());
+        open.libp2p = Some(network);
+    }
+
+    let free = || -> Arc<dyn PaymentGate> { Arc::new(FreeGate::default()) };
+    let mut gate = builder.gate.unwrap_or_else(free);
+    if let Some(layer) = builder.gate_layer {
+        gate = layer(gate);
+    }
+    let agent: Arc<dyn PaymentAgent> = builder.agent.unwrap_or_else(|| Arc::new(FreeAgent::new()));
+    let settler: Arc<dyn PaymentSettler> = builder
+        .settler
+        .unwrap_or_else(|| Arc::new(FreeSettler::new()));
+
+    #[cfg(feature = "http")]
+    if let Some(config) = builder.http {
+        use chiral_protocols::http::HttpProtocol;
+        let registry = builder.registry.clone();
+        let http = HttpProtocol::bind(config, store.clone(), registry, gate.clone()).await?;
+        open.protocols
+            .push(Arc::new(http.with_agent(agent.clone())));
+    }
+    open.protocols.extend(builder.protocols);
+    let mut protocols = open.protocols.iter().cloned();
+    let first = protocols.next().ok_or(BuildError::NoProtocol)?;
+    let engine = Engine::new(store.clone(), builder.registry, builder.engine);
+    let manager = ProtocolManager::new(engine, first);
+    for protocol in protocols {
+        manager.register(protocol);
+    }
+    let alone = || -> Arc<dyn PeerDirectory> {
+        let nobody = PeerId::from_bytes(&[0]).expect("one byte is a peer id");
+        Arc::new(MemoryDirectoryNetwork::new().join(nobody))
+    };
+    let cashier = Cashier::new(agent, settler, manager.clone());
+    cashier.recover();
+    Ok(Node::new(Inner {
+        store,
+        manager,
+        directory: builder.directory.unwrap_or_else(alone),
+        cashier,
+        gate,
+        peer: builder.peer,
+        #[cfg(feature = "libp2p")]
+        libp2p: open.libp2p.take(),
+        #[cfg(feature = "chain")]
+        payments: open.payments.take(),
+    }))
+}
+
+async fn open_store(store: Store) -> Result<Arc<dyn ChunkStore>, BuildError> {
+    match store {
+        Store::Given(store) => Ok(store),
+        Store::Memory(limit) => Ok(Arc::new(MemoryStore::new(limit))),
+        #[cfg(feature = "fs-store")]
+        Store::Directory(path) => {
+            use chiral_storage::{FsStore, FsStoreConfig};
+            Ok(Arc::new(
+                FsStore::open(path, FsStoreConfig::default()).await?,
+            ))
+        }
+        #[cfg(not(feature = "fs-store"))]
+        Store::Directory(path) => {
+            tracing::debug!(path = %path.display(), "this build keeps nothing on disk");
+            Err(BuildError::Unsupported {
+                what: "a data directory",
+                feature: "fs-store",
+            })
+        }
+    }
+}
