@@ -70,7 +70,8 @@ pub enum RefusalKind {
     AlreadyKnown,
     /// The nonce has been used by a mined transaction.
     NonceTooLow,
-    /// Another transaction with this nonce waits, and this one does not pay enough more.
+    /// It does not pay enough: less than the node takes at all, or not enough more than another
+    /// one with this nonce, which waits.
     Underpriced,
     /// The balance does not cover value and gas.
     Funds,
