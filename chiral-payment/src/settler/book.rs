@@ -348,6 +348,37 @@ impl Book {
         .await
     }
 
+    /// The newest transaction with this nonce that nobody looks at any more because it was
+    /// deep enough, if there is one.
+    pub(super) async fn closed_with(&self, nonce: u64) -> Result<Option<u64>, JournalError> {
+        let chain_id = self.chain_id;
+        self.journal
+            .read(move |step| {
+                for entry in step.open_table(FLIGHTS)?.iter()?.rev() {
+                    let (number, stored) = entry?;
+                    let flight = Flight::decode(stored.value(), chain_id)?;
+                    if flight.nonce == nonce && flight.state == FlightState::Closed {
+                        return Ok(Some(number.value()));
+                    }
+                }
+                Ok(None)
+            })
+            .await
+    }
+
+    /// The chain has lost it from deeper than anybody looked: it is in flight again.
+    pub(super) async fn reopened(&self, number: u64) -> Result<Flight, JournalError> {
+        self.change("settle-reopened", number, move |flight, bills| {
+            if flight.state != FlightState::Closed {
+                return Err(damaged("a transaction that was not closed"));
+            }
+            flight.state = FlightState::Broadcast;
+            bills.step.open_table(OPEN)?.insert(number, ())?;
+            bills.each(BillRecord::back_in_flight)
+        })
+        .await
+    }
+
     /// It was reverted for good: its bills wait for another, the longer the more often it
     /// happens.
     pub(super) async fn reverted(

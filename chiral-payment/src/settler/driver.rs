@@ -84,6 +84,8 @@ pub(super) struct Driver {
     sent: HashMap<u64, Sent>,
     /// The best block when a settled transaction was last looked at.
     looked: HashMap<u64, B256>,
+    /// A nonce that the chain lacks, and no transaction of the journal has.
+    gap: Option<u64>,
     /// Since when bills wait for others.
     gathering: Option<Instant>,
     problems: Problems,
@@ -103,6 +105,7 @@ impl Driver {
             board,
             sent: HashMap::new(),
             looked: HashMap::new(),
+            gap: None,
             gathering: None,
             problems: Problems::default(),
         }
@@ -223,7 +226,7 @@ impl Driver {
                         && next < flight.nonce
                         && !nonces.contains(&next)
                     {
-                        self.note(&flight, &Problem::NonceGap);
+                        self.fill_gap(&flight, next).await?;
                     }
                     return self.send(number, flight, head).await;
                 }
@@ -292,6 +295,25 @@ impl Driver {
             })
             .collect();
         Ok(receipt.block == flight.block && flight.bills.iter().all(|bill| shown.contains(bill)))
+    }
+
+    /// The chain lacks transactions that came before this one, and they are not looked at any
+    /// more: it was reset, or reorganised deeper than that. The same bytes fill the gap.
+    async fn fill_gap(&mut self, flight: &Flight, nonce: u64) -> Result<(), Stop> {
+        self.note(flight, &Problem::NonceGap);
+        if self.gap == Some(nonce) {
+            return Ok(());
+        }
+        self.ledger.check_identity().await?;
+        if let Some(number) = self.book.closed_with(nonce).await? {
+            tracing::warn!(nonce, "the chain lost a payment that was settled long ago");
+            self.book.reopened(number).await?;
+            self.board.changed();
+            self.board.work.notify_one();
+        } else {
+            self.gap = Some(nonce);
+        }
+        Ok(())
     }
 
     fn note(&mut self, flight: &Flight, problem: &Problem) {

@@ -376,3 +376,27 @@ async fn when_gas_gets_dearer_the_same_nonce_is_signed_again_and_any_variant_set
         settler.shutdown().await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_was_reset_gets_what_is_watched_and_what_that_builds_on() {
+    let line = Line::to(embedded(Sealing::OnDemand).await);
+    let journal = Journal::in_memory().unwrap();
+    let settler = start(&journal, &line, config().with_watched_blocks(2)).await;
+    let bills: Vec<_> = (1..=4).map(|n| bill(n, payee(n))).collect();
+    for bill in &bills[..3] {
+        settler.settle(vec![bill.clone()]).await.unwrap();
+        settled(&settler, std::slice::from_ref(bill)).await;
+    }
+    // Only the last is watched by now; its nonce is 2, and nothing else knows 0 and 1.
+    let anew = embedded(Sealing::OnDemand).await;
+    line.switch(anew.clone());
+    settler.settle(bills[3..].to_vec()).await.unwrap();
+    until("all are paid on the new chain", async || {
+        let last = bills[3].payee.unwrap();
+        anew.balance(last, BlockId::Latest).await.unwrap() == bills[3].amount
+    })
+    .await;
+    settled(&settler, &bills).await;
+    assert_paid_once(&anew, &bills, "on a chain that was reset").await;
+    settler.shutdown().await.unwrap();
+}
