@@ -22,13 +22,13 @@ use crate::records::ChiralStore;
 
 /// Limit on a message of the directory's protocol, in bytes. A record of 48 KiB and the
 /// addresses of twenty peers fit.
-pub(super) const MAX_KAD_PACKET: usize = 64 * 1024;
+const MAX_KAD_PACKET: usize = 64 * 1024;
 
 /// Requests of one look-up that are under way at once; js-libp2p's number too.
 const PARALLELISM: NonZeroUsize = NonZeroUsize::new(10).expect("10 is not 0");
 
 /// How long a look-up may take.
-pub(super) const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often the routing table is refreshed.
 const REFRESH: Duration = Duration::from_secs(10 * 60);

@@ -17,8 +17,8 @@ use crate::swarm::handle::{Closed, Stored};
 /// Files that are published at once.
 const AT_ONCE: usize = 16;
 
-/// How long an attempt may take.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an attempt may take: two phases of a query, each with its own timeout.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(65);
 
 /// How often it is looked whether the network has grown.
 const GROWTH_EVERY: Duration = Duration::from_secs(10);
