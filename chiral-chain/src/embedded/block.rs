@@ -1,7 +1,7 @@
 //! A block with everything that is known of it, and its encoding on disk.
 
 use alloy_consensus::transaction::Recovered;
-use alloy_consensus::{Block, BlockBody, Header, ReceiptEnvelope, Transaction, TxEnvelope};
+use alloy_consensus::{Header, ReceiptEnvelope, Transaction, TxEnvelope};
 use alloy_eips::eip2718::{Decodable2718, Encodable2718};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use alloy_rlp::{Decodable, Encodable};
@@ -50,12 +50,12 @@ impl StoredBlock {
     /// The block as it is on the wire: header, transactions, no uncles.
     #[cfg(feature = "server")]
     pub(crate) fn rlp(&self) -> Vec<u8> {
-        let body = BlockBody {
+        let body = alloy_consensus::BlockBody {
             transactions: self.transactions.clone(),
             ommers: Vec::<Header>::new(),
             withdrawals: None,
         };
-        alloy_rlp::encode(Block::new(self.header.clone(), body))
+        alloy_rlp::encode(alloy_consensus::Block::new(self.header.clone(), body))
     }
 
     /// Gas that the transaction at `index` used alone.
