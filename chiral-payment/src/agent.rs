@@ -134,6 +134,11 @@ impl ChainAgent {
         self.flush("agent-forget").await
     }
 
+    /// Every bill that was ever made, for the statement.
+    pub(crate) async fn spendings(&self) -> Result<Vec<books::Owed>, JournalError> {
+        self.inner.journal.read(store::spendings).await
+    }
+
     /// Ends what runs and writes what is not written. Idempotent.
     ///
     /// # Errors
@@ -142,7 +147,8 @@ impl ChainAgent {
         self.inner.closed.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
-        match self.flush("agent-verified").await {
+        // Also if nothing has changed: a step that was begun by a task is waited for.
+        match self.step("agent-verified").await {
             Err(JournalError::Closed) => Ok(()),
             result => result,
         }
@@ -180,12 +186,17 @@ impl ChainAgent {
         }
     }
 
-    /// Makes everything durable that is not, in one step. The records are made when its turn
-    /// has come, so the last step written is the newest state.
+    /// Makes everything durable that is not.
     async fn flush(&self, point: &'static str) -> Result<(), JournalError> {
         if !self.books().is_dirty() {
             return Ok(());
         }
+        self.step(point).await
+    }
+
+    /// One durable step with everything that has changed. The records are made when its turn
+    /// has come, so the last step written is the newest state.
+    async fn step(&self, point: &'static str) -> Result<(), JournalError> {
         let taken: Arc<Mutex<Option<Dirty>>> = Arc::default();
         let (agent, stash) = (self.clone(), Arc::clone(&taken));
         let result = self

@@ -22,6 +22,7 @@ use crate::messages::{
     Accept, Ack, ChainFacts, Message, Notice, Quote, Request, Signed, agreement,
 };
 use crate::receipt::Receipt;
+use crate::statement::{Direction, Entry, Status};
 use crate::witness::{Claim, Finding, Payment, Witness};
 use crate::{Journal, JournalError};
 
@@ -171,6 +172,31 @@ impl ChainGate {
         self.books().credit.drawn_today(now)
     }
 
+    /// Everything that was ever earned, for the statement.
+    pub(crate) async fn earnings(&self) -> Result<Vec<Earning>, JournalError> {
+        self.inner.journal.read(store::earnings).await
+    }
+
+    /// What was acknowledged and is not paid, for the statement.
+    pub(crate) fn receivable(&self) -> Vec<Entry> {
+        let books = self.books();
+        let entry = |account: &account::Account| Entry {
+            direction: Direction::Earned,
+            bill: None,
+            cid: account.terms.cid,
+            wallet: Some(account.terms.payer),
+            protocol: account.protocol.clone(),
+            bytes: account.acked.len().saturating_sub(account.paid),
+            amount: account.owed(),
+            status: Status::Outstanding,
+            transaction: None,
+            time: account.active,
+            receipt: false,
+        };
+        let entries = books.accounts.values().map(entry);
+        entries.filter(|entry| !entry.amount.is_zero()).collect()
+    }
+
     /// Ends what runs and writes what is not written. Idempotent.
     ///
     /// # Errors
@@ -179,7 +205,8 @@ impl ChainGate {
         self.inner.closed.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
-        match self.flush("gate-flush").await {
+        // Also if nothing has changed: a step that was begun by a task is waited for.
+        match self.step("gate-flush", |_| Ok(())).await {
             Err(JournalError::Closed) => Ok(()),
             result => result,
         }

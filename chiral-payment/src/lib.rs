@@ -26,6 +26,8 @@ pub mod settler;
 #[cfg(feature = "chain")]
 mod records;
 #[cfg(feature = "chain")]
+pub mod statement;
+#[cfg(feature = "chain")]
 pub mod witness;
 
 #[cfg(feature = "chain")]
@@ -41,3 +43,5 @@ pub use journal::{Journal, JournalError};
 pub use payments::{BATCH_PAY, Payments, PaymentsConfig, PaymentsError};
 #[cfg(feature = "chain")]
 pub use settler::{ChainSettler, SettlerConfig};
+#[cfg(feature = "chain")]
+pub use statement::Statement;

@@ -77,8 +77,10 @@ impl PaymentsConfig {
     /// From this wallet, on this chain. Everything is given away, nothing is bought that
     /// costs anything, and the journal is in memory, unless something else is said.
     pub fn new(wallet: Arc<dyn WalletSigner>, chain: Arc<dyn ChainClient>) -> Self {
-        let mut agent = AgentConfig::default();
-        agent.max_price = Some(Price::FREE);
+        let agent = AgentConfig {
+            max_price: Some(Price::FREE),
+            ..AgentConfig::default()
+        };
         Self {
             wallet,
             chain,

@@ -99,7 +99,7 @@ impl Witness {
         if !receipt.succeeded {
             return Ok(refused("the transaction failed"));
         }
-        if transaction.chain_id != Some(self.facts.chain_id) {
+        if !self.is_bound(&transaction) {
             return Ok(refused("the transaction is not bound to this chain"));
         }
         let payments = self.payments(&transaction, &receipt, claim.payee);
@@ -139,7 +139,7 @@ impl Witness {
             let Some(receipt) = self.client.receipt(transaction.hash).await? else {
                 continue;
             };
-            if receipt.succeeded {
+            if receipt.succeeded && self.is_bound(transaction) {
                 found.extend(self.payments(transaction, &receipt, payee));
             }
         }
@@ -172,6 +172,11 @@ impl Witness {
         }
         self.right.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether a transaction can be on this chain alone (EIP-155).
+    fn is_bound(&self, transaction: &TransactionInfo) -> bool {
+        transaction.chain_id == Some(self.facts.chain_id)
     }
 
     async fn look_up(

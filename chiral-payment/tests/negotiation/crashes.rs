@@ -1,0 +1,164 @@
+//! Either side ends at any durable step, and begins again from what is on disk.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use chiral_core::conformance::wallet::FixedKeySigner;
+use chiral_core::{GateError, PaymentAgent, PaymentGate, PaymentSettler, WalletSigner};
+use chiral_payment::journal::{Crash, CrashSide, CrashStep};
+use chiral_payment::{ChainAgent, ChainGate, Journal};
+
+use super::ledger::{Ledger, Till};
+use super::support::*;
+
+struct World {
+    ledger: Arc<Ledger>,
+    till: Arc<Till>,
+    buyer: Arc<FixedKeySigner>,
+    seeder: Arc<FixedKeySigner>,
+    time: Arc<AtomicU64>,
+}
+
+impl World {
+    fn new() -> Self {
+        let ledger = Ledger::new();
+        let buyer = Arc::new(FixedKeySigner::numbered(1));
+        Self {
+            till: Till::new(ledger.clone(), buyer.address()),
+            seeder: Arc::new(FixedKeySigner::numbered(2)),
+            time: Arc::new(AtomicU64::new(1_790_000_000)),
+            ledger,
+            buyer,
+        }
+    }
+
+    async fn agent(&self, journal: &Journal) -> ChainAgent {
+        let mut config = agent_config();
+        // Written by steps of the conversation only, so that steps have the same numbers.
+        config.flush = (MIB, std::time::Duration::from_secs(3600));
+        let (till, time) = (self.till.clone(), self.time.clone());
+        start_agent(journal, self.buyer.clone(), till, time, config).await
+    }
+
+    async fn gate(&self, journal: &Journal) -> ChainGate {
+        let mut config = gate_config();
+        config.flush_interval = std::time::Duration::from_secs(3600);
+        let (ledger, time) = (self.ledger.clone(), self.time.clone());
+        start_gate(journal, self.seeder.clone(), ledger, time, config).await
+    }
+}
+
+/// Six MiB over a line of four: an agreement, acknowledgements, a payment on the way, one at
+/// the end, receipts. Goes on from wherever it was.
+async fn download(world: &World, agent: &ChainAgent, gate: &ChainGate) -> Result<(), GateError> {
+    let purchase = purchase(world.seeder.address(), 1_790_000_000 + 3600);
+    for at in 0..6 {
+        let ask = ask(agent, gate, &purchase, range(at, at + 1)).await?;
+        ask.deliver(gate).await;
+        agent.verified(&purchase, range(at, at + 1)).await;
+        if let Some(ack) = agent.due(&purchase).await? {
+            let answer = gate.message(ack).await?;
+            // A seeder that forgot what it served last does not note it; what is verified is
+            // billed all the same.
+            match agent.respond(&purchase, answer).await {
+                Ok(_) | Err(GateError::Terms { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    for bill in agent.bills(None).await? {
+        let statuses = world.till.settle(vec![bill.clone()]).await;
+        let status = statuses.map_err(|_| GateError::Ledger)?.remove(0);
+        if let Some(notice) = agent.settled(bill.id, &status).await? {
+            let answer = gate.message(notice).await?;
+            agent.receipt(bill.id, answer).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Every byte that was verified and written is paid for once; none is paid for twice.
+async fn check(world: &World, agent: &ChainAgent, gate: &ChainGate, what: &str) {
+    let again = agent.bills(None).await.unwrap();
+    assert!(again.is_empty(), "{what}: {again:?}");
+    let owed = gate.exposure(world.buyer.address());
+    let paid = wei(6);
+    let total: alloy_primitives::U256 = world.till.amounts().into_iter().sum();
+    assert!(total <= paid, "{what}: {total} paid for {paid}");
+    for bill in world.till.paid() {
+        assert_eq!(world.ledger.payments(bill), 1, "{what}: {bill}");
+    }
+    // All was fetched again after the crash, and what was billed before is nobody's debt.
+    assert!(owed <= paid, "{what}: {owed} is still owed");
+}
+
+async fn crash_at(agent_side: bool, crash: Crash, folder: &Path) -> bool {
+    let what = format!(
+        "{crash:?} of the {}",
+        if agent_side { "buyer" } else { "seeder" }
+    );
+    let world = World::new();
+    let (buyers, seeders) = (folder.join("buyer"), folder.join("seeder"));
+    let (buyer_journal, seeder_journal) = (
+        Journal::open(&buyers).unwrap(),
+        Journal::open(&seeders).unwrap(),
+    );
+    let agent = world.agent(&buyer_journal).await;
+    let gate = world.gate(&seeder_journal).await;
+    match agent_side {
+        true => buyer_journal.crash(crash),
+        false => seeder_journal.crash(crash),
+    }
+    let crashed = download(&world, &agent, &gate).await.is_err();
+    let dead = |journal: &Journal| {
+        let journal = journal.clone();
+        async move { journal.read(|_| Ok(())).await.is_err() }
+    };
+    let crashed = crashed || dead(&buyer_journal).await || dead(&seeder_journal).await;
+    let _ = agent.shutdown().await;
+    let _ = gate.shutdown().await;
+    buyer_journal.close().await;
+    seeder_journal.close().await;
+
+    let (buyer_journal, seeder_journal) = (
+        Journal::open(&buyers).unwrap(),
+        Journal::open(&seeders).unwrap(),
+    );
+    let agent = world.agent(&buyer_journal).await;
+    let gate = world.gate(&seeder_journal).await;
+    download(&world, &agent, &gate)
+        .await
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    check(&world, &agent, &gate, &what).await;
+    agent.shutdown().await.unwrap();
+    gate.shutdown().await.unwrap();
+    crashed
+}
+
+async fn every_step(agent_side: bool) {
+    let mut crashes = 0;
+    for number in 1..200 {
+        let mut any = false;
+        for side in [CrashSide::Before, CrashSide::After] {
+            let folder = tempfile::tempdir().unwrap();
+            let step = CrashStep::Number(number);
+            any |= crash_at(agent_side, Crash { side, step }, folder.path()).await;
+        }
+        if !any {
+            break;
+        }
+        crashes += 1;
+    }
+    assert!((5..200).contains(&crashes), "{crashes} steps");
+}
+
+#[tokio::test]
+async fn nothing_is_billed_twice_whichever_step_of_the_buyer_is_the_last() {
+    every_step(true).await;
+}
+
+#[tokio::test]
+async fn nothing_is_billed_twice_whichever_step_of_the_seeder_is_the_last() {
+    every_step(false).await;
+}
