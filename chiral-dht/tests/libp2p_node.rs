@@ -22,10 +22,11 @@ async fn a_node_says_what_it_is_and_signs_it() {
     let nodes = network(2, |_| in_memory().with_wallet(wallet.clone())).await;
     let header = header("listed");
     announce(&nodes[0], &header).await;
-    let mut info = NodeInfo::default();
-    info.protocols = vec![Protocol::Http];
-    info.used_bytes = 7;
-    nodes[0].set_info(info);
+    nodes[0].set_info(NodeInfo {
+        protocols: vec![Protocol::Http],
+        capacity_bytes: None,
+        used_bytes: 7,
+    });
     let record = soon(nodes[1].node_record(&nodes[0].local_peer()))
         .await
         .unwrap();

@@ -69,16 +69,17 @@ impl Author {
         let (count, seeded) = self.directory.announced(MAX_SEEDED);
         // Without the wallet's signature the record names none.
         let wallet = self.directory.binding().await.ok().flatten().copied();
-        let mut record = NodeRecord::default();
-        record.seq = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        record.expires_at = (now + LIFETIME).as_secs();
-        record.addresses = self.handle.status.borrow().announced.clone();
-        record.protocols = info.protocols;
-        record.capacity_bytes = info.capacity_bytes;
-        record.used_bytes = info.used_bytes;
-        record.wallet = wallet;
-        record.seeded_count = count as u64;
-        record.seeded = seeded;
+        let record = NodeRecord {
+            seq: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            expires_at: (now + LIFETIME).as_secs(),
+            addresses: self.handle.status.borrow().announced.clone(),
+            protocols: info.protocols,
+            capacity_bytes: info.capacity_bytes,
+            used_bytes: info.used_bytes,
+            wallet,
+            seeded_count: count as u64,
+            seeded,
+        };
         record.sign(&self.key, now)
     }
 }

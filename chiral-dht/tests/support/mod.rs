@@ -23,13 +23,13 @@ pub(crate) async fn soon<T>(wait: impl Future<Output = T>) -> T {
 
 /// Looks until it is so.
 pub(crate) async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
-    soon(async {
+    let looking = async {
         while !is_so().await {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        println!("{what}");
-    })
-    .await;
+    };
+    let seen = tokio::time::timeout(Duration::from_secs(240), looking).await;
+    assert!(seen.is_ok(), "not seen for minutes: {what}");
 }
 
 /// A node that listens in this process.
