@@ -134,11 +134,6 @@ impl ChainAgent {
         self.flush("agent-forget").await
     }
 
-    /// Every bill that was ever made, for the statement.
-    pub(crate) async fn spendings(&self) -> Result<Vec<books::Owed>, JournalError> {
-        self.inner.journal.read(store::spendings).await
-    }
-
     /// Ends what runs and writes what is not written. Idempotent.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use chiral_core::{
     Admission, BillId, ByteRange, Cid, GateError, PaymentGate, Price, ServeRequest, Tariff,
     WalletSigner,
 };
+use redb::ReadTransaction;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -38,6 +39,7 @@ pub use config::{CreditRules, GateConfig};
 
 use books::{Books, Rules, Verdict};
 use store::Earning;
+pub(crate) use store::earnings;
 
 /// Files with a price of their own, at most.
 const MAX_PRICES: usize = 1 << 20;
@@ -84,6 +86,36 @@ struct Inner {
     shown: Mutex<HashMap<Cid, (Price, u64, Bytes)>>,
     closed: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// What was acknowledged and is not paid, in a journal that no gate has open.
+pub(crate) fn receivable_in(step: &ReadTransaction) -> Result<Vec<Entry>, JournalError> {
+    let config = GateConfig::default();
+    let mut books = Books::new(Rules {
+        credit: config.credit,
+        max_agreements: config.max_agreements,
+        payment_deadline: config.payment_deadline.as_secs(),
+    });
+    store::load(step, &mut books, config.clock.now())?;
+    Ok(receivable(&books))
+}
+
+fn receivable(books: &Books) -> Vec<Entry> {
+    let entry = |account: &account::Account| Entry {
+        direction: Direction::Earned,
+        bill: None,
+        cid: account.terms.cid,
+        wallet: Some(account.terms.payer),
+        protocol: account.protocol.clone(),
+        bytes: account.acked.len().saturating_sub(account.paid),
+        amount: account.owed(),
+        status: Status::Outstanding,
+        transaction: None,
+        time: account.active,
+        receipt: false,
+    };
+    let entries = books.accounts.values().map(entry);
+    entries.filter(|entry| !entry.amount.is_zero()).collect()
 }
 
 impl ChainGate {
@@ -172,29 +204,9 @@ impl ChainGate {
         self.books().credit.drawn_today(now)
     }
 
-    /// Everything that was ever earned, for the statement.
-    pub(crate) async fn earnings(&self) -> Result<Vec<Earning>, JournalError> {
-        self.inner.journal.read(store::earnings).await
-    }
-
     /// What was acknowledged and is not paid, for the statement.
     pub(crate) fn receivable(&self) -> Vec<Entry> {
-        let books = self.books();
-        let entry = |account: &account::Account| Entry {
-            direction: Direction::Earned,
-            bill: None,
-            cid: account.terms.cid,
-            wallet: Some(account.terms.payer),
-            protocol: account.protocol.clone(),
-            bytes: account.acked.len().saturating_sub(account.paid),
-            amount: account.owed(),
-            status: Status::Outstanding,
-            transaction: None,
-            time: account.active,
-            receipt: false,
-        };
-        let entries = books.accounts.values().map(entry);
-        entries.filter(|entry| !entry.amount.is_zero()).collect()
+        receivable(&self.books())
     }
 
     /// Ends what runs and writes what is not written. Idempotent.

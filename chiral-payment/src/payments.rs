@@ -31,7 +31,7 @@ pub enum PaymentsError {
     /// The settler was not started.
     #[error(transparent)]
     Settler(#[from] StartError),
-    /// The settler failed.
+    /// The settler could not be ended.
     #[error(transparent)]
     Settle(#[from] chiral_core::SettleError),
 }
@@ -250,6 +250,11 @@ impl Payments {
     /// What pays.
     pub fn settler(&self) -> Arc<dyn PaymentSettler> {
         self.settler.clone()
+    }
+
+    /// The journal, which all of them share.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// The gate by its own type: prices, exposure.

@@ -48,6 +48,7 @@ pub use payment::{Payment, PaymentState};
 pub use problem::Problem;
 
 use board::Board;
+pub(crate) use book::status_of;
 use book::{Book, OpenError};
 use driver::{Driver, unix_now};
 use ledger::Ledger;

@@ -3,10 +3,13 @@
 use std::fmt;
 
 use alloy_primitives::{Address, B256, U256};
-use chiral_core::{BillId, Cid, PaymentSettler, Protocol, SettlementStatus};
+use chiral_core::{BillId, Cid, Protocol, SettlementStatus};
+use redb::ReadTransaction;
 use serde::{Serialize, Serializer};
 
-use crate::payments::{Payments, PaymentsError};
+use crate::agent::store::spendings;
+use crate::payments::Payments;
+use crate::{Journal, JournalError, gate, settler};
 
 /// What was earned, spent, and is outstanding. Serialises with hashes and wallets as `0x…`
 /// and wei as decimal text.
@@ -91,10 +94,30 @@ impl Payments {
     /// Everything that is in the books.
     ///
     /// # Errors
-    /// [`PaymentsError::Journal`], [`PaymentsError::Settle`].
-    pub async fn statement(&self) -> Result<Statement, PaymentsError> {
-        let mut statement = Statement::default();
-        for earning in self.chain_gate().earnings().await? {
+    /// [`JournalError`].
+    pub async fn statement(&self) -> Result<Statement, JournalError> {
+        let receivable = self.chain_gate().receivable();
+        self.journal()
+            .read(move |step| Statement::read(step, receivable))
+            .await
+    }
+}
+
+impl Statement {
+    /// Everything that is in a journal which nothing else has open; no wallet and no chain is
+    /// needed for that.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn of(journal: &Journal) -> Result<Self, JournalError> {
+        journal
+            .read(|step| Self::read(step, gate::receivable_in(step)?))
+            .await
+    }
+
+    fn read(step: &ReadTransaction, receivable: Vec<Entry>) -> Result<Self, JournalError> {
+        let mut statement = Self::default();
+        for earning in gate::earnings(step)? {
             statement.add(Entry {
                 direction: Direction::Earned,
                 bill: Some(earning.receipt.bill),
@@ -109,21 +132,13 @@ impl Payments {
                 receipt: true,
             });
         }
-        for entry in self.chain_gate().receivable() {
+        for entry in receivable {
             statement.add(entry);
         }
-        for owed in self.chain_agent().spendings().await? {
+        for owed in spendings(step)? {
             let (status, transaction) = match owed.settled {
                 Some(transaction) => (Status::Settled, Some(transaction)),
-                None => match self.chain_settler().status(owed.bill.id).await? {
-                    Some(SettlementStatus::Settled { transaction }) => {
-                        (Status::Settled, Some(transaction))
-                    }
-                    Some(SettlementStatus::Pending {
-                        transaction: Some(transaction),
-                    }) => (Status::Pending, Some(transaction)),
-                    _ => (Status::Outstanding, None),
-                },
+                None => how_far(settler::status_of(step, owed.bill.id)?),
             };
             statement.add(Entry {
                 direction: Direction::Spent,
@@ -144,9 +159,7 @@ impl Payments {
             .sort_by_key(|entry| std::cmp::Reverse((entry.time, entry.bill)));
         Ok(statement)
     }
-}
 
-impl Statement {
     fn add(&mut self, entry: Entry) {
         let total = match (entry.direction, entry.status) {
             (Direction::Earned, Status::Settled) => &mut self.earned,
@@ -156,6 +169,16 @@ impl Statement {
         };
         *total = total.saturating_add(entry.amount);
         self.entries.push(entry);
+    }
+}
+
+fn how_far(status: Option<SettlementStatus>) -> (Status, Option<B256>) {
+    match status {
+        Some(SettlementStatus::Settled { transaction }) => (Status::Settled, Some(transaction)),
+        Some(SettlementStatus::Pending {
+            transaction: Some(transaction),
+        }) => (Status::Pending, Some(transaction)),
+        _ => (Status::Outstanding, None),
     }
 }
 

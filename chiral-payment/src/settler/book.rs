@@ -5,7 +5,10 @@ use std::collections::HashMap;
 
 use alloy_primitives::B256;
 use chiral_core::{Bill, BillId, SettleError, SettlementStatus};
-use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
+use redb::{
+    ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError,
+    WriteTransaction,
+};
 
 use super::record::{BillRecord, BillState, Flight, FlightState, Identity, digest};
 use crate::journal::{Journal, JournalError};
@@ -37,6 +40,21 @@ pub(super) struct Work {
     pub(super) waiting: Vec<(BillId, BillRecord)>,
     /// When the first of the bills that rest may be tried again.
     pub(super) next_try: Option<u64>,
+}
+
+/// How far a bill is, in a journal that no settler has open.
+pub(crate) fn status_of(
+    step: &ReadTransaction,
+    bill: BillId,
+) -> Result<Option<SettlementStatus>, JournalError> {
+    let table = match step.open_table(BILLS) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        other => other?,
+    };
+    let Some(stored) = table.get(bill.0.0)? else {
+        return Ok(None);
+    };
+    Ok(Some(BillRecord::decode(stored.value())?.status()))
 }
 
 /// The settler's part of a journal.
