@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chiral_core::coverage::MAX_RUNS;
-use chiral_core::{PaymentGate, StoreError, StoredContent};
+use chiral_core::{PaymentGate, StoreError, StoredContent, Tariff};
 use hyper::body::Body;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -129,7 +129,10 @@ impl Routes {
                 .page(index)
                 .await?
                 .map(|page| octets(page.encode().into())),
-            Part::Coverage => Some(coverage(&*content, layout)),
+            Part::Coverage => {
+                let tariff = self.gate.tariff(content.header().cid);
+                Some(coverage(&*content, layout, tariff))
+            }
         })
     }
 }
@@ -171,7 +174,13 @@ pub(super) fn options(methods: HeaderValue) -> Answer {
     answer
 }
 
-fn coverage(content: &dyn StoredContent, layout: chiral_core::ChunkLayout) -> Answer {
+/// What is held, and what is asked for it: of somebody whom no directory has announced, a
+/// client learns it here.
+fn coverage(
+    content: &dyn StoredContent,
+    layout: chiral_core::ChunkLayout,
+    tariff: Tariff,
+) -> Answer {
     let runs = content.coverage().runs(layout);
     // Nobody takes more runs from a stranger; to hold back some is no lie.
     let runs: Vec<_> = runs
@@ -179,8 +188,12 @@ fn coverage(content: &dyn StoredContent, layout: chiral_core::ChunkLayout) -> An
         .take(MAX_RUNS)
         .map(|run| [run.start, run.end])
         .collect();
-    let body = json!({ "chunks": layout.count(), "runs": runs }).to_string();
-    let mut answer = with_body(StatusCode::OK, "application/json", body.into());
+    let mut body = json!({ "chunks": layout.count(), "runs": runs });
+    if !tariff.price.is_free() {
+        body["price_wei_per_mib"] = json!(tariff.price.wei_per_mib().to_string());
+        body["wallet"] = json!(tariff.wallet.map(|wallet| wallet.to_string()));
+    }
+    let mut answer = with_body(StatusCode::OK, "application/json", body.to_string().into());
     answer
         .headers_mut()
         .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use chiral_core::chunk::MAX_FILE_SIZE;
 use chiral_core::manifest::{MAX_HEADER_LEN, MAX_PAGE_LEN};
 use chiral_core::{
-    ByteRange, ChunkLayout, ChunkRuns, ChunkSource, Cid, Coverage, DeliveryStream, Endpoint,
-    FileIdentification, ManifestHeader, ManifestPage, PeerOffer, Protocol, Purchase, RequestGrid,
-    TransferError,
+    Address, ByteRange, ChunkLayout, ChunkRuns, ChunkSource, Cid, Coverage, DeliveryStream,
+    Endpoint, FileIdentification, ManifestHeader, ManifestPage, PeerOffer, Price, Protocol,
+    Purchase, RequestGrid, TransferError, U256,
 };
 use hyper::http::uri::PathAndQuery;
 use serde_json::Value;
@@ -55,7 +55,7 @@ impl HttpSource {
         let (config, closed) = (client.config.clone(), client.closed.child_token());
         let url = origin.url.clone();
         let permits = Arc::new(Semaphore::new(config.max_requests_per_source));
-        let mut source = if offer.mirror {
+        let source = if offer.mirror {
             let found = mirror::find(config, origin, closed, name, reach).await?;
             let (size, path) = (found.size, found.pool.origin.url.path.clone());
             let grid = if found.ranges {
@@ -70,8 +70,10 @@ impl HttpSource {
                 size,
                 payer: None,
             };
+            let mut offer = offer.clone();
+            offer.coverage = Some(Coverage::Complete);
             Self {
-                offer: offer.clone(),
+                offer,
                 place,
                 grid,
                 header: None,
@@ -86,6 +88,25 @@ impl HttpSource {
                 .map_err(|_| protocol(name, "a malformed manifest header"))?;
             if header.cid != cid {
                 return Err(protocol(name, "the manifest header of another file"));
+            }
+            let path = below(&url, name, cid, Part::Coverage)?;
+            let bytes = small(&pool, path, MAX_COVERAGE_LEN).await?;
+            let said = serde_json::from_slice(&bytes)
+                .ok()
+                .ok_or_else(|| protocol(name, "a malformed coverage"))?;
+            let mut offer = offer.clone();
+            offer.coverage = Some(
+                header
+                    .layout()
+                    .ok()
+                    .and_then(|layout| parse_coverage(&said, layout))
+                    .ok_or_else(|| protocol(name, "a malformed coverage"))?,
+            );
+            // Named by hand, and announced by nobody: what it asks it says itself. Whoever
+            // was announced is held to that.
+            if offer.valid_until.is_none() && offer.wallet.is_none() {
+                (offer.price, offer.wallet) =
+                    parse_tariff(&said).ok_or_else(|| protocol(name, "a malformed price"))?;
             }
             let path = below(&url, name, cid, Part::File)?;
             let payer = match &client.agent {
@@ -110,7 +131,7 @@ impl HttpSource {
                 payer,
             };
             Self {
-                offer: offer.clone(),
+                offer,
                 place,
                 grid: RequestGrid::ANY,
                 header: Some(header),
@@ -120,7 +141,6 @@ impl HttpSource {
         if source.place.size > MAX_FILE_SIZE {
             return Err(protocol(name, "a size over the format's limit"));
         }
-        source.offer.coverage = Some(source.coverage().await?);
         Ok(source)
     }
 
@@ -192,9 +212,22 @@ async fn small(pool: &Pool, path: PathAndQuery, limit: usize) -> Result<Bytes, T
     Ok(bytes)
 }
 
-/// Reads `{"chunks":n,"runs":[[first,end],…]}`.
-fn parse_coverage(bytes: &[u8], layout: ChunkLayout) -> Option<Coverage> {
-    let value: Value = serde_json::from_slice(bytes).ok()?;
+/// Reads `{…,"price_wei_per_mib":"n","wallet":"0x…"}`; free if neither is there.
+fn parse_tariff(value: &Value) -> Option<(Price, Option<Address>)> {
+    let text = |name| match value.get(name) {
+        None | Some(Value::Null) => Some(None),
+        Some(value) => Some(Some(value.as_str()?)),
+    };
+    let price = match text("price_wei_per_mib")? {
+        None => Price::FREE,
+        Some(wei) => Price::from_wei_per_mib(U256::from_str_radix(wei, 10).ok()?),
+    };
+    let wallet = text("wallet")?.map(str::parse).transpose().ok()?;
+    Some((price, wallet))
+}
+
+/// Reads `{"chunks":n,"runs":[[first,end],…],…}`.
+fn parse_coverage(value: &Value, layout: ChunkLayout) -> Option<Coverage> {
     if value.get("chunks")?.as_u64()? != u64::from(layout.count()) {
         return None;
     }
@@ -239,7 +272,7 @@ impl ChunkSource for HttpSource {
         header
             .layout()
             .ok()
-            .and_then(|layout| parse_coverage(&bytes, layout))
+            .and_then(|layout| parse_coverage(&serde_json::from_slice(&bytes).ok()?, layout))
             .ok_or_else(|| protocol(self.name(), "a malformed coverage"))
     }
 
@@ -315,7 +348,7 @@ mod tests {
     #[test]
     fn strange_coverage_is_refused() {
         let layout = ChunkLayout::new(10 * 262_144).unwrap();
-        let parse = |text: &str| parse_coverage(text.as_bytes(), layout);
+        let parse = |text: &str| parse_coverage(&serde_json::from_str(text).ok()?, layout);
         assert_eq!(
             parse(r#"{"chunks":10,"runs":[[0,10]]}"#),
             Some(Coverage::Complete)
@@ -349,10 +382,32 @@ mod tests {
         assert_eq!(parse(&"[".repeat(100_000)), None);
     }
 
+    #[test]
+    fn prices_are_exact_or_refused() {
+        let parse = |text: &str| parse_tariff(&serde_json::from_str(text).unwrap());
+        assert_eq!(parse("{}"), Some((Price::FREE, None)));
+        let wallet = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
+        let text = format!(r#"{{"price_wei_per_mib":"1000000000000000","wallet":"{wallet}"}}"#);
+        let price = "0.001".parse().unwrap();
+        assert_eq!(parse(&text), Some((price, wallet.parse().ok())));
+        for bad in [
+            r#"{"price_wei_per_mib":1}"#,
+            r#"{"price_wei_per_mib":"-1"}"#,
+            r#"{"price_wei_per_mib":"1.5"}"#,
+            r#"{"wallet":"0x12"}"#,
+            r#"{"wallet":[]}"#,
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_coverage_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = parse_coverage(&bytes, ChunkLayout::new(1 << 40).unwrap());
+            if let Ok(value) = serde_json::from_slice(&bytes) {
+                let _ = parse_coverage(&value, ChunkLayout::new(1 << 40).unwrap());
+                let _ = parse_tariff(&value);
+            }
         }
     }
 }
