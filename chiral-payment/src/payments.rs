@@ -9,7 +9,6 @@ use chiral_chain::{ChainClient, ChainError};
 use chiral_core::{PaymentAgent, PaymentGate, PaymentSettler, Price, WalletSigner};
 
 use crate::agent::{AgentConfig, ChainAgent};
-use crate::contracts::batch_pay;
 use crate::gate::{ChainGate, GateConfig};
 use crate::journal::{Journal, JournalError};
 use crate::messages::ChainFacts;
@@ -199,12 +198,8 @@ impl Payments {
         let mut settings =
             settler.unwrap_or_else(|| SettlerConfig::new(facts.chain_id, facts.genesis));
         (settings.chain_id, settings.genesis) = (facts.chain_id, facts.genesis);
-        // Elsewhere something else may be there, or nothing: then each bill is paid by itself.
-        if settings.batch_contract.is_none()
-            && chain.code(facts.batch_pay).await? == batch_pay::runtime_code()
-        {
-            settings.batch_contract = Some(facts.batch_pay);
-        }
+        // The settler looks whether the contract is there, each time.
+        settings.batch_contract.get_or_insert(facts.batch_pay);
         let settler =
             ChainSettler::start(journal.clone(), chain.clone(), wallet.clone(), settings).await?;
         let pays: Arc<dyn PaymentSettler> = settler.clone();
