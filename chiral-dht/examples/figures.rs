@@ -49,11 +49,10 @@ async fn main() -> Fallible<()> {
     while nodes.iter().any(|node| node.known_nodes() < enough) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    writeln!(
-        out,
-        "{count} nodes up            {:.2} s",
-        start.elapsed().as_secs_f64()
-    )?;
+    let up = start.elapsed().as_secs_f64();
+    let quiet = until_quiet().await?;
+    writeln!(out, "idle network             {quiet:.2} of a processor")?;
+    writeln!(out, "{count} nodes up            {:.2} s", up)?;
     let connected = (resident()? - before) / count as f64;
     writeln!(out, "connected node           {connected:.2} MiB")?;
 
@@ -137,6 +136,32 @@ async fn measure<T>(
         at(99),
         times.len(),
     ))
+}
+
+/// Waits until the nodes have filled their routing tables, which they do all at once here:
+/// as long as the use of the processors falls. Answers the use at the end.
+async fn until_quiet() -> Fallible<f64> {
+    const STEP: Duration = Duration::from_secs(3);
+    let mut last = f64::MAX;
+    loop {
+        let before = processor_seconds()?;
+        tokio::time::sleep(STEP).await;
+        let now = (processor_seconds()? - before) / STEP.as_secs_f64();
+        if now < 0.2 || (now > last * 0.95 && now < 0.6) {
+            return Ok(now);
+        }
+        last = now;
+    }
+}
+
+/// Processor time that this process has used, as Linux tells it: in hundredths of seconds.
+fn processor_seconds() -> Fallible<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let (_, fields) = stat.rsplit_once(')').ok_or("no name")?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let [user, system] = [fields.get(11), fields.get(12)];
+    let ticks = user.ok_or("no time")?.parse::<f64>()? + system.ok_or("no time")?.parse::<f64>()?;
+    Ok(ticks / 100.0)
 }
 
 /// Resident memory of this process in MiB, as Linux tells it.

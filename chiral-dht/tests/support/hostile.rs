@@ -46,7 +46,8 @@ impl Hostile {
         }
     }
 
-    /// Puts a record to all nodes; answers how many took it.
+    /// Puts a record to those who held what was got last, or to all nodes; answers how many
+    /// took it.
     pub(crate) async fn put(&mut self, key: &[u8], value: Vec<u8>) -> usize {
         let record = kad::Record::new(key.to_vec(), value);
         let targets = self.targets.clone();
@@ -72,10 +73,11 @@ impl Hostile {
         }
     }
 
-    /// What is held under a key.
+    /// What is held under a key; remembers by whom.
     pub(crate) async fn get(&mut self, key: &[u8]) -> Vec<Vec<u8>> {
         let query = self.swarm.behaviour_mut().get_record(key.to_vec().into());
         let mut values = Vec::new();
+        let mut holders = Vec::new();
         loop {
             let SwarmEvent::Behaviour(kad::Event::OutboundQueryProgressed {
                 id, result, step, ..
@@ -88,8 +90,12 @@ impl Hostile {
             }
             if let QueryResult::GetRecord(Ok(GetRecordOk::FoundRecord(found))) = result {
                 values.push(found.record.value);
+                holders.extend(found.peer);
             }
             if step.last {
+                if !holders.is_empty() {
+                    self.targets = holders;
+                }
                 return values;
             }
         }
