@@ -94,8 +94,8 @@ pub enum NodeError {
     #[error("the file is complete, its bills are not settled")]
     Settle(#[from] SettleError),
     /// The books of what is owed could not be kept or closed.
-    #[error("payments")]
-    Payment(#[from] GateError),
+    #[error("the books of what is owed")]
+    Books(#[from] GateError),
     /// A bill that was never handed over for payment.
     #[error("nothing is known of bill {bill}")]
     UnknownBill {
@@ -109,10 +109,10 @@ pub enum NodeError {
     #[cfg(feature = "chain")]
     #[error("chain")]
     Chain(#[from] chiral_chain::ChainError),
-    /// The statement could not be made.
+    /// Journal or settler failed.
     #[cfg(feature = "chain")]
-    #[error("the payment journal")]
-    Journal(#[from] chiral_payment::PaymentsError),
+    #[error("payments")]
+    Payments(#[from] chiral_payment::PaymentsError),
     /// A URL or address that is none.
     #[error("{text} is not an endpoint: {reason}")]
     Endpoint {
@@ -134,11 +134,11 @@ impl NodeError {
             Self::Store(error) => error.is_retryable(),
             Self::Directory(error) => error.is_retryable(),
             Self::Settle(error) => error.is_retryable(),
-            Self::Payment(error) => error.is_retryable(),
+            Self::Books(error) => error.is_retryable(),
             #[cfg(feature = "chain")]
             Self::Chain(error) => error.is_retryable(),
             #[cfg(feature = "chain")]
-            Self::Journal(error) => error.is_retryable(),
+            Self::Payments(error) => error.is_retryable(),
             Self::NoPayments => false,
             Self::UnknownBill { .. } | Self::Endpoint { .. } | Self::Closed => false,
         }

@@ -162,6 +162,14 @@ impl Get {
                 .collect();
             let mut settled = free_bills(id, cid, &report.delivered);
             settled.extend(node.inner().cashier.settle(Some(cid), &payees).await?);
+            #[cfg(feature = "chain")]
+            if report.object.is_some()
+                && let Some(payments) = node.payments()
+            {
+                // Getting it once more would be another purchase.
+                let closed = payments.chain_agent().forget(cid).await;
+                closed.map_err(chiral_payment::PaymentsError::from)?;
+            }
             let bytes = match goal {
                 Goal::Bytes(limit) => Some(take_bytes(&node, cid, limit, kept).await?),
                 _ => None,

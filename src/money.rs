@@ -2,7 +2,7 @@
 
 use chiral_chain::{BlockId, ChainClient, RpcChain, RpcConfig};
 use chiral_core::{Cid, Price, U256, WalletSigner};
-use chiral_payment::{Payments, PaymentsConfig};
+use chiral_payment::{Payments, PaymentsConfig, PaymentsError, Statement};
 use std::sync::Arc;
 
 use crate::{BuildError, Node, NodeBuilder, NodeError};
@@ -44,6 +44,15 @@ impl Node {
         let payments = self.needed_payments()?;
         let wallet = payments.wallet().address();
         Ok(payments.chain().balance(wallet, BlockId::Latest).await?)
+    }
+
+    /// What was earned and spent, and what is owed: bill by bill, the newest first.
+    ///
+    /// # Errors
+    /// [`NodeError::NoPayments`]; the journal cannot be read.
+    pub async fn statement(&self) -> Result<Statement, NodeError> {
+        let statement = self.needed_payments()?.statement().await;
+        Ok(statement.map_err(PaymentsError::from)?)
     }
 
     /// Asks this price for a file from now on, and announces it if the file is shared. What

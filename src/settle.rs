@@ -189,6 +189,16 @@ impl Cashier {
 }
 
 impl Node {
+    /// Closes the books on everything that was verified and is on no bill yet, and hands over
+    /// all bills that are not settled. They are paid in the background.
+    ///
+    /// # Errors
+    /// The books or the settler fail.
+    pub async fn settle(&self) -> Result<Vec<(Bill, SettlementStatus)>, NodeError> {
+        self.check_open()?;
+        self.inner().cashier.settle(None, &[]).await
+    }
+
     /// Waits until the ledger shows the payment of each of these bills.
     ///
     /// # Errors

@@ -22,9 +22,9 @@ pub mod payments;
 #[cfg(feature = "chain")]
 pub mod receipt;
 #[cfg(feature = "chain")]
-pub mod settler;
-#[cfg(feature = "chain")]
 mod records;
+#[cfg(feature = "chain")]
+pub mod settler;
 #[cfg(feature = "chain")]
 pub mod statement;
 #[cfg(feature = "chain")]

@@ -3,12 +3,18 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use chiral::Link;
+use chiral::{Link, Price};
 use clap::{Args, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
-  chiral share photo.jpg                          serve a file on this machine
+  chiral chain                                    a chain to try payments on, with rich accounts
+  chiral share photo.jpg --listen /ip4/127.0.0.1/tcp/4001 --price 0.001 --chain URL --private-key KEY
+                                                  announce a file, and be paid for it
+  chiral get LINK --bootstrap MULTIADDR --max-price 0.01 --chain URL --private-key KEY
+                                                  find who has it, get it, and pay them
+  chiral payments                                 what was earned and spent
+  chiral share photo.jpg                          serve a file on this machine, free
   chiral share *.iso --http 0.0.0.0:8480          serve files to other machines, too
   chiral get LINK --peer http://127.0.0.1:8480/   get it, from a seeder
   chiral get SHA256 -o disc.iso --mirror http://example.org/disc.iso
@@ -18,7 +24,8 @@ Examples:
 Exit status:
   0 done, 1 failed, 2 the command was not understood, 3 nobody delivers the file,
   4 refused: link, cid and what was found do not belong together, 5 the destination exists,
-  6 another process uses the data directory, 130 or 143 interrupted.
+  6 another process uses the data directory, 7 the file is complete and its payment waits,
+  130 or 143 interrupted.
 
 Set CHIRAL_LOG to see what goes on, for instance CHIRAL_LOG=debug; it goes to standard error.";
 
@@ -42,6 +49,129 @@ pub(crate) enum Command {
     Get(Get),
     Info(Info),
     Hash(Hash),
+    Chain(Chain),
+    Wallet(Wallet),
+    Payments(Payments),
+}
+
+/// The network of peers: without these, only what is named by URL is reached
+#[derive(Debug, Args)]
+pub(crate) struct Network {
+    /// Take part in the network at this address, such as /ip4/0.0.0.0/tcp/4001; may be repeated
+    ///
+    /// /udp/PORT/quic-v1 is QUIC, /tcp/PORT/ws is WebSocket; port 0 takes any free one.
+    #[arg(long, value_name = "MULTIADDR")]
+    pub(crate) listen: Vec<String>,
+    /// Find the network through this node; may be repeated
+    ///
+    /// An address on this machine or in a private network allows to connect to such addresses.
+    #[arg(long, value_name = "MULTIADDR")]
+    pub(crate) bootstrap: Vec<String>,
+}
+
+/// Whose money it is, and on which chain
+#[derive(Debug, Args)]
+pub(crate) struct Account {
+    /// URL of the chain's node (JSON-RPC), as `chiral chain` prints it
+    #[arg(long, value_name = "URL")]
+    pub(crate) chain: Option<String>,
+    /// Key of the wallet in hexadecimal
+    ///
+    /// Others on this machine may see what is on a command line: for real money use
+    /// --keystore, or the variable CHIRAL_PRIVATE_KEY.
+    #[arg(
+        long,
+        value_name = "HEX",
+        env = "CHIRAL_PRIVATE_KEY",
+        hide_env_values = true,
+        conflicts_with = "keystore"
+    )]
+    pub(crate) private_key: Option<String>,
+    /// File of the wallet (Web3 Secret Storage, as geth and MetaMask write it)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keystore: Option<PathBuf>,
+    /// File with the keystore's password in its first line; without it, it is asked for
+    #[arg(long, value_name = "FILE", requires = "keystore")]
+    pub(crate) password_file: Option<PathBuf>,
+}
+
+/// Run a chain on this machine, to try payments on
+///
+/// It has the id of the real one (98765), ten accounts with money whose keys everybody knows,
+/// and blocks that are made as soon as there is a transaction. Never use its keys elsewhere.
+#[derive(Debug, Args)]
+pub(crate) struct Chain {
+    /// Address to serve JSON-RPC at
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8545")]
+    pub(crate) rpc: SocketAddr,
+    /// Directory to keep the chain in; without it, it is gone when this ends
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// Make a wallet, look at it, and send money from it
+#[derive(Debug, Args)]
+pub(crate) struct Wallet {
+    #[command(subcommand)]
+    pub(crate) command: WalletCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum WalletCommand {
+    /// Make a new key and keep it in a keystore file
+    New(NewWallet),
+    /// Put a key, read from standard input in hexadecimal, into a keystore file
+    Import(NewWallet),
+    /// Print the address of a wallet
+    Show(Account),
+    /// Print the balance of a wallet, or of any address
+    Balance(Balance),
+    /// Send money
+    Send(Send),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewWallet {
+    /// File to write, which must not exist
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// File with the password in its first line; without it, it is asked for
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Balance {
+    /// Whose; without it, the wallet's own
+    #[arg(value_name = "ADDRESS")]
+    pub(crate) address: Option<String>,
+    #[command(flatten)]
+    pub(crate) account: Account,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Send {
+    /// To whom: an address 0x…
+    #[arg(value_name = "ADDRESS")]
+    pub(crate) to: String,
+    /// How much, in CHI
+    #[arg(value_name = "CHI", value_parser = chiral::core::money::parse_chi)]
+    pub(crate) amount: chiral::core::U256,
+    #[command(flatten)]
+    pub(crate) account: Account,
+}
+
+/// Show what was earned and spent, and what is still owed
+#[derive(Debug, Args)]
+pub(crate) struct Payments {
+    #[command(flatten)]
+    pub(crate) account: Account,
+    /// Pay what is owed before showing it
+    #[arg(long)]
+    pub(crate) settle: bool,
+    /// The node's directory, where one was named to share or get
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 /// Serve files until interrupted; prints the link of each
@@ -58,6 +188,13 @@ pub(crate) struct Share {
     /// is taken. 0.0.0.0:8480 is for everybody who can reach this machine.
     #[arg(long, value_name = "ADDR")]
     pub(crate) http: Option<SocketAddr>,
+    /// What to be paid, in CHI per MiB (2^20 bytes); free without it
+    #[arg(long, value_name = "CHI_PER_MIB", requires = "chain")]
+    pub(crate) price: Option<Price>,
+    #[command(flatten)]
+    pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) account: Account,
     /// Directory for the node's state [default: the user's data directory, then chiral]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
@@ -81,6 +218,16 @@ pub(crate) struct Get {
     /// Any web server's copy of the file, by the URL of the file; may be repeated
     #[arg(long = "mirror", value_name = "URL", value_parser = url)]
     pub(crate) mirrors: Vec<String>,
+    #[command(flatten)]
+    pub(crate) network: Network,
+    /// The most to pay, in CHI per MiB; nothing without it
+    #[arg(long, value_name = "CHI_PER_MIB", requires = "chain")]
+    pub(crate) max_price: Option<Price>,
+    #[command(flatten)]
+    pub(crate) account: Account,
+    /// How long to wait for the payment after the file is complete, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) payment_patience: u64,
     /// Give up when nobody has delivered anything for so long
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) patience: u64,
@@ -98,6 +245,8 @@ pub(crate) struct Info {
     /// A seeder to ask; may be repeated
     #[arg(long = "peer", value_name = "URL", value_parser = url)]
     pub(crate) peers: Vec<String>,
+    #[command(flatten)]
+    pub(crate) network: Network,
     /// Directory of a node to ask, too
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,

@@ -3,7 +3,9 @@
 use std::error::Error;
 use std::path::Path;
 
+use chiral::chain::{ChainError, KeystoreError, RefusalKind};
 use chiral::core::{StoreError, TransferError};
+use chiral::payment::{JournalError, PaymentsError};
 use chiral::{BuildError, NodeError};
 
 /// Exit status; see the table in `main.rs`.
@@ -15,6 +17,7 @@ pub(crate) enum Exit {
     Refused = 4,
     Exists = 5,
     InUse = 6,
+    Unpaid = 7,
     Interrupted = 130,
     Terminated = 143,
 }
@@ -51,7 +54,7 @@ impl Failure {
         )
     }
 
-    fn of(exit: Exit, error: &dyn Error) -> Self {
+    pub(crate) fn of(exit: Exit, error: &dyn Error) -> Self {
         Self::new(exit, causes(error))
     }
 }
@@ -112,7 +115,60 @@ impl From<NodeError> for Failure {
         match error {
             NodeError::Store(error) => error.into(),
             NodeError::Transfer(error) => error.into(),
+            NodeError::Chain(error) => error.into(),
+            NodeError::Payments(error) => error.into(),
             NodeError::Endpoint { .. } => Self::of(Exit::Usage, &error),
+            error => Self::of(Exit::Failed, &error),
+        }
+    }
+}
+
+impl From<ChainError> for Failure {
+    fn from(error: ChainError) -> Self {
+        let failure = Self::of(Exit::Failed, &error);
+        match &error {
+            ChainError::Unreachable(_) | ChainError::Timeout => {
+                failure.next("look whether the chain's node runs, and name it with --chain URL")
+            }
+            ChainError::Refused { kind, .. } if *kind == RefusalKind::Funds => {
+                failure.next("look at the wallet with `chiral wallet balance`")
+            }
+            _ => failure,
+        }
+    }
+}
+
+impl From<KeystoreError> for Failure {
+    fn from(error: KeystoreError) -> Self {
+        match &error {
+            KeystoreError::Exists { .. } => Self::of(Exit::Exists, &error),
+            _ => Self::of(Exit::Failed, &error),
+        }
+    }
+}
+
+impl From<chiral::chain::StoreError> for Failure {
+    fn from(error: chiral::chain::StoreError) -> Self {
+        Self::of(Exit::Failed, &error)
+            .next("name another directory with --data-dir DIR, or none to keep nothing")
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        match &error {
+            JournalError::Locked => Self::of(Exit::InUse, &error)
+                .next("end the other process, which uses the same wallet or data directory"),
+            _ => Self::of(Exit::Failed, &error),
+        }
+    }
+}
+
+impl From<PaymentsError> for Failure {
+    fn from(error: PaymentsError) -> Self {
+        match error {
+            PaymentsError::Journal(error) => error.into(),
+            PaymentsError::Chain(error) => error.into(),
             error => Self::of(Exit::Failed, &error),
         }
     }
@@ -122,6 +178,7 @@ impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
         match error {
             BuildError::Store(error) => error.into(),
+            BuildError::Payments(error) => error.into(),
             BuildError::Http(_) => Self::of(Exit::Failed, &error)
                 .next("name another address with --http ADDR; port 0 takes any free one"),
             error => Self::of(Exit::Failed, &error),

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use chiral::core::SettlementStatus;
 use chiral::core::chunk_store::Location;
 use chiral::core::link::file_name;
+use chiral::core::money::format_chi;
 use chiral::core::transfer::{EventStream, TransferEventKind};
 use chiral::protocols::EngineConfig;
 use chiral::storage::identify_file;
-use chiral::{Getting, Got, Link, Node, Transfer};
+use chiral::{Getting, Got, Link, Node, Price, Transfer};
 use futures_util::StreamExt;
 use serde_json::json;
 
@@ -34,17 +36,30 @@ pub(crate) async fn run(command: Get, output: &Output) -> Result<(), Failure> {
     }
     let patience = Duration::from_secs(command.patience);
     let engine = EngineConfig::default().with_source_patience(patience);
-    let node = Node::builder()
-        .data_dir(state)
-        .engine(engine)
-        .start()
-        .await?;
+    let mut builder = Node::builder().data_dir(state).engine(engine);
+    if let Some(network) = command.network.settings()? {
+        builder = builder.libp2p(network);
+    }
+    if let Some(payments) = command.account.payments(command.data_dir.as_deref())? {
+        let most = command.max_price.unwrap_or(Price::FREE);
+        builder = builder.payments(payments.with_max_price(most));
+    }
+    let node = builder.start().await?;
 
     let result = if is_complete(&node, &command, &path).await {
         Ok(None)
     } else {
         let got = download(&node, &command, &path, output, &mut signals).await;
         got.map(Some)
+    };
+    let told = match &result {
+        Ok(Some(got)) => tell(output, got, &path),
+        Ok(None) => tell_complete(output, &command.link, &path),
+        Err(_) => Ok(()),
+    };
+    let paid = match &result {
+        Ok(got) => pay(&node, &command, got.as_ref(), output, &mut signals).await,
+        Err(_) => Ok(()),
     };
     signals.then_at_once();
     let left = node.store().partials().await;
@@ -53,12 +68,61 @@ pub(crate) async fn run(command: Get, output: &Output) -> Result<(), Failure> {
     if command.data_dir.is_none() && left.is_ok_and(|partials| partials.is_empty()) {
         std::fs::remove_dir_all(&beside).map_err(|e| Failure::io("remove", &beside, &e))?;
     }
-    let got = result.map_err(|failure| advise(failure, &command))?;
+    result.map_err(|failure| advise(failure, &command))?;
+    told?;
     ended?;
-    match got {
-        Some(got) => tell(output, &got, &path),
-        None => tell_complete(output, &command.link, &path),
+    paid
+}
+
+/// Waits for the payment of what was got, and of what earlier runs left.
+async fn pay(
+    node: &Node,
+    command: &Get,
+    got: Option<&Got>,
+    output: &Output,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let bills = got.map_or(&[][..], |got| &got.settled);
+    let owed: Vec<_> = bills.iter().filter(|(bill, _)| !bill.is_free()).collect();
+    let unpaid = |exit| {
+        Failure::new(
+            exit,
+            "the file is complete; its payment waits in the journal",
+        )
+        .next("run `chiral payments --settle` with the same wallet and chain")
+    };
+    let patience = Duration::from_secs(command.payment_patience);
+    let wait = node.wait_settled(owed.iter().map(|(bill, _)| bill.id));
+    let states = tokio::select! {
+        waited = tokio::time::timeout(patience, wait) => match waited {
+            Ok(states) => states?,
+            Err(_) => return Err(unpaid(Exit::Unpaid)),
+        },
+        exit = signals.next() => return Err(unpaid(exit)),
+    };
+    for ((bill, _), status) in owed.iter().zip(states) {
+        let transaction = match status {
+            SettlementStatus::Settled { transaction } => Some(transaction),
+            _ => None,
+        };
+        let payee = bill.payee.map(|wallet| wallet.to_string());
+        let hash = transaction.map_or("-".to_owned(), |hash| hash.to_string());
+        output.text(format!(
+            "paid     {} CHI  to {}  in {hash}",
+            format_chi(bill.amount),
+            payee.as_deref().unwrap_or("-"),
+        ))?;
+        output.event(&json!({
+            "event": "paid",
+            "bill": bill.id.0,
+            "cid": bill.cid,
+            "payee": payee,
+            "bytes": bill.bytes,
+            "amount_wei": bill.amount.to_string(),
+            "transaction": transaction,
+        }))?;
     }
+    Ok(())
 }
 
 /// The file to write: `wanted`, or a file in it if that is a directory.
@@ -192,8 +256,13 @@ fn advise(failure: Failure, command: &Get) -> Failure {
     if failure.exit != Exit::NoSource {
         return failure;
     }
-    if command.peers.is_empty() && command.mirrors.is_empty() {
-        return failure.next("name who has it, with --peer URL or --mirror URL");
+    let nobody = command.peers.is_empty() && command.mirrors.is_empty();
+    if nobody && command.network.bootstrap.is_empty() {
+        return failure
+            .next("name who has it, with --peer URL or --mirror URL, or a node of the network, with --bootstrap MULTIADDR");
+    }
+    if failure.message.contains("the price is over the limit") {
+        return failure.next("say what you would pay, with --max-price CHI_PER_MIB; `chiral info` shows what is asked");
     }
     failure.next("look whether they serve it, name others, and run the same command again")
 }

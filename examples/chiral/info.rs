@@ -14,6 +14,9 @@ pub(crate) async fn run(command: Info, output: &Output) -> Result<(), Failure> {
     if let Some(directory) = &command.data_dir {
         builder = builder.data_dir(directory);
     }
+    if let Some(network) = command.network.settings()? {
+        builder = builder.libp2p(network);
+    }
     let node = builder.start().await?;
     let result = look(&node, &command, output).await;
     let ended = node.shutdown().await;
@@ -62,7 +65,7 @@ async fn look(node: &Node, command: &Info, output: &Output) -> Result<FileMetada
         Some(header) if command.peers.is_empty() => Ok(FileMetadata::new(header, Vec::new())),
         _ => Err(
             Failure::new(Exit::NoSource, format!("nothing is known of {}", link.cid))
-                .next("name somebody who serves it with --peer URL"),
+                .next("name somebody who serves it with --peer URL, or a node of the network with --bootstrap MULTIADDR"),
         ),
     }
 }

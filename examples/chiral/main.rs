@@ -17,16 +17,22 @@
 //! | 4 | refused: link, cid and what was found do not belong together |
 //! | 5 | the destination exists |
 //! | 6 | another process uses the data directory |
+//! | 7 | the file is complete, its payment waits |
 //! | 130, 143 | interrupted by SIGINT, SIGTERM |
 
+mod account;
 mod arguments;
+mod chain;
 mod failure;
 mod get;
 mod hash;
 mod info;
+mod network;
 mod output;
+mod payments;
 mod share;
 mod signals;
+mod wallet;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -40,10 +46,9 @@ use output::Output;
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let filter = EnvFilter::builder()
-        .with_env_var("CHIRAL_LOG")
-        .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
-        .from_env_lossy();
+    // The first node of a network knows nobody, which libp2p finds worth a warning.
+    let usual = "warn,libp2p_kad=error";
+    let filter = EnvFilter::try_from_env("CHIRAL_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -55,6 +60,9 @@ async fn main() -> ExitCode {
         Command::Get(command) => get::run(command, &output).await,
         Command::Info(command) => info::run(command, &output).await,
         Command::Hash(command) => hash::run(command, &output).await,
+        Command::Chain(command) => chain::run(command, &output).await,
+        Command::Wallet(command) => wallet::run(command, &output).await,
+        Command::Payments(command) => payments::run(command, &output).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

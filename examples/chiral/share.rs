@@ -1,12 +1,13 @@
 //! `chiral share`: serve files until interrupted.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use chiral::protocols::http::HttpConfig;
 use chiral::{BuildError, Endpoint, Node, Shared};
 use serde_json::json;
 
+use super::account::default_directory;
 use super::arguments::Share;
 use super::failure::{Exit, Failure};
 use super::output::Output;
@@ -21,10 +22,10 @@ pub(crate) async fn run(command: Share, output: &Output) -> Result<(), Failure> 
         Some(directory) => directory.clone(),
         None => default_directory()?,
     };
-    let node = start(&directory, command.http).await?;
+    let node = start(&directory, &command).await?;
     let serve = async {
         for file in &command.files {
-            tell(output, file, &share(&node, output, file).await?)?;
+            tell(&node, output, file, &share(&node, output, file).await?)?;
         }
         output.text("serving until Ctrl-C")?;
         std::future::pending().await
@@ -45,7 +46,8 @@ pub(crate) async fn run(command: Share, output: &Output) -> Result<(), Failure> 
     Ok(ended?)
 }
 
-async fn start(directory: &Path, wanted: Option<SocketAddr>) -> Result<Node, Failure> {
+async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
+    let wanted = command.http;
     let address = wanted.unwrap_or((Ipv4Addr::LOCALHOST, PORT).into());
     let mut config = HttpConfig::listening(address);
     if address.ip().is_unspecified() {
@@ -59,7 +61,28 @@ async fn start(directory: &Path, wanted: Option<SocketAddr>) -> Result<Node, Fai
         }
         config = config.with_public_url(reachable(address)?);
     }
-    let build = |config| Node::builder().data_dir(directory).http(config).start();
+    let network = command.network.settings()?;
+    let payments = command.account.payments(command.data_dir.as_deref())?;
+    let payments = payments.map(|payments| match command.price {
+        Some(price) => payments.with_price(price),
+        None => payments,
+    });
+    if payments.is_none() && command.price.is_some() {
+        return Err(
+            Failure::new(Exit::Usage, "a price needs a wallet to be paid to")
+                .next("name one with --keystore FILE or --private-key HEX"),
+        );
+    }
+    let build = |config| {
+        let mut builder = Node::builder().data_dir(directory).http(config);
+        if let Some(network) = network.clone() {
+            builder = builder.libp2p(network);
+        }
+        if let Some(payments) = payments.clone() {
+            builder = builder.payments(payments);
+        }
+        builder.start()
+    };
     match build(config).await {
         // Only our own choice of port is changed, never the user's.
         Err(BuildError::Http(error)) if wanted.is_none() && error.is_retryable() => {
@@ -104,13 +127,26 @@ async fn share(node: &Node, output: &Output, file: &Path) -> Result<Shared, Fail
     Ok(shared?)
 }
 
-fn tell(output: &Output, file: &Path, shared: &Shared) -> Result<(), Failure> {
+fn tell(node: &Node, output: &Output, file: &Path, shared: &Shared) -> Result<(), Failure> {
     let (cid, link) = (shared.cid(), shared.link.to_string());
     let offers = &shared.metadata.offers;
     let peers: Vec<&str> = offers.iter().map(|offer| offer.endpoint.as_str()).collect();
+    let bootstrap = node.addresses();
+    let price = node.price(cid);
     output.text(format!("{}\n  {link}", file.display()))?;
+    if !price.is_free() {
+        output.text(format!("  price    {price} CHI per MiB"))?;
+    }
+    for address in &bootstrap {
+        output.text(format!(
+            "  get it   chiral get '{link}' --bootstrap {address}"
+        ))?;
+    }
     for peer in &peers {
         output.text(format!("  get it   chiral get '{link}' --peer {peer}"))?;
+        if !price.is_free() {
+            continue;
+        }
         output.text(format!("  or with  curl -OJ {peer}file/{cid}"))?;
     }
     output.event(&json!({
@@ -121,22 +157,9 @@ fn tell(output: &Output, file: &Path, shared: &Shared) -> Result<(), Failure> {
         "root": shared.link.root,
         "size": shared.link.size,
         "peers": peers,
+        "bootstrap": bootstrap,
+        "price_wei_per_mib": price.wei_per_mib().to_string(),
         "urls": peers.iter().map(|peer| format!("{peer}file/{cid}")).collect::<Vec<_>>(),
     }))?;
     Ok(())
-}
-
-/// Where the XDG base directory specification wants a user's data.
-fn default_directory() -> Result<PathBuf, Failure> {
-    let absolute = |name| {
-        let path = std::env::var_os(name).map(PathBuf::from);
-        path.filter(|path| path.is_absolute())
-    };
-    let data = absolute("XDG_DATA_HOME");
-    data.or_else(|| Some(absolute("HOME")?.join(".local/share")))
-        .map(|data| data.join("chiral"))
-        .ok_or_else(|| {
-            Failure::new(Exit::Failed, "there is no HOME to keep the node's state in")
-                .next("name a directory with --data-dir DIR")
-        })
 }

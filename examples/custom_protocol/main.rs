@@ -1,35 +1,41 @@
-//! A protocol of one's own, beside HTTP in one download, without a change in any crate.
+//! A protocol of one's own, beside HTTP in one download, paid like every other, without a
+//! change in any crate.
 //!
 //! ```text
 //! cargo run --release --example custom_protocol
 //! ```
 //!
-//! The protocol, `example-tcp`, is as small as one can be. A client sends 48 bytes (the cid,
-//! an offset, a length) over TCP; the server answers with so many bytes. No manifests, no
-//! discovery: those come from the other seeder, over HTTP, and from the directory. It is
-//! enough to implement `ContentProtocol` and `ChunkSource`; scheduling, verification,
-//! accounting and resuming come with the node.
+//! The protocol, `example-tcp`, is as small as one can be: a client names a cid and a range
+//! over TCP, the server answers with so many bytes. No manifests, no discovery: those come
+//! from the other seeder, over HTTP, and from the directory. It is enough to implement
+//! `ContentProtocol` and `ChunkSource`; scheduling, verification, accounting and resuming
+//! come with the node.
 //!
-//! Prints what each of the two delivered:
+//! Neither does it know what money is. It carries the messages of the payment side without
+//! reading them (`agree` leads the conversation), shows what the agent gives, and tells gate
+//! and agent what was sent and what was verified. The ordinary settler does the rest.
+//!
+//! Prints what each of the two delivered and was paid:
 //!
 //! ```text
-//! http           17301504 bytes  http://127.0.0.1:45631/
-//! example-tcp    16252928 bytes  127.0.0.1:41907
+//! http           17301504 bytes  0.0165 CHI  0x9d3c…
+//! example-tcp    16252928 bytes  0.031 CHI   0x9d3c…
 //! ```
 
 #![allow(clippy::print_stdout)]
 
 mod protocol;
 mod source;
+mod wire;
 
 use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chiral::core::ChunkStore;
-use chiral::dht::MemoryDirectoryNetwork;
-use chiral::storage::MemoryStore;
-use chiral::{Node, PeerId, Protocol};
+use chiral::core::SettlementStatus;
+use chiral::core::money::format_chi;
+use chiral::protocols::http::HttpConfig;
+use chiral::{Loopback, Node, Price, Protocol};
 
 use protocol::ExampleTcp;
 
@@ -37,30 +43,40 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    let everybody = MemoryDirectoryNetwork::new();
-    let join = |name: &str| {
-        let peer = PeerId::from_bytes(name.as_bytes())?;
-        let builder = Node::builder().directory(Arc::new(everybody.join(peer.clone())));
-        Ok::<_, Failure>(builder.peer_id(peer))
-    };
+    let network = Loopback::start().await?;
+    let mut nodes = Vec::new();
+    let result = run(&network, &mut nodes).await;
+    for node in nodes.iter().rev() {
+        node.shutdown().await?;
+    }
+    network.shutdown().await;
+    result
+}
 
-    let over_http = join("over http")?
-        .http_listen(([127, 0, 0, 1], 0).into())
-        .start()
+async fn run(network: &Loopback, nodes: &mut Vec<Node>) -> Result<(), Failure> {
+    let cheap: Price = "0.001".parse()?;
+    let dear: Price = "0.002".parse()?;
+    let selling = |account, price| network.payments(account).with_price(price);
+
+    let over_http = network.node(0).payments(selling(0, cheap)).start().await?;
+    nodes.push(over_http.clone());
+
+    // Over HTTP it only fetches.
+    let over_tcp = network.node(1).http(HttpConfig::default());
+    let over_tcp = over_tcp.payments(selling(1, dear)).start().await?;
+    nodes.push(over_tcp.clone());
+    let server = example_tcp(&over_tcp)
+        .listening(over_tcp.store().clone(), over_tcp.gate().clone())
         .await?;
-
-    // Made before its node, hence over the same store and the same registry.
-    let store: Arc<dyn ChunkStore> = Arc::new(MemoryStore::new(1 << 30));
-    let builder = join("over example-tcp")?
-        .without_http()
-        .store(store.clone());
-    let server = ExampleTcp::server(builder.registry().clone(), store).await?;
-    let over_tcp = builder.protocol(Arc::new(server)).start().await?;
+    over_tcp.manager().register(Arc::new(server));
 
     // Speaks both.
-    let builder = join("downloader")?;
-    let client = ExampleTcp::client(builder.registry().clone());
-    let downloader = builder.protocol(Arc::new(client)).start().await?;
+    let buying = network.payments(2).with_max_price(dear);
+    let downloader = network.node(2).payments(buying).start().await?;
+    nodes.push(downloader.clone());
+    downloader
+        .manager()
+        .register(Arc::new(example_tcp(&downloader)));
 
     let bytes: Vec<u8> = (0..32u32 << 20)
         .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
@@ -68,33 +84,38 @@ async fn main() -> Result<(), Failure> {
     let bytes = Bytes::from(bytes);
     let shared = over_http.share(bytes.clone()).await?;
     over_tcp.share(bytes.clone()).await?;
-    let got = downloader.get(&shared.link).to_bytes().await;
-
-    for node in [&downloader, &over_tcp, &over_http] {
-        node.shutdown().await?;
-    }
-    let got = got?;
-    for source in &got.sources {
-        println!(
-            "{:<12} {:>10} bytes  {}",
-            source.protocol, source.bytes, source.source
-        );
-    }
+    let got = downloader.get(&shared.link).to_bytes().await?;
     if got.bytes != Some(bytes) {
         return Err("the bytes are not those that were shared".into());
     }
-    let delivered = |protocol: &Protocol| {
-        let of_it = got
-            .sources
+
+    let bills = got.settled.iter().map(|(bill, _)| bill.id);
+    let states = downloader.wait_settled(bills).await?;
+    for ((bill, _), state) in got.settled.iter().zip(states) {
+        let SettlementStatus::Settled { transaction } = state else {
+            return Err(format!("{} is not paid", bill.protocol).into());
+        };
+        println!(
+            "{:<12} {:>10} bytes  {} CHI  {transaction}",
+            bill.protocol,
+            bill.bytes,
+            format_chi(bill.amount),
+        );
+    }
+    let paid = |protocol: &Protocol| {
+        got.settled
             .iter()
-            .filter(|source| source.protocol == *protocol);
-        of_it.map(|source| source.bytes).sum::<u64>()
+            .any(|(bill, _)| bill.protocol == *protocol)
     };
     match [Protocol::Http, protocol::name()]
         .iter()
-        .find(|protocol| delivered(protocol) == 0)
+        .find(|it| !paid(it))
     {
         Some(idle) => Err(format!("{idle} delivered nothing").into()),
         None => Ok(()),
     }
+}
+
+fn example_tcp(node: &Node) -> ExampleTcp {
+    ExampleTcp::client(node.registry().clone(), node.agent().clone())
 }

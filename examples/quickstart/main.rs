@@ -1,24 +1,20 @@
-//! Three seeders and one downloader on this machine: one file, drawn from all three at once.
+//! Three seeders with three prices, one downloader, a DHT and a chain, all on this machine.
 //!
 //! ```text
 //! cargo run --release --example quickstart            # a file of 64 MiB that it makes
 //! cargo run --release --example quickstart -- FILE    # a file of yours, served in place
 //! ```
 //!
-//! Each seeder has an uplink of its own (`--uplink`), as if it were somewhere else. Two hold
-//! the whole file. The third first downloads the first half of it, and shares that. The
-//! downloader has nothing but the link: it finds the seeders in a directory, fetches from
-//! all of them over HTTP, and verifies every chunk. At the end the result is hashed once
-//! more by another SHA-256, and a table says who delivered what:
+//! Five nodes are a DHT of their own; one of them only routes. Each seeder has an uplink of its
+//! own (`--uplink`), as if it were somewhere else. Two hold the whole file. The third first
+//! buys the first half of it from them, and sells that on. The downloader has nothing but the
+//! cid: it finds the seeders in the DHT, agrees on a price with each, fetches from all of them
+//! over HTTP, verifies every chunk, and pays them in one transaction on a chain that runs here,
+//! too. At the end the result is hashed once more by another SHA-256, the transaction is read
+//! back over JSON-RPC, and a table says who delivered what, and what each was paid:
 //!
 //! ```text
-//! seeder       protocol          bytes  chunks      MB/s      from        to
-//! whole 1      http           22003712      84      39.0      5 ms    569 ms
-//! whole 2      http           22544384      86      38.6      5 ms    589 ms
-//! first half   http           22560768      87      38.9      5 ms    585 ms
-//!
-//! 3 at once from 5 ms to 569 ms
-//! 67108864 bytes in 0.597 s, every byte verified
+//! TABLE
 //! ```
 //!
 //! Everything is in one temporary directory, which is gone at the end. The exit status is 0
@@ -26,6 +22,7 @@
 
 #![allow(clippy::print_stdout)]
 
+mod ledger;
 mod network;
 mod report;
 mod sample;
@@ -126,10 +123,12 @@ async fn download(
     let output = directory.join("downloaded");
     std::fs::create_dir(&output)?;
 
+    let before = network.balances().await?;
     let started = std::time::Instant::now();
+    // By the cid alone, as if it came from anybody's list of SHA-256 checksums.
     let get = network
         .downloader
-        .get(&shared.link)
+        .get(shared.cid())
         .to_file(output.join(name));
     // From before the start, so that none is missed; this node has no other transfer.
     let events = network.downloader.events();
@@ -145,7 +144,18 @@ async fn download(
     if digest != cid.to_string() {
         return Err(format!("SHA-256 of the result is {digest}, its cid {cid}").into());
     }
-    Ok(report::Report::new(network, shared.link, &got, elapsed))
+    let bills = got.settled.iter().map(|(bill, _)| bill.id);
+    let states = network.downloader.wait_settled(bills).await?;
+    let paying = started.elapsed() - elapsed;
+    let ledger = ledger::Ledger::read(network, &got, &states, &before).await?;
+    Ok(report::Report::new(
+        network,
+        shared.link,
+        &got,
+        elapsed,
+        paying,
+        ledger,
+    ))
 }
 
 /// Shows how far the download is until it ends: a bar on a terminal, or its events as JSON.

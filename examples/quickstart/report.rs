@@ -8,6 +8,7 @@ use chiral::{Got, Link};
 use serde_json::{Value, json};
 
 use super::Failure;
+use super::ledger::Ledger;
 use super::network::Network;
 
 /// Least share of the file, in hundredths, that each seeder of the sample must deliver.
@@ -17,12 +18,22 @@ pub(crate) struct Report {
     link: Link,
     size: u64,
     elapsed: Duration,
+    /// From the end of the download until the chain showed the payments.
+    paying: Duration,
     /// Each seeder by name; those that delivered nothing too.
     sources: Vec<(&'static str, SourceReport)>,
+    ledger: Ledger,
 }
 
 impl Report {
-    pub(crate) fn new(network: &Network, link: Link, got: &Got, elapsed: Duration) -> Self {
+    pub(crate) fn new(
+        network: &Network,
+        link: Link,
+        got: &Got,
+        elapsed: Duration,
+        paying: Duration,
+        ledger: Ledger,
+    ) -> Self {
         let name = |source: &SourceReport| network.name_of(&source.source);
         let mut sources: Vec<_> = got.sources.iter().map(|s| (name(s), s.clone())).collect();
         let place = |name: &str| network.seeders.iter().position(|s| s.name == name);
@@ -31,7 +42,9 @@ impl Report {
             link,
             size: got.header.size,
             elapsed,
+            paying,
             sources,
+            ledger,
         }
     }
 
@@ -51,6 +64,7 @@ impl Report {
         if delivered != self.size {
             return Err(format!("{delivered} of {} bytes are accounted for", self.size).into());
         }
+        self.ledger.check()?;
         if !made_up {
             return Ok(());
         }
@@ -90,7 +104,9 @@ impl Report {
             "size": self.size,
             "elapsed_ms": self.elapsed.as_millis() as u64,
             "all_at_once_ms": self.together(),
+            "paid_ms": self.paying.as_millis() as u64,
             "sources": self.sources.iter().map(source).collect::<Vec<_>>(),
+            "payments": self.ledger.to_json(),
         })
     }
 }
@@ -131,6 +147,9 @@ impl fmt::Display for Report {
             let count = self.sources.len();
             writeln!(f, "\n{count} at once from {begin} ms to {end} ms")?;
         }
+        writeln!(f, "\n{}", self.ledger)?;
+        let paid = self.paying.as_secs_f64();
+        writeln!(f, "on the chain {paid:.3} s after the last byte\n")?;
         let (size, seconds) = (self.size, self.elapsed.as_secs_f64());
         writeln!(f, "{size} bytes in {seconds:.3} s, every byte verified")?;
         writeln!(f, "cid   {}  (its SHA-256)", self.link.cid)?;

@@ -1,12 +1,14 @@
 //! The command line, as processes: what `examples/chiral` promises its users.
 //!
-//! Needs `curl` and `sh`. `CHIRAL_KILLS` is how often a download is killed, 5 unless set.
+//! Needs `curl` and `sh`. `CHIRAL_KILLS` is how often a download is killed, 5 unless set;
+//! `CHIRAL_PAYING_KILLS` how often one that pays, 10 unless set.
 
 #![allow(clippy::unwrap_used)]
-#![cfg(all(feature = "http", feature = "fs-store"))]
+#![cfg(feature = "full")]
 
 mod commands;
 mod harness;
 mod kills;
+mod paying;
 mod share_and_get;
 mod slow_link;

@@ -175,7 +175,7 @@ mod tests {
         let Some(Coverage::Partial(said)) = back(&holes, at) else {
             panic!("some slices are held whole");
         };
-        assert_eq!(said.iter().collect::<Vec<_>>(), [0..99_200]);
+        assert!(said.iter().eq(std::iter::once(0..99_200)));
         let scattered = partial((0..409_600).filter(|i| i % 2 == 0));
         assert_eq!(back(&scattered, at), None);
         assert_eq!(decode(&encode(None, at), at), Ok(None));

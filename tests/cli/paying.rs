@@ -1,0 +1,187 @@
+//! Money on the command line: a chain, a seeder with a price, and downloaders that are killed
+//! while they buy. Whatever happens, each bill is paid once.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
+use std::time::Duration;
+
+use chiral::chain::{Address, BlockId, ChainClient, RpcChain, RpcConfig, U256};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{Running, chiral, file, home, run, same};
+use crate::slow_link::SlowLink;
+
+const CHUNK: u64 = 262_144;
+
+/// Well-known development accounts: key and address.
+const SEEDER: (&str, &str) = (
+    "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
+    "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
+);
+const BUYER: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+
+fn kills() -> u32 {
+    std::env::var("CHIRAL_PAYING_KILLS")
+        .ok()
+        .map_or(10, |text| text.parse().unwrap())
+}
+
+fn text(value: &Value) -> String {
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("{value}"))
+        .to_owned()
+}
+
+fn start_chain(home: &TempDir, rpc: &str) -> (Running, String) {
+    let mut command = chiral(home);
+    command.args(["chain", "--data-dir", "chain", "--rpc", rpc]);
+    let chain = Running::start(command, [""; 0]);
+    let url = text(&chain.until("chain")["rpc"]);
+    (chain, url)
+}
+
+struct Seller {
+    process: Running,
+    link: String,
+    peer: String,
+    bootstrap: String,
+}
+
+fn start_seller(home: &TempDir, file: &Path, rpc: &str) -> Seller {
+    let mut command = chiral(home);
+    command.args(["share", "--http", "127.0.0.1:0", "--data-dir", "seller"]);
+    command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "--price", "0.001"]);
+    command.args(["--chain", rpc, "--private-key", SEEDER.0]);
+    let process = Running::start(command, [file]);
+    let shared = process.until("shared");
+    Seller {
+        link: text(&shared["link"]),
+        peer: text(&shared["peers"][0]),
+        bootstrap: text(&shared["bootstrap"][0]),
+        process,
+    }
+}
+
+/// What the ledger has: each bill that the buyer knows, paid to whom and how often.
+fn earned(rpc: &str) -> U256 {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let chain = RpcChain::connect(rpc, RpcConfig::default()).await.unwrap();
+        let seeder: Address = SEEDER.1.parse().unwrap();
+        let balance = chain.balance(seeder, BlockId::Latest).await.unwrap();
+        chain.shutdown().await.unwrap();
+        balance
+    })
+}
+
+/// The buyer's bills by id, with their amounts; all must be settled.
+fn bills(home: &TempDir, rpc: &str) -> BTreeMap<String, U256> {
+    let mut command = chiral(home);
+    command.args(["--json", "payments", "--settle", "--data-dir", "buyer"]);
+    command.args(["--chain", rpc, "--private-key", BUYER]);
+    let ended = run(command, [""; 0]).ok();
+    let events = ended
+        .out
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut bills = BTreeMap::new();
+    for event in events.filter(|event| event["event"] == "payment") {
+        assert_eq!(event["status"], "settled", "{event}");
+        let amount = text(&event["amount_wei"]).parse().unwrap();
+        assert!(
+            bills.insert(text(&event["bill"]), amount).is_none(),
+            "{event}"
+        );
+    }
+    bills
+}
+
+#[test]
+fn a_buyer_that_is_killed_pays_each_bill_once() {
+    let home = home();
+    let (chain, rpc) = start_chain(&home, "127.0.0.1:0");
+    let chunks = 48;
+    let original = file(&home.path().join("a"), (chunks * CHUNK - 1) as usize, 3);
+    let seller = start_seller(&home, &original, &rpc);
+    let before = earned(&rpc);
+    let link = SlowLink::to(&seller.peer, 96 * CHUNK);
+    let copy = home.path().join("copy");
+    let get = || {
+        let mut command = chiral(&home);
+        command.args(["get", &seller.link, "-o", copy.to_str().unwrap()]);
+        command.args(["--peer", &link.peer(), "--max-price", "0.01"]);
+        command.args([
+            "--chain",
+            &rpc,
+            "--private-key",
+            BUYER,
+            "--data-dir",
+            "buyer",
+        ]);
+        Running::start(command, [""; 0])
+    };
+    for _ in 0..kills() {
+        let getting = get();
+        std::thread::sleep(Duration::from_millis(RandomState::new().hash_one(0) % 1200));
+        getting.kill();
+        if copy.exists() {
+            // The moment was after the file was complete: pay what is owed, and begin anew.
+            assert!(same(&original, &copy));
+            std::fs::remove_file(&copy).unwrap();
+        }
+    }
+    let (code, events) = get().end();
+    assert_eq!(code, 0, "{:?}", events.last());
+    assert!(same(&original, &copy));
+    let bills = bills(&home, &rpc);
+    assert!(!bills.is_empty());
+    let owed = bills.values().fold(U256::ZERO, |sum, amount| sum + *amount);
+    assert_eq!(earned(&rpc) - before, owed, "{} bills", bills.len());
+    seller.process.kill();
+    chain.kill();
+}
+
+#[test]
+fn without_a_chain_the_file_comes_and_the_payment_waits() {
+    let home = home();
+    let (chain, rpc) = start_chain(&home, "127.0.0.1:0");
+    let address = rpc
+        .trim_start_matches("http://")
+        .trim_end_matches('/')
+        .to_owned();
+    let original = file(&home.path().join("a"), 5_242_881, 4);
+    let seller = start_seller(&home, &original, &rpc);
+    let before = earned(&rpc);
+    let copy = home.path().join("copy");
+    let mut command = chiral(&home);
+    command.args(["get", &seller.link, "-o", copy.to_str().unwrap()]);
+    command.args(["--bootstrap", &seller.bootstrap, "--max-price", "0.01"]);
+    command.args([
+        "--chain",
+        &rpc,
+        "--private-key",
+        BUYER,
+        "--data-dir",
+        "buyer",
+    ]);
+    command.args(["--payment-patience", "2"]);
+    let getting = Running::start(command, [""; 0]);
+    // The buyer looks at its chain when it starts; from then on it can do without.
+    getting.until("started");
+    chain.kill();
+    let (code, events) = getting.end();
+    assert!(same(&original, &copy));
+    assert_eq!(code, 7, "{:?}", events.last());
+
+    let (chain, _) = start_chain(&home, &address);
+    let bills = bills(&home, &rpc);
+    assert_eq!(bills.len(), 1);
+    let owed: U256 = "5000000953674317".parse().unwrap();
+    assert_eq!(bills.values().next(), Some(&owed));
+    assert_eq!(earned(&rpc) - before, owed);
+    seller.process.kill();
+    chain.kill();
+}
