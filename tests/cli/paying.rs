@@ -6,7 +6,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::time::Duration;
 
-use chiral::chain::{Address, BlockId, ChainClient, RpcChain, RpcConfig, U256};
+use chiral::chain::{BlockId, ChainClient, RpcChain, RpcConfig};
+use chiral::core::{Address, U256};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -287,10 +287,13 @@ impl Run {
             candidates.retain(|candidate| candidate.size == size);
         }
         let limit = self.config().request_timeout;
-        let Some(tail) = tail::check(&candidates, &self.known, cid, limit).await else {
-            self.last_trouble =
-                Some("no announced root leads to the cid from the last chunk".to_owned());
-            return Ok(None);
+        let tail = match tail::check(&candidates, &self.known, cid, limit).await {
+            Ok(tail) => tail,
+            Err(trouble) => {
+                let none = || "no announced root leads to the cid from the last chunk".to_owned();
+                self.last_trouble = Some(trouble.unwrap_or_else(none));
+                return Ok(None);
+            }
         };
         let Tail {
             winner,

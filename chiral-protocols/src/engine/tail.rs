@@ -2,7 +2,7 @@
 //! the size of the file and which of the announced roots can be right.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::backward::Candidate;
 use super::pages;
+use super::run::describe;
 use super::source::Connected;
 use crate::scheduler::SourceId;
 
@@ -31,24 +32,27 @@ pub(super) struct Tail {
     pub(super) refuted: Vec<SourceId>,
 }
 
-/// Checks all candidates at once; the first that closes wins. `None` if none does.
+/// Checks all candidates at once; the first that closes wins. If none does, the error of the
+/// last source that did not deliver, if there was one.
 pub(super) async fn check(
     candidates: &[Candidate],
     known: &BTreeMap<SourceId, Connected>,
     cid: Cid,
     limit: Duration,
-) -> Option<Tail> {
+) -> Result<Tail, Option<String>> {
+    let trouble = Mutex::new(None);
     let mut checks: FuturesUnordered<_> = candidates
         .iter()
         .enumerate()
-        .map(|(at, candidate)| check_one(at, candidate, known, cid, limit))
+        .map(|(at, candidate)| check_one(at, candidate, known, cid, limit, &trouble))
         .collect();
     while let Some(result) = checks.next().await {
-        if result.is_some() {
-            return result;
+        if let Some(tail) = result {
+            return Ok(tail);
         }
     }
-    None
+    drop(checks);
+    Err(trouble.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 async fn check_one(
@@ -57,6 +61,7 @@ async fn check_one(
     known: &BTreeMap<SourceId, Connected>,
     cid: Cid,
     limit: Duration,
+    trouble: &Mutex<Option<String>>,
 ) -> Option<Tail> {
     let layout = candidate.header.layout().ok()?;
     let last = layout.last()?;
@@ -83,8 +88,14 @@ async fn check_one(
     for (id, connected) in order {
         let range = layout.range(last);
         let fetching = collect(&*connected.source, range, layout.size());
-        let Ok(Ok(bytes)) = tokio::time::timeout(limit, fetching).await else {
-            continue;
+        let bytes = match tokio::time::timeout(limit, fetching).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(error)) => {
+                let mut trouble = trouble.lock().unwrap_or_else(PoisonError::into_inner);
+                *trouble = Some(describe(&error));
+                continue;
+            }
+            Err(_) => continue,
         };
         let checked = bytes.clone();
         let verified = tokio::task::spawn_blocking(move || {
