@@ -32,7 +32,7 @@ pub use table::MAX_FILES;
 /// acknowledge. What takes longer goes on by itself.
 const PUBLISH_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a look-up waits for the first node of the network to be found.
+/// How long a look-up, or an announcement, waits for the first node of the network to be found.
 const ENTRANCE_WAIT: Duration = Duration::from_secs(10);
 
 /// How long [`PeerDirectory::shutdown`] takes at most.
@@ -42,7 +42,7 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
 ///
 /// - An announcement is signed, put at the nodes closest to the file's names, and repeated
 ///   until it is withdrawn. Announcing while nobody is connected succeeds: it is published
-///   as soon as somebody is. When a node is killed, its announcements expire.
+///   as soon as somebody is. While a node enters the network, the call waits for that. When a node is killed, its announcements expire.
 /// - Withdrawing publishes a statement that replaces the announcement at once.
 /// - A look-up unites what all of the closest nodes hold, and checks every signature.
 /// - Dropped calls are safe: what was announced or withdrawn stays so.
@@ -213,6 +213,11 @@ impl PeerDirectory for Libp2pDirectory {
         // Signed once to see that it can be; the publisher signs it anew each time.
         let now = shared.now();
         Publication::announce(&shared.key, binding, &announcement, 1, now)?;
+        // Whoever announces and tells others wants to be found: not before there is anybody to
+        // publish at, unless nobody comes.
+        if shared.entered().await.is_err() {
+            tracing::debug!("announced while nobody is there; published once somebody is");
+        }
         let (attempt, attempted) = oneshot::channel();
         {
             let mut table = shared.table();
