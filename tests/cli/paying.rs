@@ -80,8 +80,12 @@ fn earned(rpc: &str) -> U256 {
 
 /// The buyer's bills by id, with their amounts; all must be settled.
 fn bills(home: &TempDir, rpc: &str) -> BTreeMap<String, U256> {
+    bills_in(home, rpc, "buyer")
+}
+
+fn bills_in(home: &TempDir, rpc: &str, data: &str) -> BTreeMap<String, U256> {
     let mut command = chiral(home);
-    command.args(["--json", "payments", "--settle", "--data-dir", "buyer"]);
+    command.args(["--json", "payments", "--settle", "--data-dir", data]);
     command.args(["--chain", rpc, "--private-key", BUYER]);
     let ended = run(command, [""; 0]).ok();
     let events = ended
@@ -141,6 +145,52 @@ fn a_buyer_that_is_killed_pays_each_bill_once() {
     assert!(!bills.is_empty());
     let owed = bills.values().fold(U256::ZERO, |sum, amount| sum + *amount);
     assert_eq!(earned(&rpc) - before, owed, "{} bills", bills.len());
+    seller.process.kill();
+    chain.kill();
+}
+
+/// The journal ends the process itself, right before or right after each of its steps in turn,
+/// as `CHIRAL_JOURNAL_CRASH` says.
+#[test]
+fn a_buyer_that_dies_at_any_step_of_its_journal_pays_each_bill_once() {
+    let home = home();
+    let (chain, rpc) = start_chain(&home, "127.0.0.1:0");
+    let original = file(&home.path().join("a"), (3 * CHUNK + 5) as usize, 5);
+    let seller = start_seller(&home, &original, &rpc);
+    let get = |data: &str| {
+        let copy = home.path().join(format!("{data}.copy"));
+        let mut command = chiral(&home);
+        command.args(["get", &seller.link, "--bootstrap", &seller.bootstrap]);
+        command.arg("-o").arg(&copy).args(["--max-price", "0.01"]);
+        command.args(["--chain", &rpc, "--private-key", BUYER, "--data-dir", data]);
+        (command, copy)
+    };
+    for side in ["before", "after"] {
+        let mut steps = 0;
+        loop {
+            steps += 1;
+            let data = format!("{side}-{steps}");
+            let before = earned(&rpc);
+            let (mut command, _) = get(&data);
+            command.env("CHIRAL_JOURNAL_CRASH", format!("{side}:{steps}"));
+            let (died, _) = Running::start(command, [""; 0]).end();
+            let (command, copy) = get(&data);
+            let (code, events) = Running::start(command, [""; 0]).end();
+            assert_eq!(code, 0, "{data}: {:?}", events.last());
+            assert!(same(&original, &copy), "{data}");
+            let bills = bills_in(&home, &rpc, &data);
+            let owed = bills.values().fold(U256::ZERO, |sum, amount| sum + *amount);
+            assert_eq!(earned(&rpc) - before, owed, "{data}: {} bills", bills.len());
+            // Verified and not yet written down, it is never billed; all of it is known here.
+            assert!(bills.len() <= 2, "{data}: {} bills", bills.len());
+            if died == 0 {
+                break;
+            }
+            assert!(steps < 60, "the journal has no end");
+        }
+        // Agreement, books, bill, and the steps of its settlement.
+        assert!(steps > 8, "only {steps} steps were made");
+    }
     seller.process.kill();
     chain.kill();
 }
