@@ -12,3 +12,4 @@ mod kills;
 mod paying;
 mod share_and_get;
 mod slow_link;
+mod wallets;
