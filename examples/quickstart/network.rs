@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use chiral::core::money::WEI_PER_CHI;
 use chiral::core::{Address, CHUNK_SIZE, U256};
 use chiral::protocols::EngineConfig;
 use chiral::{ByteRange, Loopback, Node, Price, Share, Shared};
@@ -20,6 +21,9 @@ const SEEDERS: [(&str, &str); 3] = [
 
 /// The most that anybody here pays, in CHI per MiB.
 const MAX_PRICE: &str = "0.002";
+
+/// What each seeder lends each of the others, in CHI.
+const LINE_CHI: u64 = 1000;
 
 /// A node with a name to show.
 pub(crate) struct Seeder {
@@ -145,6 +149,10 @@ async fn start(
         .with_max_price(MAX_PRICE.parse()?);
     if let Some(price) = price {
         payments = payments.with_price(price);
+        // They know each other: a file of any size is paid when it is there, all at once.
+        let credit = &mut payments.gate.credit;
+        credit.initial = U256::from(LINE_CHI) * U256::from(WEI_PER_CHI);
+        (credit.most, credit.strangers) = (credit.initial, credit.initial * U256::from(2));
     }
     let mut builder = loopback
         .node(account)
