@@ -9,7 +9,8 @@ use crate::{BuildError, Node, NodeBuilder, NodeError};
 
 impl NodeBuilder {
     /// Pays and is paid from a wallet, on the chain whose node answers JSON-RPC at `url`. The
-    /// node need not be reachable yet. Free until prices are set: see
+    /// node has to be reachable at the first start; later ones find in the journal which chain
+    /// it is. Free until prices are set: see
     /// [`NodeBuilder::payments`] for all settings.
     ///
     /// # Errors

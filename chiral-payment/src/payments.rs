@@ -7,6 +7,7 @@ use std::sync::Arc;
 use alloy_primitives::{Address, address};
 use chiral_chain::{ChainClient, ChainError};
 use chiral_core::{PaymentAgent, PaymentGate, PaymentSettler, Price, WalletSigner};
+use redb::{ReadTransaction, TableDefinition, TableError, WriteTransaction};
 
 use crate::agent::{AgentConfig, ChainAgent};
 use crate::gate::{ChainGate, GateConfig};
@@ -16,6 +17,10 @@ use crate::settler::{ChainSettler, SettlerConfig, StartError};
 
 /// Where `BatchPay` is on the development chain from its first block.
 pub const BATCH_PAY: Address = address!("ba7c4000000000000000000000000000000c41a1");
+
+/// The chain that the journal was begun on: id, hash of its first block, contract.
+const CHAIN: TableDefinition<'static, (), (u64, [u8; 32], [u8; 20])> =
+    TableDefinition::new("payments-chain");
 
 /// Why payments could not be set up, or looked at.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +124,8 @@ impl PaymentsConfig {
         self
     }
 
-    /// Which chain it has to be, so that a start need not ask it.
+    /// Which chain it has to be. Without that the chain is asked, or, while it is away, the
+    /// journal.
     #[must_use]
     pub fn with_facts(mut self, facts: ChainFacts) -> Self {
         self.facts = Some(facts);
@@ -130,6 +136,58 @@ impl PaymentsConfig {
     pub fn wallet(&self) -> &Arc<dyn WalletSigner> {
         &self.wallet
     }
+}
+
+/// Which chain it is: as it says, or, while it is away, as it said when the journal was begun.
+/// Nothing is signed for another one in any case: the settler looks again before it pays.
+async fn facts(chain: &dyn ChainClient, journal: &Journal) -> Result<ChainFacts, PaymentsError> {
+    let known = journal.read(read_facts).await?;
+    let asked = async {
+        Ok::<_, ChainError>(ChainFacts {
+            chain_id: chain.chain_id().await?,
+            genesis: chain.genesis_hash().await?,
+            batch_pay: BATCH_PAY,
+        })
+    };
+    match (asked.await, known) {
+        (Ok(facts), Some(known)) if facts == known => Ok(facts),
+        (Ok(facts), _) => {
+            let write = move |step: &WriteTransaction| write_facts(step, facts);
+            journal.write("payments-chain", write).await?;
+            Ok(facts)
+        }
+        (Err(error), Some(known)) if error.is_retryable() => {
+            tracing::info!(%error, "the chain is away; payments wait for it");
+            Ok(known)
+        }
+        (Err(error), _) => Err(error.into()),
+    }
+}
+
+fn read_facts(step: &ReadTransaction) -> Result<Option<ChainFacts>, JournalError> {
+    let table = match step.open_table(CHAIN) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        other => other?,
+    };
+    let Some(stored) = table.get(())? else {
+        return Ok(None);
+    };
+    let (chain_id, genesis, batch_pay) = stored.value();
+    Ok(Some(ChainFacts {
+        chain_id,
+        genesis: genesis.into(),
+        batch_pay: batch_pay.into(),
+    }))
+}
+
+fn write_facts(step: &WriteTransaction, facts: ChainFacts) -> Result<(), JournalError> {
+    let value = (
+        facts.chain_id,
+        facts.genesis.0,
+        facts.batch_pay.into_array(),
+    );
+    step.open_table(CHAIN)?.insert((), value)?;
+    Ok(())
 }
 
 /// Wallet, gate, agent and settler of a node, over one journal.
@@ -161,17 +219,20 @@ impl Payments {
     /// # Errors
     /// [`PaymentsError`]; then the journal is let go.
     pub async fn start(config: PaymentsConfig) -> Result<Self, PaymentsError> {
-        let facts = match config.facts {
-            Some(facts) => facts,
-            None => ChainFacts {
-                chain_id: config.chain.chain_id().await?,
-                genesis: config.chain.genesis_hash().await?,
-                batch_pay: BATCH_PAY,
-            },
-        };
         let journal = match &config.journal {
             Some(path) => Journal::open(path)?,
             None => Journal::in_memory()?,
+        };
+        let facts = match config.facts {
+            Some(facts) => Ok(facts),
+            None => facts(&*config.chain, &journal).await,
+        };
+        let facts = match facts {
+            Ok(facts) => facts,
+            Err(error) => {
+                journal.close().await;
+                return Err(error);
+            }
         };
         match Self::over(journal.clone(), facts, config).await {
             Ok(payments) => Ok(payments),

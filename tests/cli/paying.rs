@@ -206,21 +206,17 @@ fn without_a_chain_the_file_comes_and_the_payment_waits() {
     let original = file(&home.path().join("a"), 5_242_881, 4);
     let seller = start_seller(&home, &original, &rpc);
     let before = earned(&rpc);
+    let get = |copy: &Path| {
+        let mut command = chiral(&home);
+        command.args(["get", &seller.link, "-o", copy.to_str().unwrap()]);
+        command.args(["--bootstrap", &seller.bootstrap, "--max-price", "0.01"]);
+        command.args(["--chain", &rpc, "--private-key", BUYER]);
+        command.args(["--data-dir", "buyer", "--payment-patience", "2"]);
+        Running::start(command, [""; 0])
+    };
     let copy = home.path().join("copy");
-    let mut command = chiral(&home);
-    command.args(["get", &seller.link, "-o", copy.to_str().unwrap()]);
-    command.args(["--bootstrap", &seller.bootstrap, "--max-price", "0.01"]);
-    command.args([
-        "--chain",
-        &rpc,
-        "--private-key",
-        BUYER,
-        "--data-dir",
-        "buyer",
-    ]);
-    command.args(["--payment-patience", "2"]);
-    let getting = Running::start(command, [""; 0]);
-    // The buyer looks at its chain when it starts; from then on it can do without.
+    let getting = get(&copy);
+    // The buyer looks at its chain when it first starts; from then on it can do without.
     getting.until("started");
     chain.kill();
     let (code, events) = getting.end();
@@ -228,11 +224,21 @@ fn without_a_chain_the_file_comes_and_the_payment_waits() {
     assert_eq!(code, 7, "{:?}", events.last());
 
     let (chain, _) = start_chain(&home, &address);
-    let bills = bills(&home, &rpc);
-    assert_eq!(bills.len(), 1);
+    let paid = bills(&home, &rpc);
+    assert_eq!(paid.len(), 1);
     let owed: U256 = "5000000953674317".parse().unwrap();
-    assert_eq!(bills.values().next(), Some(&owed));
+    assert_eq!(paid.values().next(), Some(&owed));
     assert_eq!(earned(&rpc) - before, owed);
+
+    // Once more, with a chain that is away from the beginning: the journal knows which it is.
+    chain.kill();
+    let again = home.path().join("again");
+    let (code, events) = get(&again).end();
+    assert!(same(&original, &again));
+    assert_eq!(code, 7, "{:?}", events.last());
+    let (chain, _) = start_chain(&home, &address);
+    assert_eq!(bills(&home, &rpc).len(), 2);
+    assert_eq!(earned(&rpc) - before, owed + owed);
     seller.process.kill();
     chain.kill();
 }
