@@ -2,7 +2,7 @@
 //!
 //! Of each peer the announcement with the greatest sequence number is kept, so merging is
 //! commutative, associative and idempotent: in whatever order nodes hear of announcements,
-//! they end with the same ones. Where there are too many, [`SeederSet::merge`] leaves some
+//! they end with the same ones. Where there are too many, merging leaves some
 //! out by its node's own choice.
 //!
 //! An announcement that was replaced or withdrawn could be replayed until it expires. So a
@@ -216,7 +216,7 @@ impl SeederSet {
     }
 
     /// The value of a record: all that holds `now`, withdrawals too. Within
-    /// [`MAX_VALUE_LEN`] if the set came from [`SeederSet::merge`].
+    /// [`MAX_VALUE_LEN`] if the set came from a merge.
     pub fn encode(&self, now: Duration) -> Vec<u8> {
         let holds = |entry: &&Entry| entry.expires_at > now.as_secs();
         let announcements: Vec<_> = self.entries.values().filter(holds).collect();
