@@ -6,7 +6,7 @@ use std::time::Duration;
 use chiral::Node;
 use chiral::core::money::format_chi;
 use chiral::payment::statement::{Direction, Entry, Status};
-use chiral::payment::{Journal, Statement};
+use chiral::payment::{Journal, JournalError, Statement};
 use serde_json::json;
 
 use super::account::{JOURNAL, wallets_directory};
@@ -25,8 +25,18 @@ pub(crate) async fn run(command: Payments, output: &Output) -> Result<(), Failur
     if journals.is_empty() {
         output.text("nothing was earned or spent yet")?;
     }
+    let named = command.data_dir.is_some() || command.account.named_wallet()?.is_some();
     for path in journals {
-        let journal = Journal::open(&path)?;
+        let journal = match Journal::open(&path) {
+            Err(JournalError::Locked) if !named => {
+                let wallet = path.file_stem().unwrap_or_default().display();
+                output.note(format!(
+                    "{wallet} is in use, and left out: end its program first"
+                ));
+                continue;
+            }
+            journal => journal?,
+        };
         let statement = Statement::of(&journal).await;
         journal.close().await;
         tell(output, &statement?)?;
