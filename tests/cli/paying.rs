@@ -104,21 +104,8 @@ fn bills_in(home: &TempDir, rpc: &str, data: &str) -> BTreeMap<String, U256> {
     bills
 }
 
-/// A seeder lends a wallet no more once too much of what it served was lost on the way, which
-/// each kill adds to: so after these many, another buyer begins with another seeder.
-const KILLS_OF_ONE: u32 = 10;
-
 #[test]
 fn a_buyer_that_is_killed_pays_each_bill_once() {
-    let mut left = kills();
-    while left > 0 {
-        let now = left.min(KILLS_OF_ONE);
-        kill_a_buyer(now);
-        left -= now;
-    }
-}
-
-fn kill_a_buyer(times: u32) {
     let home = home();
     let (chain, rpc) = start_chain(&home, "127.0.0.1:0");
     let chunks = 48;
@@ -141,7 +128,7 @@ fn kill_a_buyer(times: u32) {
         ]);
         Running::start(command, [""; 0])
     };
-    for _ in 0..times {
+    for _ in 0..kills() {
         let getting = get();
         std::thread::sleep(Duration::from_millis(RandomState::new().hash_one(0) % 1200));
         getting.kill();
