@@ -66,11 +66,18 @@ proptest! {
         prop_assert_eq!(join(&x, &y), join(&y, &x));
         prop_assert_eq!(join(&join(&x, &y), &z), join(&x, &join(&y, &z)));
         prop_assert_eq!(join(&x, &x), x.clone());
+        // What merging forgets beside: headers that no announcement names any more.
         let (secret, key) = ([1; 32], key());
-        let mut merged = x.clone();
-        merged.merge(y.clone(), &chooser(&secret, &key), NOW);
-        let all = join(&x, &y);
-        prop_assert_eq!(&merged, &all);
+        let merge = |left: &SeederSet, right: &SeederSet| {
+            let mut left = left.clone();
+            left.merge(right.clone(), &chooser(&secret, &key), NOW);
+            left
+        };
+        let mut all = join(&join(&x, &y), &z);
+        all.expire(NOW);
+        prop_assert_eq!(&merge(&merge(&x, &y), &z), &all);
+        prop_assert_eq!(&merge(&merge(&z, &y), &x), &all);
+        prop_assert_eq!(&merge(&all, &y), &all);
         if !all.is_empty() {
             // What others read is what is held, whether or not replays are remembered.
             let read = decode(&all.encode(NOW)).unwrap();
@@ -90,6 +97,17 @@ proptest! {
         value[at] ^= 1 << bit;
         prop_assert!(decode(&value).is_err(), "byte {}", at);
     }
+}
+
+#[test]
+fn merging_a_withdrawal_forgets_the_header_that_it_leaves_unnamed() {
+    // A reader refuses a set with a header that nobody names.
+    let (secret, key) = ([1; 32], key());
+    let mut set = decode(&announced(1, NOW - SECOND, 102, 2)).unwrap();
+    let withdrawal = decode(&withdrawn(1, NOW, 90)).unwrap();
+    set.merge(withdrawal, &chooser(&secret, &key), NOW);
+    assert!(set.headers.is_empty());
+    decode(&set.encode(NOW)).unwrap();
 }
 
 #[test]
