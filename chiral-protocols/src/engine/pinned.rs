@@ -33,6 +33,8 @@ pub(super) struct Pinned {
     pages: BTreeMap<u32, VerifiedPage>,
     to_load: VecDeque<u32>,
     loading: bool,
+    /// Sources that the last page was asked of.
+    asked: usize,
     failures: u32,
     retry_at: Duration,
     /// Chunks on disk that an earlier run did not prove.
@@ -64,6 +66,7 @@ impl Active<'_> {
             pages: BTreeMap::new(),
             to_load,
             loading: false,
+            asked: 0,
             failures: 0,
             retry_at: Duration::ZERO,
             unchecked: Vec::new(),
@@ -87,14 +90,18 @@ impl Active<'_> {
         if let Some(&index) = pinned.to_load.front()
             && hungry
             && !pinned.loading
-            && now >= pinned.retry_at
         {
+            let sources = self.announcers(pinned.root);
+            // A download that begins where an earlier run ended begins before anybody is
+            // connected; whoever comes then is asked at once.
+            if now < pinned.retry_at && sources.len() <= pinned.asked {
+                return Ok(None);
+            }
             if pinned.failures > PAGE_FAILURES && self.run.request.only.is_none() {
                 self.run.without_manifest = true;
                 return Ok(Some(Step::Again));
             }
-            pinned.loading = true;
-            let sources = self.announcers(pinned.root);
+            (pinned.loading, pinned.asked) = (true, sources.len());
             self.load_page(pinned.root, index, &sources, true);
         }
         Ok(None)
