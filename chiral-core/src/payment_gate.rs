@@ -32,6 +32,10 @@ pub enum GateError {
         /// What differs.
         reason: &'static str,
     },
+    /// The seeder sent more than arrived (connections that broke, processes that ended), and
+    /// lends no more before it is paid for bytes that nobody has.
+    #[error("it lends no more: much of what it sent never arrived, and only what arrived is paid")]
+    Credit,
     /// Payment before delivery is asked, and not every chunk could be checked as it comes.
     #[error("payment in advance needs a link with a root")]
     RootUnknown,

@@ -95,9 +95,7 @@ impl ChainAgent {
                 return Ok(Some(ack));
             }
             if Instant::now() >= until {
-                return Err(GateError::Terms {
-                    reason: "asks for more than was verified",
-                });
+                return Err(GateError::Credit);
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }

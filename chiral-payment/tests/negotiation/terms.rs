@@ -214,7 +214,7 @@ async fn nothing_is_paid_for_what_was_not_verified() {
         prepay_bytes: 0,
     };
     let answer = market.agent.respond(&purchase, due.encode()).await;
-    assert!(matches!(answer, Err(GateError::Terms { .. })), "{answer:?}");
+    assert!(matches!(answer, Err(GateError::Credit)), "{answer:?}");
     assert!(market.agent.bills(None).await.unwrap().is_empty());
     assert_eq!(market.till.bills(), 0);
 }
