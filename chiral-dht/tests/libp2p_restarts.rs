@@ -3,15 +3,16 @@
 #![cfg(feature = "libp2p")]
 #![allow(clippy::unwrap_used)]
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use chiral_core::conformance::peer_directory::header;
-use chiral_core::{ManifestHeader, PeerId};
+use chiral_core::conformance::peer_directory::{header, offer};
+use chiral_core::{Announcement, ManifestHeader, PeerId, Protocol, ProviderQuery};
 use chiral_dht::{Libp2pConfig, Libp2pNode};
 use futures_util::future::join_all;
 use libp2p::Multiaddr;
-use support::{address, announce, network, peers, seeders, until};
+use support::{address, network, peers, until};
 
 mod support;
 
@@ -65,28 +66,46 @@ impl Network {
         number.is_multiple_of(SEEDER_EVERY) && number < SEEDERS * SEEDER_EVERY
     }
 
-    /// The ids of the seeders, but for those of a group.
-    fn seeders_without(&self, down: std::ops::Range<usize>) -> Vec<PeerId> {
-        let up = self.nodes.iter().enumerate();
-        let up = up.filter(|(number, _)| Self::is_seeder(*number) && !down.contains(number));
-        peers(up.map(|(_, node)| node))
+    fn seeders(&self) -> Vec<PeerId> {
+        let numbers = (0..NODES).filter(|number| Self::is_seeder(*number));
+        peers(numbers.map(|number| &self.nodes[number]))
     }
 
-    /// Their owners say again what they have, as a share does that is taken up after a start.
-    async fn announce(&self, group: std::ops::Range<usize>) {
+    /// The seeders of a group say what they have, as a share does that is taken up after a
+    /// start; at another address in each round, so that it is told from what they said before.
+    async fn announce(&self, group: Range<usize>, round: u16) {
         let seeding = group.filter(|number| Self::is_seeder(*number));
-        join_all(seeding.map(|number| announce(&self.nodes[number], &self.header))).await;
+        let announced = seeding.map(async |number| {
+            let offers = vec![offer(Protocol::Http, round)];
+            let announcement = Announcement::new(self.header.clone(), offers);
+            self.nodes[number].directory().announce(announcement).await
+        });
+        for announced in join_all(announced).await {
+            announced.unwrap();
+        }
     }
 
-    /// One reader finds these, and nobody else.
-    async fn expect(&self, reader: usize, expected: &[PeerId]) {
-        until("these seeders", async || {
-            seeders(&self.nodes[reader], &self.header).await == expected
+    /// One reader finds all seeders, and what they said in this round.
+    async fn expect_all(&self, reader: usize, round: u16) {
+        let expected = self.seeders();
+        assert_eq!(expected.len(), SEEDERS);
+        let endpoint = offer(Protocol::Http, round).endpoint;
+        until("all seeders", async || {
+            let query = ProviderQuery::new(self.header.cid.into());
+            let found = self.nodes[reader].directory().providers(query).await;
+            let mut found: Vec<PeerId> = found
+                .unwrap()
+                .into_iter()
+                .filter(|offer| offer.endpoint == endpoint)
+                .filter_map(|offer| offer.peer)
+                .collect();
+            found.sort();
+            found == expected
         })
         .await;
     }
 
-    async fn know_enough(&self, group: std::ops::Range<usize>) {
+    async fn know_enough(&self, group: Range<usize>) {
         until("routing tables are filled", async || {
             let nodes = &self.nodes[group.clone()];
             nodes.iter().all(|node| node.known_nodes() >= 20)
@@ -94,13 +113,13 @@ impl Network {
         .await;
     }
 
-    async fn shut_down(&mut self, group: std::ops::Range<usize>) {
+    async fn shut_down(&mut self, group: Range<usize>) {
         join_all(self.nodes[group].iter().map(Libp2pNode::shutdown)).await;
     }
 
     /// From their directories. Nobody is told a way into the network: they know it from what
     /// they have seen.
-    async fn start_again(&mut self, group: std::ops::Range<usize>) {
+    async fn start_again(&mut self, group: Range<usize>) {
         for number in group {
             let mut address = self.addresses[number].clone();
             address.pop();
@@ -161,35 +180,30 @@ async fn two_rounds() {
     let mut network = Network::start().await;
     network.know_enough(0..NODES).await;
     phase.end("start");
-    network.announce(0..NODES).await;
-    let all = network.seeders_without(0..0);
-    assert_eq!(all.len(), SEEDERS);
-    network.expect(NODES - 1, &all).await;
+    network.announce(0..NODES, 1).await;
+    network.expect_all(NODES - 1, 1).await;
     phase.end("published and seen");
 
     for first in (0..NODES).step_by(GROUP) {
         let group = first..first + GROUP;
-        let reader = (first + GROUP) % NODES;
         network.shut_down(group.clone()).await;
-        // Gone, so that what is seen afterwards is new.
-        let rest = network.seeders_without(group.clone());
-        assert!(rest.len() < SEEDERS);
-        network.expect(reader, &rest).await;
         network.start_again(group.clone()).await;
         network.know_enough(group.clone()).await;
-        network.announce(group).await;
+        network.announce(group, 2).await;
         phase.end("a group restarted");
     }
-    network.expect(0, &all).await;
-    network.expect(NODES - 1, &all).await;
+    for reader in [0, NODES - 1] {
+        network.expect_all(reader, 2).await;
+    }
     phase.end("all are seen after the first round");
 
     network.shut_down(0..NODES).await;
     phase.end("all are down");
     network.start_again(0..NODES).await;
-    network.announce(0..NODES).await;
-    network.expect(0, &all).await;
-    network.expect(NODES - 1, &all).await;
+    network.announce(0..NODES, 3).await;
+    for reader in [0, NODES - 1] {
+        network.expect_all(reader, 3).await;
+    }
     phase.end("all are seen after the second round");
     network.shut_down(0..NODES).await;
     phase.end("the end");
