@@ -1,7 +1,7 @@
 //! A hundred nodes that all restart, twice: one group after another, and all at once. In a
 //! binary of its own, since it needs the processors for itself.
 #![cfg(feature = "libp2p")]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::ops::Range;
 use std::path::PathBuf;
