@@ -16,6 +16,7 @@ mod data_dir;
 mod directory;
 mod framing;
 mod handle;
+mod kademlia;
 mod network;
 mod node_record;
 mod streams;

@@ -26,6 +26,7 @@ use topics::Topics;
 
 mod entrance;
 mod queries;
+mod refresh;
 mod topics;
 
 /// How often time is looked at.
@@ -336,7 +337,13 @@ impl Actor {
             }
             BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
                 id, result, step, ..
-            }) => self.queries.progressed(id, result, step.last),
+            }) => {
+                if matches!(result, kad::QueryResult::Bootstrap(_)) {
+                    refresh::progressed(&mut self.swarm.behaviour_mut().kad, id);
+                } else {
+                    self.queries.progressed(id, result, step.last);
+                }
+            }
             BehaviourEvent::Kad(kad::Event::RoutingUpdated { .. }) => self.update_status(),
             BehaviourEvent::Gossipsub(gossipsub::Event::Message { message, .. }) => {
                 self.topics.heard(message);

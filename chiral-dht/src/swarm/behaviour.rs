@@ -1,6 +1,5 @@
 //! The behaviours of a node, and the only place where a swarm of them is made.
 
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use chiral_core::peer_network::MAX_TOPIC_MESSAGE;
@@ -10,28 +9,20 @@ use libp2p::gossipsub::{
     MessageAuthenticity, ValidationMode,
 };
 use libp2p::identity::Keypair;
-use libp2p::kad::{self, BucketInserts, Caching, StoreInserts};
-use libp2p::swarm::{self, NetworkBehaviour, StreamProtocol};
+use libp2p::swarm::{self, NetworkBehaviour};
 use libp2p::{Swarm, identify, ping};
 
 use super::config::Libp2pConfig;
 use super::error::Libp2pError;
+use super::kademlia::Kademlia;
 use super::streams::{self, Registry};
-use super::{KAD_PROTOCOL, transport};
+use super::transport;
 use crate::records::ChiralStore;
 
-/// Limit on a message of the directory's protocol, in bytes. A record of 48 KiB and the
-/// addresses of twenty peers fit.
-const MAX_KAD_PACKET: usize = 64 * 1024;
-
-/// Requests of one look-up that are under way at once; js-libp2p's number too.
-const PARALLELISM: NonZeroUsize = NonZeroUsize::new(10).expect("10 is not 0");
-
-/// How long a look-up may take.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How often the routing table is refreshed.
-const REFRESH: Duration = Duration::from_secs(10 * 60);
+/// How often a connection is tried. It keeps what a NAT remembers of it, which is minutes for
+/// TCP; QUIC has its own. A hundred connections, each tried every 15 seconds from both ends as
+/// libp2p has it, were most of what an idle node did.
+const PING_EVERY: Duration = Duration::from_secs(60);
 
 /// What a gossip message has besides its payload: publisher, number, signature, topic.
 const GOSSIP_OVERHEAD: usize = 1024;
@@ -49,7 +40,7 @@ type TopicFilter = MaxCountSubscriptionFilter<AllowAllSubscriptionFilter>;
 #[derive(NetworkBehaviour)]
 pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
-    pub(super) kad: kad::Behaviour<ChiralStore>,
+    pub(super) kad: Kademlia,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     pub(super) gossipsub: Gossip,
@@ -73,7 +64,7 @@ pub(super) fn swarm(
                 .with_max_pending_incoming(Some(limits.pending_incoming))
                 .with_max_established_per_peer(Some(limits.per_peer)),
         ),
-        kad: kademlia(key, config.server, store),
+        kad: Kademlia::new(key, config.server, store),
         identify: identify::Behaviour::new(
             identify::Config::new("/chiral/1.0.0".into(), key.public())
                 .with_agent_version(concat!("chiral-dht/", env!("CARGO_PKG_VERSION")).into())
@@ -82,7 +73,7 @@ pub(super) fn swarm(
                 // What the policy allows is told as external addresses.
                 .with_hide_listen_addrs(true),
         ),
-        ping: ping::Behaviour::default(),
+        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_EVERY)),
         gossipsub: gossip(key)?,
         streams: streams::Behaviour::new(registry),
     };
@@ -92,32 +83,6 @@ pub(super) fn swarm(
         .with_smart_dial();
     let peer = key.public().to_peer_id();
     Ok(Swarm::new(transport, behaviour, peer, config))
-}
-
-fn kademlia(key: &Keypair, server: bool, store: ChiralStore) -> kad::Behaviour<ChiralStore> {
-    let mut config = kad::Config::new(StreamProtocol::new(KAD_PROTOCOL));
-    config
-        .set_query_timeout(QUERY_TIMEOUT)
-        .set_parallelism(PARALLELISM)
-        .set_max_packet_size(MAX_KAD_PACKET)
-        // The store decides what is kept and for how long, and announcers repeat themselves.
-        .set_record_ttl(None)
-        .set_replication_interval(None)
-        .set_publication_interval(None)
-        .set_provider_publication_interval(None)
-        .set_caching(Caching::Disabled)
-        // A refusal of the store must be one to the publisher.
-        .set_record_filtering(StoreInserts::Unfiltered)
-        // Peers are admitted once they said that they speak our protocol.
-        .set_kbucket_inserts(BucketInserts::Manual)
-        .set_periodic_bootstrap_interval(Some(REFRESH));
-    let mut kad = kad::Behaviour::with_config(key.public().to_peer_id(), store, config);
-    kad.set_mode(Some(if server {
-        kad::Mode::Server
-    } else {
-        kad::Mode::Client
-    }));
-    kad
 }
 
 fn gossip(key: &Keypair) -> Result<Gossip, Libp2pError> {
