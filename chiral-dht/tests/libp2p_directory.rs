@@ -81,10 +81,15 @@ async fn thirty_who_publish_at_once_are_thirty_whatever_a_hostile_node_puts() {
         ),
         ("another file's", of_another[0].clone()),
     ];
+    let start = Instant::now();
     for (what, value) in invalid {
         assert!(value.len() < 60 * 1024, "{what} goes out at all");
         assert_eq!(soon(hostile.put(&key, value)).await, 0, "{what} was taken");
     }
+    // A refusal that nobody answers lasts until a timeout of 10 seconds, each of the five.
+    let took = start.elapsed();
+    println!("five refusals took {took:?}");
+    assert!(took < Duration::from_secs(40), "{took:?}");
     expect_seeders(readers, &popular, seeding).await;
 
     let target = popular.cid.into();
