@@ -23,6 +23,8 @@ pub(super) struct Books {
     pub(super) credit: Credit,
     /// What is not on disk as it is here.
     dirty: Dirty,
+    /// Steps that have taken what was dirty and are not known to be on disk.
+    writing: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +73,7 @@ impl Books {
             by_wallet: HashMap::new(),
             credit: Credit::default(),
             dirty: Dirty::default(),
+            writing: 0,
         }
     }
 
@@ -348,13 +351,21 @@ impl Books {
         self.dirty.gone.insert(agreement);
     }
 
-    /// What has to be written now; it counts as written.
+    /// What has to be written now. Followed by [`Books::written`] or [`Books::put_back`]; until
+    /// then it counts as dirty.
     pub(super) fn take_dirty(&mut self) -> Dirty {
+        self.writing += 1;
         std::mem::take(&mut self.dirty)
+    }
+
+    /// It was written.
+    pub(super) fn written(&mut self) {
+        self.writing = self.writing.saturating_sub(1);
     }
 
     /// It was not written after all.
     pub(super) fn put_back(&mut self, dirty: Dirty) {
+        self.written();
         self.dirty.accounts.extend(dirty.accounts);
         self.dirty.wallets.extend(dirty.wallets);
         self.dirty.gone.extend(dirty.gone);
@@ -366,6 +377,45 @@ impl Books {
             wallets,
             gone,
         } = &self.dirty;
-        !(accounts.is_empty() && wallets.is_empty() && gone.is_empty())
+        self.writing > 0 || !(accounts.is_empty() && wallets.is_empty() && gone.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chiral_core::{Cid, Price};
+
+    fn books(agreements: usize) -> Books {
+        Books::new(Rules {
+            credit: CreditRules::default(),
+            max_agreements: (agreements, agreements),
+            payment_deadline: 3600,
+        })
+    }
+
+    fn terms(number: u8, policy: Policy) -> Terms {
+        Terms {
+            accept: bytes::Bytes::new(),
+            cid: Cid::from_bytes([7; 32]),
+            payer: Address::repeat_byte(number),
+            session_key: Address::repeat_byte(number),
+            price: Price::from_wei_per_mib(U256::from(1)),
+            policy,
+            valid_until: 1 << 40,
+        }
+    }
+
+    #[test]
+    fn what_a_step_has_taken_is_not_on_disk_before_it_is_written() {
+        let mut books = books(2);
+        assert!(books.accept(B256::ZERO, terms(1, Policy::PayAfter), 0));
+        let taken = books.take_dirty();
+        assert!(books.is_dirty(), "whoever needs it on disk has to wait");
+        books.put_back(taken);
+        let taken = books.take_dirty();
+        assert!(taken.accounts.contains(&B256::ZERO));
+        books.written();
+        assert!(!books.is_dirty());
     }
 }
