@@ -125,6 +125,11 @@ impl ChainAgent {
         self.inner.payer
     }
 
+    /// Whether bytes of a file that were verified before would not be billed again.
+    pub fn remembers(&self, cid: Cid) -> bool {
+        self.books().remembers(cid)
+    }
+
     /// A file is here complete, or given up, and its books are closed
     /// ([`PaymentAgent::bills`]). A later download of it is another purchase, of which all
     /// bytes are billed.

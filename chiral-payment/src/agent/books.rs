@@ -303,6 +303,11 @@ impl Books {
         open.find_map(Owed::notice)
     }
 
+    /// Whether anything of a file is on books that are not closed.
+    pub(super) fn remembers(&self, cid: Cid) -> bool {
+        self.by_cid.contains_key(&cid)
+    }
+
     /// What was verified of a file counts no more: it can be bought again.
     pub(super) fn forget(&mut self, cid: Cid) {
         for agreement in self.by_cid.remove(&cid).unwrap_or_default() {
