@@ -235,7 +235,7 @@ mod tests {
             credit.owe(&rules, wallet(7), U256::from(2), 0),
             "it is known"
         );
-        assert_eq!(credit.purge(0), [], "they owe");
+        assert!(credit.purge(0).is_empty(), "they owe");
         for i in 0..many {
             credit.defaulted(wallet(i), one);
             assert!(credit.owe(&rules, wallet(i), U256::ZERO, DAY));
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(credit.purge(DAY).len(), MAX_STRANGERS);
         assert_eq!((credit.wallets.len(), credit.strangers), (1, 0));
         assert!(credit.owe(&rules, wallet(0), one, DAY));
-        assert_eq!(credit.purge(DAY), [], "few need not be forgotten");
+        assert!(credit.purge(DAY).is_empty(), "few need not be forgotten");
     }
 
     proptest! {
