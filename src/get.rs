@@ -1,5 +1,6 @@
 //! Downloading: to a file, to bytes, or a part of a file into the store.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -9,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use chiral_core::chunk_store::{Destination, MAX_READ};
 use chiral_core::transfer::{EventStream, Progress, SourceReport};
 use chiral_core::{
-    Bill, ByteRange, Cid, DownloadRequest, FileIdentification, ManifestHeader, PeerOffer, Protocol,
-    ProviderQuery, SettlementStatus, StoreError, Transfer, TransferError, TransferId,
+    Bill, ByteRange, Cid, DownloadRequest, FileIdentification, ManifestHeader, PeerId, PeerOffer,
+    Protocol, ProviderQuery, SettlementStatus, StoreError, Transfer, TransferError, TransferId,
 };
 use tokio::task::JoinHandle;
 
@@ -21,6 +22,9 @@ use crate::{Node, NodeError};
 
 /// Limit on a download to bytes unless another is given: 256 MiB.
 pub const DEFAULT_MAX_BYTES: u64 = 256 << 20;
+
+/// Limit on the peers that announce the same place and are all believed until shown wrong.
+const MAX_CLAIMS: usize = 8;
 
 #[derive(Clone, Debug)]
 enum Goal {
@@ -116,24 +120,27 @@ impl Get {
             node,
             target,
             goal,
-            mut offers,
+            offers,
             bad,
         } = self;
         node.check_open()?;
         if let Some(error) = bad {
             return Err(error);
         }
-        match node.directory().providers(ProviderQuery::new(target)).await {
-            Ok(found) => offers.extend(found),
+        #[cfg(feature = "chain")]
+        close_earlier_books(&node, &target).await?;
+        let found = match node.directory().providers(ProviderQuery::new(target)).await {
+            Ok(found) => found,
             // Whoever named peers can do without the directory.
             Err(error) if offers.is_empty() => return Err(error.into()),
-            Err(error) => tracing::debug!(%error, "the directory did not answer"),
-        }
+            Err(error) => {
+                tracing::debug!(%error, "the directory did not answer");
+                Vec::new()
+            }
+        };
+        let mut offers = distinct(offers, found);
         // Nobody gets from himself.
         offers.retain(|offer| offer.peer.is_none() || offer.peer.as_ref() != node.peer_id());
-        // One offer for each place: what was said first holds.
-        let mut places = std::collections::BTreeSet::new();
-        offers.retain(|offer| places.insert((offer.protocol.clone(), offer.endpoint.clone())));
         let mut request = DownloadRequest::new(target);
         request.offers = offers;
         match &goal {
@@ -194,6 +201,52 @@ impl Get {
             task,
         })
     }
+}
+
+/// What was got once, and of which nothing is here, is bought anew. Its books are closed when
+/// it is complete; an earlier run may have been killed right before that.
+#[cfg(feature = "chain")]
+async fn close_earlier_books(node: &Node, target: &FileIdentification) -> Result<(), NodeError> {
+    let (Some(cid), Some(payments)) = (target.cid(), node.payments()) else {
+        return Ok(());
+    };
+    let agent = payments.chain_agent();
+    if !agent.remembers(cid) {
+        return Ok(());
+    }
+    let partials = node.store().partials().await?;
+    if partials.iter().any(|it| it.target.cid() == Some(cid)) {
+        return Ok(());
+    }
+    node.inner().cashier.settle(Some(cid), &[]).await?;
+    let closed = agent.forget(cid).await;
+    Ok(closed.map_err(chiral_payment::PaymentsError::from)?)
+}
+
+/// One offer for each place that the user named, which then holds; of those that were found,
+/// one of each peer for a place, and few for the same. Anybody can announce another's place
+/// beside terms of his own: the terms of whoever serves there count as well, not those alone
+/// that came first.
+fn distinct(named: Vec<PeerOffer>, found: Vec<PeerOffer>) -> Vec<PeerOffer> {
+    let place = |offer: &PeerOffer| (offer.protocol.clone(), offer.endpoint.clone());
+    let mut claims: BTreeMap<_, Vec<Option<PeerId>>> = BTreeMap::new();
+    let mut offers = Vec::new();
+    for offer in named {
+        claims.entry(place(&offer)).or_insert_with(|| {
+            offers.push(offer.clone());
+            Vec::new()
+        });
+    }
+    let held: BTreeSet<_> = claims.keys().cloned().collect();
+    for offer in found {
+        let peers = claims.entry(place(&offer)).or_default();
+        let is_new = peers.len() < MAX_CLAIMS && !peers.contains(&offer.peer);
+        if is_new && !held.contains(&place(&offer)) {
+            peers.push(offer.peer.clone());
+            offers.push(offer);
+        }
+    }
+    offers
 }
 
 /// Reads a complete object into memory; unless it is to be kept it goes from the store, if
@@ -316,5 +369,34 @@ impl IntoFuture for Get {
     /// Starts the download and waits for its end.
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move { self.start().await?.outcome().await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chiral_core::Endpoint;
+
+    fn offer(url: &str, peer: Option<u8>) -> PeerOffer {
+        let mut offer = PeerOffer::new(Protocol::Http, Endpoint::new(url).unwrap());
+        offer.peer = peer.map(|peer| PeerId::from_bytes(&[peer]).unwrap());
+        offer
+    }
+
+    #[test]
+    fn whoever_announces_anothers_place_does_not_hide_it() {
+        let (honest, hostile) = (offer("http://a/", Some(1)), offer("http://a/", Some(2)));
+        let found = vec![hostile.clone(), honest.clone(), hostile.clone()];
+        assert_eq!(distinct(Vec::new(), found), [hostile, honest]);
+    }
+
+    #[test]
+    fn few_claim_a_place_and_the_users_word_comes_first() {
+        let crowd: Vec<_> = (0..100).map(|i| offer("http://a/", Some(i))).collect();
+        assert_eq!(distinct(Vec::new(), crowd.clone()).len(), MAX_CLAIMS);
+        let named = vec![offer("http://a/", None), offer("http://a/", None)];
+        let other = offer("http://b/", Some(1));
+        let found = crowd.into_iter().chain([other.clone()]).collect();
+        assert_eq!(distinct(named, found), [offer("http://a/", None), other]);
     }
 }

@@ -24,6 +24,7 @@ use crate::messages::{
     Accept, ChainFacts, Message, Notice, Quote, Request, Signed, Statement, agreement,
 };
 use crate::receipt::Receipt;
+use crate::writing::Writing;
 use crate::{Journal, JournalError};
 
 mod books;
@@ -36,7 +37,7 @@ mod terms;
 
 pub use config::AgentConfig;
 
-use books::{Books, Dirty};
+use books::Books;
 use deal::Key;
 use paying::Turns;
 
@@ -124,6 +125,11 @@ impl ChainAgent {
         self.inner.payer
     }
 
+    /// Whether bytes of a file that were verified before would not be billed again.
+    pub fn remembers(&self, cid: Cid) -> bool {
+        self.books().remembers(cid)
+    }
+
     /// A file is here complete, or given up, and its books are closed
     /// ([`PaymentAgent::bills`]). A later download of it is another purchase, of which all
     /// bytes are billed.
@@ -182,7 +188,8 @@ impl ChainAgent {
         }
     }
 
-    /// Makes everything durable that is not.
+    /// Makes everything durable that is not. What another step has taken along and is still
+    /// writing is waited for: steps happen one after the other.
     async fn flush(&self, point: &'static str) -> Result<(), JournalError> {
         if !self.books().is_dirty() {
             return Ok(());
@@ -193,30 +200,21 @@ impl ChainAgent {
     /// One durable step with everything that has changed. The records are made when its turn
     /// has come, so the last step written is the newest state.
     async fn step(&self, point: &'static str) -> Result<(), JournalError> {
-        let taken: Arc<Mutex<Option<Dirty>>> = Arc::default();
-        let (agent, stash) = (self.clone(), Arc::clone(&taken));
-        let result = self
+        let agent = self.clone();
+        let (reserved, writing) = self
             .inner
             .journal
             .write(point, move |step| {
-                let mut books = agent.books();
-                let dirty = books.take_dirty();
-                let saved = store::save(step, &books, &dirty);
-                *lock(&stash) = Some(dirty);
-                saved
+                let dirty = agent.books().take_dirty();
+                let books = agent.clone();
+                let writing = Writing::new(dirty, move |dirty| books.books().put_back(dirty));
+                let reserved = store::save(step, &agent.books(), writing.dirty())?;
+                Ok((reserved, writing))
             })
-            .await;
-        let dirty = lock(&taken).take().unwrap_or_default();
-        match result {
-            Ok(reserved) => {
-                self.books().written(&dirty, &reserved);
-                Ok(())
-            }
-            Err(error) => {
-                self.books().put_back(dirty);
-                Err(error)
-            }
-        }
+            .await?;
+        let dirty = writing.kept();
+        self.books().written(&dirty, &reserved);
+        Ok(())
     }
 
     async fn keep(&self, point: &'static str) -> Result<(), GateError> {

@@ -25,6 +25,7 @@ use crate::messages::{
 use crate::receipt::Receipt;
 use crate::statement::{Direction, Entry, Status};
 use crate::witness::{Claim, Finding, Payment, Witness};
+use crate::writing::Writing;
 use crate::{Journal, JournalError};
 
 mod account;
@@ -233,7 +234,8 @@ impl ChainGate {
         lock(&self.inner.books)
     }
 
-    /// Makes everything durable that is not.
+    /// Makes everything durable that is not. What another step has taken along and is still
+    /// writing is waited for: steps happen one after the other.
     async fn flush(&self, point: &'static str) -> Result<(), JournalError> {
         if !self.books().is_dirty() {
             return Ok(());
@@ -248,26 +250,22 @@ impl ChainGate {
         point: &'static str,
         f: impl FnOnce(&redb::WriteTransaction) -> Result<T, JournalError> + Send + 'static,
     ) -> Result<T, JournalError> {
-        let taken: Arc<Mutex<Option<books::Dirty>>> = Arc::default();
-        let (gate, stash) = (self.clone(), Arc::clone(&taken));
-        let result = self
+        let gate = self.clone();
+        let (value, writing) = self
             .inner
             .journal
             .write(point, move |step| {
                 let value = f(step)?;
-                let mut books = gate.books();
-                let dirty = books.take_dirty();
-                let saved = store::save(step, &books, &dirty);
-                *lock(&stash) = Some(dirty);
-                saved.map(|()| value)
+                let dirty = gate.books().take_dirty();
+                let books = gate.clone();
+                let writing = Writing::new(dirty, move |dirty| books.books().put_back(dirty));
+                store::save(step, &gate.books(), writing.dirty())?;
+                Ok((value, writing))
             })
-            .await;
-        if result.is_err()
-            && let Some(dirty) = lock(&taken).take()
-        {
-            self.books().put_back(dirty);
-        }
-        result
+            .await?;
+        writing.kept();
+        self.books().written();
+        Ok(value)
     }
 
     /// Decides on a request that shows a signed credential.

@@ -29,6 +29,8 @@ pub mod settler;
 pub mod statement;
 #[cfg(feature = "chain")]
 pub mod witness;
+#[cfg(feature = "chain")]
+mod writing;
 
 #[cfg(feature = "chain")]
 pub use agent::{AgentConfig, ChainAgent};

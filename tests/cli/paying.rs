@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::time::Duration;
 
+use chiral::Price;
 use chiral::chain::{BlockId, ChainClient, RpcChain, RpcConfig};
 use chiral::core::{Address, U256};
 use serde_json::Value;
@@ -181,6 +182,10 @@ fn a_buyer_that_dies_at_any_step_of_its_journal_pays_each_bill_once() {
             let bills = bills_in(&home, &rpc, &data);
             let owed = bills.values().fold(U256::ZERO, |sum, amount| sum + *amount);
             assert_eq!(earned(&rpc) - before, owed, "{data}: {} bills", bills.len());
+            // No byte is on two bills; each is rounded up to a wei.
+            let price: Price = "0.001".parse().unwrap();
+            let most = price.cost(3 * CHUNK + 5).unwrap() + U256::from(bills.len());
+            assert!(owed <= most, "{data}: {owed} wei for {most}");
             // Verified and not yet written down, it is never billed; all of it is known here.
             assert!(bills.len() <= 2, "{data}: {} bills", bills.len());
             if died == 0 {
@@ -191,6 +196,40 @@ fn a_buyer_that_dies_at_any_step_of_its_journal_pays_each_bill_once() {
         // Agreement, books, bill, and the steps of its settlement.
         assert!(steps > 8, "only {steps} steps were made");
     }
+    seller.process.kill();
+    chain.kill();
+}
+
+/// The file is complete, and the process dies before it closes the books on it. The same file
+/// is then bought once more: its bytes are not taken for those that were paid for.
+#[test]
+fn a_file_that_is_got_again_is_paid_again() {
+    let home = home();
+    let (chain, rpc) = start_chain(&home, "127.0.0.1:0");
+    let original = file(&home.path().join("a"), 5_242_881, 6);
+    let seller = start_seller(&home, &original, &rpc);
+    let before = earned(&rpc);
+    let copy = home.path().join("copy");
+    let get = || {
+        let mut command = chiral(&home);
+        command.args(["get", &seller.link, "--bootstrap", &seller.bootstrap]);
+        command.arg("-o").arg(&copy).args(["--max-price", "0.01"]);
+        command.args(["--chain", &rpc, "--private-key", BUYER]);
+        command.args(["--data-dir", "buyer"]);
+        command
+    };
+    let mut dying = get();
+    dying.env("CHIRAL_JOURNAL_CRASH", "before:agent-forget");
+    let (died, _) = Running::start(dying, [""; 0]).end();
+    assert_ne!(died, 0);
+    assert!(same(&original, &copy));
+    std::fs::remove_file(&copy).unwrap();
+    let (code, events) = Running::start(get(), [""; 0]).end();
+    assert_eq!(code, 0, "{:?}", events.last());
+    assert!(same(&original, &copy));
+    assert_eq!(bills(&home, &rpc).len(), 2);
+    let one: U256 = "5000000953674317".parse().unwrap();
+    assert_eq!(earned(&rpc) - before, one + one);
     seller.process.kill();
     chain.kill();
 }

@@ -2,4 +2,5 @@
 
 mod journeys;
 mod lifecycle;
+mod paying;
 mod support;

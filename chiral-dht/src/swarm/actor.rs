@@ -375,6 +375,7 @@ impl Actor {
             kad.add_address(&peer, address.clone());
         }
         if !addresses.is_empty() {
+            admission::forget_others(kad, &peer, &addresses);
             self.peers.seen(peer, addresses);
         }
         self.update_status();

@@ -72,6 +72,29 @@ pub(super) fn has_place<S: RecordStore + Send + 'static>(
     })
 }
 
+/// Forgets where else a peer in the table said that it was: these addresses are all that holds.
+/// A peer that names others again and again would have a list without an end.
+pub(super) fn forget_others<S: RecordStore + Send + 'static>(
+    kad: &mut kad::Behaviour<S>,
+    peer: &PeerId,
+    addresses: &[Multiaddr],
+) {
+    let known = kad.kbucket(*peer).and_then(|bucket| {
+        let mut entries = bucket.iter();
+        let entry = entries.find(|entry| entry.node.key.preimage() == peer)?;
+        Some(entry.node.value.iter().cloned().collect::<Vec<_>>())
+    });
+    let holds = |known: &Multiaddr| {
+        let mut full = addresses.iter().map(|it| it.clone().with_p2p(*peer));
+        full.any(|full| full.as_ref() == Ok(known))
+    };
+    for address in known.unwrap_or_default() {
+        if !holds(&address) {
+            kad.remove_address(peer, &address);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +128,28 @@ mod tests {
             let peer = PeerId::random();
             let found = has_place(&mut kad, &peer, &[address.parse().unwrap()]);
             assert_eq!(found, place, "{address}");
+        }
+    }
+
+    #[test]
+    fn of_a_peer_that_moves_on_and_on_the_last_addresses_are_known() {
+        let (local, peer) = (PeerId::random(), PeerId::random());
+        let mut kad = kad::Behaviour::new(local, MemoryStore::new(local));
+        let address = |port: u16| -> Multiaddr {
+            let text = format!("/ip4/8.8.8.8/tcp/{port}");
+            text.parse().unwrap()
+        };
+        for round in 1..100 {
+            let addresses = [address(round), address(round + 1)];
+            for address in &addresses {
+                kad.add_address(&peer, address.clone());
+            }
+            forget_others(&mut kad, &peer, &addresses);
+            let bucket = kad.kbucket(peer).unwrap();
+            let entry = bucket.iter().next().expect("it stays in the table");
+            let known: Vec<_> = entry.node.value.iter().cloned().collect();
+            let full = addresses.map(|address| address.with_p2p(peer).unwrap());
+            assert_eq!(known, full);
         }
     }
 }

@@ -53,6 +53,8 @@ pub(super) struct Books {
     /// Bills that are not settled, or have no receipt.
     pub(super) open: BTreeMap<BillId, Owed>,
     dirty: Dirty,
+    /// Steps that have taken what was dirty and are not known to be on disk.
+    writing: usize,
     /// Verified bytes that are not on disk.
     pub(super) unwritten: u64,
 }
@@ -301,6 +303,11 @@ impl Books {
         open.find_map(Owed::notice)
     }
 
+    /// Whether anything of a file is on books that are not closed.
+    pub(super) fn remembers(&self, cid: Cid) -> bool {
+        self.by_cid.contains_key(&cid)
+    }
+
     /// What was verified of a file counts no more: it can be bought again.
     pub(super) fn forget(&mut self, cid: Cid) {
         for agreement in self.by_cid.remove(&cid).unwrap_or_default() {
@@ -350,15 +357,17 @@ impl Books {
         deal.valid_until.saturating_add(REMEMBER_SECONDS) < now || self.deals.len() >= MAX_DEALS
     }
 
-    /// What has to be written now; it counts as written. Bills that are done leave memory
-    /// with the step that writes them.
+    /// What has to be written now. Followed by [`Books::written`] or [`Books::put_back`]; until
+    /// then it counts as dirty. Bills that are done leave memory with the step that writes them.
     pub(super) fn take_dirty(&mut self) -> Dirty {
         self.unwritten = 0;
+        self.writing += 1;
         std::mem::take(&mut self.dirty)
     }
 
     /// It was not written after all.
     pub(super) fn put_back(&mut self, dirty: Dirty) {
+        self.writing = self.writing.saturating_sub(1);
         self.dirty.deals.extend(dirty.deals);
         self.dirty.gone.extend(dirty.gone);
         self.dirty.bills.extend(dirty.bills);
@@ -366,6 +375,7 @@ impl Books {
 
     /// It was written, with these limits of counters.
     pub(super) fn written(&mut self, dirty: &Dirty, reserved: &[(B256, u64)]) {
+        self.writing = self.writing.saturating_sub(1);
         for (agreement, reserved) in reserved {
             if let Some(deal) = self.deals.get_mut(agreement) {
                 deal.reserved = deal.reserved.max(*reserved);
@@ -381,7 +391,7 @@ impl Books {
 
     pub(super) fn is_dirty(&self) -> bool {
         let Dirty { deals, gone, bills } = &self.dirty;
-        !(deals.is_empty() && gone.is_empty() && bills.is_empty())
+        self.writing > 0 || !(deals.is_empty() && gone.is_empty() && bills.is_empty())
     }
 
     /// How many bytes to pay for in advance, so that `needed` more are served: as many as
@@ -406,5 +416,24 @@ impl Books {
             sum.saturating_add(it.prepaid.saturating_sub(it.verified.len()))
         });
         (undelivered.saturating_add(bytes) <= most).then_some(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_step_has_taken_is_not_on_disk_before_it_is_written() {
+        let mut books = Books::default();
+        books.touch(B256::ZERO);
+        let taken = books.take_dirty();
+        assert!(books.is_dirty(), "whoever needs it on disk has to wait");
+        books.put_back(taken);
+        assert!(books.is_dirty());
+        let taken = books.take_dirty();
+        assert!(taken.deals.contains(&B256::ZERO));
+        books.written(&taken, &[]);
+        assert!(!books.is_dirty());
     }
 }

@@ -14,6 +14,12 @@ use crate::messages::{Ack, Policy};
 /// Seconds after which a debt is given up: thirty days.
 const WRITE_OFF_SECONDS: u64 = 30 * 86_400;
 
+/// Seconds for which an agreement keeps its place without a request.
+const FIRST_REQUEST_SECONDS: u64 = 60;
+
+/// The same where the first request comes behind a payment.
+const FIRST_PAYMENT_SECONDS: u64 = 15 * 60;
+
 /// What a seeder knows of its buyers.
 #[derive(Debug)]
 pub(super) struct Books {
@@ -23,6 +29,8 @@ pub(super) struct Books {
     pub(super) credit: Credit,
     /// What is not on disk as it is here.
     dirty: Dirty,
+    /// Steps that have taken what was dirty and are not known to be on disk.
+    writing: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +79,7 @@ impl Books {
             by_wallet: HashMap::new(),
             credit: Credit::default(),
             dirty: Dirty::default(),
+            writing: 0,
         }
     }
 
@@ -82,7 +91,7 @@ impl Books {
         let (most, of_one) = self.rules.max_agreements;
         if self.accounts.len() >= most {
             self.sweep(now);
-            self.drop_unused();
+            self.drop_unused(now);
         }
         let its = self.by_wallet.get(&terms.payer).map_or(0, HashSet::len);
         if self.accounts.len() >= most || its >= of_one {
@@ -310,18 +319,29 @@ impl Books {
         for agreement in ending {
             self.remove(agreement, now);
         }
+        let forgotten = self.credit.purge(now);
+        self.dirty.wallets.extend(forgotten);
     }
 
-    /// Drops accounts under which nothing was ever served.
-    fn drop_unused(&mut self) {
+    /// Drops accounts under which nothing was ever served, but for those whose first request,
+    /// or payment, may be on its way: whoever fills the books does not put out who pays.
+    fn drop_unused(&mut self, now: u64) {
+        let waits = |account: &Account| {
+            let patience = match account.terms.policy {
+                Policy::PayAfter => FIRST_REQUEST_SECONDS,
+                Policy::PayFirst => FIRST_PAYMENT_SECONDS,
+            };
+            now <= account.active.saturating_add(patience)
+        };
         let unused: Vec<_> = self
             .accounts
             .iter()
             .filter(|(_, account)| account.window.highest() == 0 && account.paid == 0)
+            .filter(|(_, account)| !waits(account))
             .map(|(agreement, _)| *agreement)
             .collect();
         for agreement in unused {
-            self.remove(agreement, 0);
+            self.remove(agreement, now);
         }
     }
 
@@ -348,13 +368,21 @@ impl Books {
         self.dirty.gone.insert(agreement);
     }
 
-    /// What has to be written now; it counts as written.
+    /// What has to be written now. Followed by [`Books::written`] or [`Books::put_back`]; until
+    /// then it counts as dirty.
     pub(super) fn take_dirty(&mut self) -> Dirty {
+        self.writing += 1;
         std::mem::take(&mut self.dirty)
+    }
+
+    /// It was written.
+    pub(super) fn written(&mut self) {
+        self.writing = self.writing.saturating_sub(1);
     }
 
     /// It was not written after all.
     pub(super) fn put_back(&mut self, dirty: Dirty) {
+        self.written();
         self.dirty.accounts.extend(dirty.accounts);
         self.dirty.wallets.extend(dirty.wallets);
         self.dirty.gone.extend(dirty.gone);
@@ -366,6 +394,62 @@ impl Books {
             wallets,
             gone,
         } = &self.dirty;
-        !(accounts.is_empty() && wallets.is_empty() && gone.is_empty())
+        self.writing > 0 || !(accounts.is_empty() && wallets.is_empty() && gone.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chiral_core::{Cid, Price};
+
+    fn books(agreements: usize) -> Books {
+        Books::new(Rules {
+            credit: CreditRules::default(),
+            max_agreements: (agreements, agreements),
+            payment_deadline: 3600,
+        })
+    }
+
+    fn terms(number: u8, policy: Policy) -> Terms {
+        Terms {
+            accept: bytes::Bytes::new(),
+            cid: Cid::from_bytes([7; 32]),
+            payer: Address::repeat_byte(number),
+            session_key: Address::repeat_byte(number),
+            price: Price::from_wei_per_mib(U256::from(1)),
+            policy,
+            valid_until: 1 << 40,
+        }
+    }
+
+    #[test]
+    fn what_a_step_has_taken_is_not_on_disk_before_it_is_written() {
+        let mut books = books(2);
+        assert!(books.accept(B256::ZERO, terms(1, Policy::PayAfter), 0));
+        let taken = books.take_dirty();
+        assert!(books.is_dirty(), "whoever needs it on disk has to wait");
+        books.put_back(taken);
+        let taken = books.take_dirty();
+        assert!(taken.accounts.contains(&B256::ZERO));
+        books.written();
+        assert!(!books.is_dirty());
+    }
+
+    #[test]
+    fn a_flood_of_agreements_puts_out_nobody_who_is_about_to_ask_or_to_pay() {
+        let mut books = books(2);
+        let agreement = B256::repeat_byte;
+        assert!(books.accept(agreement(1), terms(1, Policy::PayFirst), 0));
+        assert!(books.accept(agreement(2), terms(2, Policy::PayAfter), 0));
+        let mut accept = |number, now| {
+            let taken = books.accept(agreement(number), terms(number, Policy::PayAfter), now);
+            let known = |number| books.accounts.contains_key(&agreement(number));
+            (taken, known(1), known(2))
+        };
+        assert_eq!(accept(3, FIRST_REQUEST_SECONDS), (false, true, true));
+        assert_eq!(accept(3, FIRST_REQUEST_SECONDS + 1), (true, true, false));
+        let late = FIRST_PAYMENT_SECONDS + 1;
+        assert_eq!(accept(4, late), (true, false, false));
     }
 }

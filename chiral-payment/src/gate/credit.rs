@@ -9,6 +9,10 @@ use super::config::CreditRules;
 /// Seconds in a day.
 const DAY: u64 = 86_400;
 
+/// Wallets that never paid anything of which something is remembered, at most. They are free to
+/// make; what one more would draw is refused until the next day.
+const MAX_STRANGERS: usize = 65_536;
+
 /// One wallet's standing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Standing {
@@ -27,6 +31,8 @@ pub(super) struct Standing {
 #[derive(Debug, Default)]
 pub(super) struct Credit {
     wallets: HashMap<Address, Standing>,
+    /// How many of them never paid anything.
+    strangers: usize,
     day: u64,
     drawn: U256,
 }
@@ -38,7 +44,13 @@ impl Credit {
         if standing.day == self.day {
             self.drawn = self.drawn.saturating_add(standing.drawn);
         }
-        self.wallets.insert(wallet, standing);
+        self.put(wallet, standing);
+    }
+
+    fn put(&mut self, wallet: Address, standing: Standing) {
+        let before = self.wallets.insert(wallet, standing);
+        self.strangers -= usize::from(before.is_some_and(|before| before.paid.is_zero()));
+        self.strangers += usize::from(standing.paid.is_zero());
     }
 
     pub(super) fn standing(&self, wallet: Address) -> Standing {
@@ -78,7 +90,8 @@ impl Credit {
         if unbacked > standing.unbacked {
             let more = unbacked - standing.unbacked;
             let drawn = self.drawn.saturating_add(more);
-            if drawn > rules.strangers {
+            let is_new = !self.wallets.contains_key(&wallet);
+            if drawn > rules.strangers || (is_new && self.strangers >= MAX_STRANGERS) {
                 return false;
             }
             self.drawn = drawn;
@@ -90,20 +103,22 @@ impl Credit {
             self.drawn = self.drawn.saturating_sub(less);
         }
         standing.unbacked = unbacked;
-        self.wallets.insert(wallet, standing);
+        self.put(wallet, standing);
         true
     }
 
     /// A payment was verified.
     pub(super) fn paid(&mut self, wallet: Address, amount: U256) {
-        let standing = self.wallets.entry(wallet).or_default();
+        let mut standing = self.standing(wallet);
         standing.paid = standing.paid.saturating_add(amount);
+        self.put(wallet, standing);
     }
 
     /// A debt is given up.
     pub(super) fn defaulted(&mut self, wallet: Address, amount: U256) {
-        let standing = self.wallets.entry(wallet).or_default();
+        let mut standing = self.standing(wallet);
         standing.defaulted = standing.defaulted.saturating_add(amount);
+        self.put(wallet, standing);
     }
 
     /// A wallet of which nothing needs to be remembered is forgotten.
@@ -113,7 +128,33 @@ impl Credit {
             && standing.defaulted.is_zero()
             && standing.unbacked.is_zero()
             && standing.drawn.is_zero();
-        empty && self.wallets.remove(&wallet).is_some()
+        let gone = empty && self.wallets.remove(&wallet).is_some();
+        self.strangers -= usize::from(gone);
+        gone
+    }
+
+    /// Forgets strangers that owe nothing and drew nothing today, once there are many: that they
+    /// never paid their debts says no more than that they could be anybody. Answers whom.
+    pub(super) fn purge(&mut self, now: u64) -> Vec<Address> {
+        self.turn(now);
+        if self.strangers <= MAX_STRANGERS / 2 {
+            return Vec::new();
+        }
+        let today = self.day;
+        let idle = |standing: &Standing| {
+            let drew = standing.day == today && !standing.drawn.is_zero();
+            standing.paid.is_zero() && standing.unbacked.is_zero() && !drew
+        };
+        let wallets = self.wallets.iter();
+        let gone: Vec<_> = wallets
+            .filter(|(_, standing)| idle(standing))
+            .map(|(wallet, _)| *wallet)
+            .collect();
+        for wallet in &gone {
+            self.wallets.remove(wallet);
+        }
+        self.strangers -= gone.len();
+        gone
     }
 
     fn turn(&mut self, now: u64) {
@@ -171,6 +212,38 @@ mod tests {
         // Paid back today, but lent yesterday: today's budget is no larger for it.
         assert!(credit.owe(&rules(), wallet(1), U256::ZERO, DAY));
         assert!(!credit.owe(&rules(), wallet(3), U256::from(1), DAY));
+    }
+
+    #[test]
+    fn strangers_that_default_are_remembered_up_to_a_limit() {
+        let mut credit = Credit::default();
+        let rules = CreditRules {
+            strangers: U256::MAX,
+            ..rules()
+        };
+        let (one, many) = (U256::from(1), MAX_STRANGERS as u64);
+        credit.paid(wallet(many), one);
+        for i in 0..many {
+            assert!(credit.owe(&rules, wallet(i), one, 0));
+        }
+        assert!(!credit.owe(&rules, wallet(many + 1), one, 0));
+        assert!(
+            credit.owe(&rules, wallet(many), U256::from(5), 0),
+            "it paid"
+        );
+        assert!(
+            credit.owe(&rules, wallet(7), U256::from(2), 0),
+            "it is known"
+        );
+        assert!(credit.purge(0).is_empty(), "they owe");
+        for i in 0..many {
+            credit.defaulted(wallet(i), one);
+            assert!(credit.owe(&rules, wallet(i), U256::ZERO, DAY));
+        }
+        assert_eq!(credit.purge(DAY).len(), MAX_STRANGERS);
+        assert_eq!((credit.wallets.len(), credit.strangers), (1, 0));
+        assert!(credit.owe(&rules, wallet(0), one, DAY));
+        assert!(credit.purge(DAY).is_empty(), "few need not be forgotten");
     }
 
     proptest! {

@@ -33,7 +33,10 @@ pub(super) async fn flush(gate: ChainGate) {
 
 /// Looks through each block that is deep enough, once.
 pub(super) async fn watch(gate: ChainGate, scanned: Option<u64>) {
-    let mut scanned = scanned;
+    let mut scanned = Scanned {
+        at: scanned,
+        saved: scanned,
+    };
     loop {
         // A stream that ends is begun anew; between two of them nothing is missed.
         let mut heads = gate.inner.witness.client().heads().await.ok();
@@ -58,18 +61,24 @@ pub(super) async fn watch(gate: ChainGate, scanned: Option<u64>) {
     }
 }
 
-async fn catch_up(gate: &ChainGate, scanned: &mut Option<u64>) -> Result<(), ChainError> {
+/// Up to which block payments were looked for: so far, and as the journal has it.
+#[derive(Debug)]
+struct Scanned {
+    at: Option<u64>,
+    saved: Option<u64>,
+}
+
+async fn catch_up(gate: &ChainGate, scanned: &mut Scanned) -> Result<(), ChainError> {
     let firm = gate.inner.witness.firm_head().await?;
     // No agreement is older than the first look.
-    let mut at = scanned.unwrap_or(firm);
+    let mut at = scanned.at.unwrap_or(firm);
     if at > firm {
         // The chain was reorganised, and is shorter now.
         at = firm.saturating_sub(1);
     }
     at = at.max(firm.saturating_sub(MOST_BEHIND));
     if gate.books().accounts.is_empty() {
-        *scanned = Some(firm);
-        return Ok(());
+        at = firm;
     }
     while at < firm {
         let stop = firm.min(at + STRIDE);
@@ -77,14 +86,26 @@ async fn catch_up(gate: &ChainGate, scanned: &mut Option<u64>) -> Result<(), Cha
             look(gate, number).await?;
         }
         at = stop;
-        *scanned = Some(at);
-        let saved = gate.step("gate-scanned", move |step| store::save_scanned(step, at));
-        if let Err(error) = saved.await {
-            tracing::warn!(%error, "blocks will be looked at again");
-        }
+        scanned.at = Some(at);
+        save(gate, scanned, at).await;
     }
-    *scanned = Some(at);
+    scanned.at = Some(at);
+    // A restart begins there, whatever was agreed on since.
+    if scanned
+        .saved
+        .is_none_or(|saved| saved > at || at - saved >= STRIDE)
+    {
+        save(gate, scanned, at).await;
+    }
     Ok(())
+}
+
+async fn save(gate: &ChainGate, scanned: &mut Scanned, at: u64) {
+    let saved = gate.step("gate-scanned", move |step| store::save_scanned(step, at));
+    match saved.await {
+        Ok(()) => scanned.saved = Some(at),
+        Err(error) => tracing::warn!(%error, "blocks will be looked at again"),
+    }
 }
 
 async fn look(gate: &ChainGate, number: u64) -> Result<(), ChainError> {

@@ -1,9 +1,14 @@
 //! Payments that are none: what a seeder does not take.
 
+use std::time::Duration;
+
 use alloy_primitives::{B256, U256};
 use chiral_core::conformance::wallet::FixedKeySigner;
-use chiral_core::{Bill, PaymentAgent, PaymentGate, SettlementStatus, WalletSigner};
-use chiral_payment::messages::{Message, Signed};
+use chiral_core::{
+    Admission, Bill, BillId, PaymentAgent, PaymentGate, Protocol, RangeSet, SettlementStatus,
+    WalletSigner,
+};
+use chiral_payment::messages::{Accept, Message, Notice, Request, Signed, agreement};
 
 use super::ledger::Put;
 use super::support::*;
@@ -56,7 +61,7 @@ async fn a_wei_too_small_is_refused() {
 }
 
 #[tokio::test]
-async fn a_bill_that_is_too_small_for_its_bytes_is_refused() {
+async fn a_notice_that_the_session_did_not_sign_is_refused() {
     let market = Market::new().await;
     let bill = owing(&market).await;
     let transaction = market.ledger.send_and_mine(honest(&market, &bill));
@@ -65,12 +70,88 @@ async fn a_bill_that_is_too_small_for_its_bytes_is_refused() {
     let Ok(Message::Notice(notice)) = Message::decode(&notice.unwrap()) else {
         panic!("a notice");
     };
-    // Not even the session's own key could claim more bytes; another's can claim nothing.
     let mut body = notice.body.clone();
     body.bytes += 1;
     let forged = Signed::sign(body, &CHAIN, &FixedKeySigner::numbered(66)).await;
     let answer = tell(&market.gate, Message::Notice(forged.unwrap())).await;
     assert!(refusal(answer).contains("session"));
+}
+
+/// A buyer that keeps to every form and signs with keys of its own, but says that its money
+/// is for more bytes than it pays for: in the notice, and on the ledger.
+#[tokio::test]
+async fn a_bill_that_is_too_small_for_its_bytes_is_refused() {
+    let mut config = gate_config();
+    config.credit.waste_permille = 0;
+    let market = Market::with(config, agent_config()).await;
+    let (buyer, session) = (&*market.buyer, FixedKeySigner::numbered(70));
+    let asked = Message::QuoteRequest {
+        cid: cid(),
+        payer: buyer.address(),
+    };
+    let Message::Quote(quote) = tell(&market.gate, asked).await else {
+        panic!("terms");
+    };
+    let accept = Accept {
+        quote: quote.digest(&CHAIN),
+        payer: buyer.address(),
+        session_key: session.address(),
+    };
+    let accept = Signed::sign(accept, &CHAIN, buyer).await.unwrap();
+    let agreement = agreement(&quote, &accept, &CHAIN);
+    let answer = tell(&market.gate, Message::Accept { accept, quote }).await;
+    assert_eq!(answer, Message::Accepted { agreement });
+    let shown = Request {
+        agreement,
+        counter: 1,
+        range: range(0, 2),
+    };
+    let shown = Signed::sign(shown, &CHAIN, &session).await.unwrap();
+    let asked = request(Some(Message::Request(shown).encode()), range(0, 2));
+    let admission = market.gate.admit(&asked).await.unwrap();
+    assert_eq!(admission, Admission::Granted);
+    market.gate.served(&asked, asked.range).await;
+    // Looking begins with the first block after the agreement at the latest.
+    market.ledger.mine();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+
+    let bill = |sequence, mib| {
+        let id = BillId::derive(agreement, sequence);
+        let ranges = RangeSet::from(range(0, mib));
+        let bill = Bill::new(id, cid(), ranges, price(), Protocol::Http).unwrap();
+        bill.owed_to(None, Some(market.seeder.address()))
+    };
+    let mut put = Put::paying(&bill(0, 2), buyer.address());
+    put.value -= U256::from(1);
+    let paid = put.value;
+    let transaction = market.ledger.send_and_mine(put);
+    for (amount, reason) in [
+        (paid, "too small for the bytes"),
+        (wei(2), "the amount is too small"),
+        (U256::ZERO, "too small for the bytes"),
+    ] {
+        let notice = Notice {
+            agreement,
+            sequence: 0,
+            bytes: 2 * MIB,
+            amount,
+            transaction,
+        };
+        let notice = Signed::sign(notice, &CHAIN, &session).await.unwrap();
+        let said = refusal(tell(&market.gate, Message::Notice(notice)).await);
+        assert!(said.contains(reason), "{said}");
+    }
+    // Behind it a payment that is right, of which nobody gives notice: the seeder has looked at
+    // both when it counts.
+    let right = Put::paying(&bill(1, 1), buyer.address());
+    market.ledger.send_and_mine(right);
+    let mut waited = 0;
+    while market.gate.exposure(buyer.address()) == wei(2) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        waited += 1;
+        assert!(waited < 500, "not found");
+    }
+    assert_eq!(market.gate.exposure(buyer.address()), wei(1));
 }
 
 #[tokio::test]
@@ -254,13 +335,13 @@ async fn a_payment_is_found_without_a_notice() {
         let bill = owing(&market).await;
         // Looking begins with the first block after the agreement at the latest.
         market.ledger.mine();
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
         let transaction = market
             .ledger
             .send_and_mine(put(&bill, market.buyer.address()));
         let mut waited = 0;
         while !market.gate.exposure(market.buyer.address()).is_zero() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
             waited += 1;
             assert!(waited < 250, "not found");
         }
@@ -274,6 +355,30 @@ async fn a_payment_is_found_without_a_notice() {
                 .unwrap()
         );
     }
+}
+
+#[tokio::test]
+async fn a_payment_made_while_the_seeder_was_away_is_found() {
+    let market = Market::new().await;
+    let bill = owing(&market).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    market.gate.shutdown().await.unwrap();
+    market.ledger.send_and_mine(honest(&market, &bill));
+    let gate = start_gate(
+        &market.gate_journal,
+        market.seeder.clone(),
+        market.ledger.clone(),
+        market.time.clone(),
+        gate_config(),
+    )
+    .await;
+    let mut waited = 0;
+    while !gate.exposure(market.buyer.address()).is_zero() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        waited += 1;
+        assert!(waited < 250, "not found");
+    }
+    gate.shutdown().await.unwrap();
 }
 
 #[tokio::test]
