@@ -16,10 +16,14 @@ pub struct SettlerConfig {
     /// Where `BatchPay` is; without it every bill has a transaction of its own.
     pub batch_contract: Option<Address>,
     /// Blocks, its own included, after which a payment counts as settled (1: as soon as it is
-    /// in a block), and after which a payment that failed is made anew. What this is worth
-    /// depends on the chain: on a small one, whoever mines faster than all others together
-    /// rewrites any number of blocks. At least 1.
+    /// in a block). What this is worth depends on the chain: on a small one, whoever mines
+    /// faster than all others together rewrites any number of blocks. At least 1.
     pub confirmations: u64,
+    /// Blocks, its own included, after which a payment that failed (reverted, or its nonce
+    /// taken by another transaction of the wallet) is made anew. Until then a reorganisation
+    /// may still have it succeed, and the new one would be the second. Never sooner than
+    /// `confirmations`.
+    pub failed_after: u64,
     /// Blocks for which a settled payment is watched: if a reorganisation takes it out of its
     /// block within them, the same bytes are sent again. At least `confirmations`.
     pub watched_blocks: u64,
@@ -49,6 +53,7 @@ impl SettlerConfig {
             genesis,
             batch_contract: None,
             confirmations: 1,
+            failed_after: 12,
             watched_blocks: 32,
             gather: Duration::from_millis(250),
             poll: Duration::from_secs(2),
@@ -58,6 +63,11 @@ impl SettlerConfig {
             retry_after: Duration::from_secs(15),
             replace_after: Duration::from_secs(180),
         }
+    }
+
+    /// How deep a failure has to be for its bills to be paid anew.
+    pub(super) fn failed_depth(&self) -> u64 {
+        self.failed_after.max(self.confirmations)
     }
 
     /// Pays several bills in one transaction, through this contract.
@@ -71,6 +81,13 @@ impl SettlerConfig {
     #[must_use]
     pub fn with_confirmations(mut self, blocks: u64) -> Self {
         self.confirmations = blocks;
+        self
+    }
+
+    /// See [`SettlerConfig::failed_after`].
+    #[must_use]
+    pub fn with_failed_after(mut self, blocks: u64) -> Self {
+        self.failed_after = blocks;
         self
     }
 

@@ -202,6 +202,7 @@ impl Driver {
         let confirmations = self.ledger.config.confirmations.max(1);
         let depths = Depths {
             confirmations,
+            failed: self.ledger.config.failed_depth(),
             watched: self.ledger.config.watched_blocks.max(confirmations),
         };
         for _ in 0..MAX_STEPS {

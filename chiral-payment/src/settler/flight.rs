@@ -37,8 +37,10 @@ pub(super) enum Sighting {
 /// How deep is deep enough, in blocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Depths {
-    /// For a payment to count as settled, and for an outcome to be given up on.
+    /// For a payment to count as settled.
     pub(super) confirmations: u64,
+    /// For one that reverted to be made anew; not less.
+    pub(super) failed: u64,
     /// For nobody to look any more; not less.
     pub(super) watched: u64,
 }
@@ -96,6 +98,7 @@ pub(super) fn next(flight: &Flight, sighting: Sighting, depths: Depths) -> Step 
                 return step;
             }
             match state {
+                Included if !succeeded && depth < depths.failed => Step::Wait,
                 Included if depth < depths.confirmations => Step::Wait,
                 Included if succeeded => Step::Settle,
                 Included => Step::Revert,

@@ -89,7 +89,7 @@ impl Ledger {
         if latest <= flight.nonce {
             return Ok(Sighting::Absent { next: latest });
         }
-        let Some(deep) = (head.number + 1).checked_sub(self.config.confirmations) else {
+        let Some(deep) = (head.number + 1).checked_sub(self.config.failed_depth()) else {
             return Ok(Sighting::Unclear);
         };
         let Some(by) = self.taker(flight, deep).await? else {

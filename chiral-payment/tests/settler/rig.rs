@@ -179,6 +179,7 @@ pub(crate) fn config() -> SettlerConfig {
     let spec = ChainSpec::devnet();
     SettlerConfig::new(spec.chain_id, spec.genesis_hash())
         .with_batch_contract(ChainSpec::predeployed("BatchPay").unwrap())
+        .with_failed_after(1)
         .with_gather(Duration::ZERO)
         .with_poll(Duration::from_millis(10))
         .with_max_backoff(Duration::from_millis(20))

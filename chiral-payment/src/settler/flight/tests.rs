@@ -9,6 +9,7 @@ use super::*;
 
 const DEPTHS: Depths = Depths {
     confirmations: 3,
+    failed: 5,
     watched: 6,
 };
 
@@ -87,8 +88,8 @@ fn the_way_of_a_payment() {
     }
     let mut failed = flight(Included);
     failed.succeeded = false;
-    assert_eq!(next(&failed, mined(1, false, 2), DEPTHS), Step::Wait);
-    assert_eq!(next(&failed, mined(1, false, 3), DEPTHS), Step::Revert);
+    assert_eq!(next(&failed, mined(1, false, 4), DEPTHS), Step::Wait);
+    assert_eq!(next(&failed, mined(1, false, 5), DEPTHS), Step::Revert);
 }
 
 fn any_sighting() -> impl Strategy<Value = Sighting> {
@@ -125,7 +126,7 @@ proptest! {
                     flight.state = FlightState::Final;
                 }
                 Step::Revert => {
-                    let deep = matches!(sighting, Sighting::Mined { succeeded: false, depth, .. } if depth >= 3);
+                    let deep = matches!(sighting, Sighting::Mined { succeeded: false, depth, .. } if depth >= 5);
                     prop_assert!(deep);
                     flight.state = FlightState::Reverted;
                 }
