@@ -162,7 +162,11 @@ impl Scheduler {
                     break;
                 };
                 let run = self.apart(source.grid, cursor, run);
-                let run = if clear { self.clear_of_readers(run) } else { run };
+                let run = if clear {
+                    self.clear_of_readers(run)
+                } else {
+                    run
+                };
                 let run = source.head_of(run);
                 let run = ByteRange::new(run.start, pool.reach(run.start, run.end, portion.least));
                 if let Some(ask) = self.fit_first(source.grid, run, portion) {
@@ -215,7 +219,12 @@ impl Scheduler {
     }
 
     /// A request at the start of an open run, on the grid and wholly inside the run.
-    pub(super) fn fit_first(&self, grid: RequestGrid, run: ByteRange, aim: Portion) -> Option<ByteRange> {
+    pub(super) fn fit_first(
+        &self,
+        grid: RequestGrid,
+        run: ByteRange,
+        aim: Portion,
+    ) -> Option<ByteRange> {
         let size = self.ledger.size;
         let inside = grid.shrink(run, size)?;
         let goal = inside.start.saturating_add(aim.bytes);
