@@ -3,17 +3,20 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use chiral_core::chunk_store::{Destination, MAX_READ};
 use chiral_core::transfer::{EventStream, Progress, SourceReport};
 use chiral_core::{
-    Bill, ByteRange, Cid, DownloadRequest, FileIdentification, ManifestHeader, PeerOffer, Protocol,
-    ProviderQuery, SettlementStatus, StoreError, Transfer, TransferError, TransferId,
+    Bill, ByteRange, Cid, DownloadRequest, FileIdentification, ManifestHeader, PeerDirectory,
+    PeerOffer, Protocol, ProviderQuery, SettlementStatus, StoreError, Transfer, TransferError,
+    TransferId,
 };
+use chiral_protocols::{ReadError, Readable, Reader};
 use tokio::task::JoinHandle;
 
+use crate::auto_seed::{self, Others};
 use crate::builder::endpoint;
 use crate::node::new_transfer_id;
 use crate::settle::free_bills;
@@ -38,12 +41,14 @@ pub struct Get {
     target: FileIdentification,
     goal: Goal,
     offers: Vec<PeerOffer>,
+    seed: bool,
     bad: Option<NodeError>,
 }
 
 impl Get {
     pub(crate) fn new(node: Node, target: FileIdentification) -> Self {
         Self {
+            seed: node.inner().auto_seed,
             node,
             target,
             goal: Goal::Store,
@@ -99,35 +104,50 @@ impl Get {
         self
     }
 
+    /// Whether to seed it while it is downloaded (as far as it is proven, with a root that
+    /// the link pins) and afterwards, until [`Node::unshare`]; if not said, as
+    /// [`NodeBuilder::auto_seed`](crate::NodeBuilder::auto_seed) has it. Whoever gets it from
+    /// here pays for it, as for everything that is shared. Of a download that fails or is
+    /// cancelled nothing is seeded any more.
+    pub fn seed(mut self, seed: bool) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// Also from this offer, of whatever protocol.
     pub fn offer(mut self, offer: PeerOffer) -> Self {
         self.offers.push(offer);
         self
     }
 
-    /// Asks the directory who seeds it and begins. A download of the same content that was
-    /// interrupted is gone on with.
+    /// Asks the directory who seeds it and begins; if somebody was named, without waiting
+    /// for its answer. It is asked again while the download goes on. A download of the same
+    /// content that was interrupted is gone on with.
     ///
     /// # Errors
-    /// An endpoint is none, the directory fails and nobody else was named, or the same
-    /// content is being downloaded.
+    /// An endpoint is none, the directory fails and nobody else was named, the same
+    /// content is being downloaded, or it is to be seeded and the node serves nothing.
     pub async fn start(self) -> Result<Getting, NodeError> {
         let Self {
             node,
             target,
             goal,
             mut offers,
+            seed,
             bad,
         } = self;
         node.check_open()?;
         if let Some(error) = bad {
             return Err(error);
         }
-        match node.directory().providers(ProviderQuery::new(target)).await {
-            Ok(found) => offers.extend(found),
-            // Whoever named peers can do without the directory.
-            Err(error) if offers.is_empty() => return Err(error.into()),
-            Err(error) => tracing::debug!(%error, "the directory did not answer"),
+        if seed {
+            auto_seed::check(&node)?;
+        }
+        let directory = Others::of(&node);
+        // Whoever named peers can do without the directory.
+        let asked = offers.is_empty();
+        if asked {
+            offers = directory.providers(ProviderQuery::new(target)).await?;
         }
         // Nobody gets from himself.
         offers.retain(|offer| offer.peer.is_none() || offer.peer.as_ref() != node.peer_id());
@@ -136,6 +156,8 @@ impl Get {
         offers.retain(|offer| places.insert((offer.protocol.clone(), offer.endpoint.clone())));
         let mut request = DownloadRequest::new(target);
         request.offers = offers;
+        request.directory = Some(Arc::new(directory));
+        request.asked_directory = asked;
         match &goal {
             Goal::File(path) => request.destination = Destination::File(path.clone()),
             Goal::Part(part) => request.only = Some(*part),
@@ -150,10 +172,16 @@ impl Get {
             .manager()
             .download_file(new_transfer_id()?, request)
             .await?;
+        let readable = download.readable().clone();
         let (transfer, events, finished) = download.split();
         let id = transfer.id();
+        let seeding = seed.then(|| auto_seed::begin(&node, &transfer));
         let task = tokio::spawn(async move {
-            let report = finished.report().await?;
+            let report = finished.report().await;
+            if let Some(seeding) = seeding {
+                seeding.end(&node, &report).await;
+            }
+            let report = report?;
             let cid = report.header.cid;
             let payees: Vec<_> = report
                 .delivered
@@ -191,6 +219,7 @@ impl Get {
         Ok(Getting {
             transfer,
             events,
+            readable,
             task,
         })
     }
@@ -243,6 +272,7 @@ pub struct Getting {
     transfer: Transfer,
     /// From the first event; for whoever asks first.
     events: Mutex<Option<EventStream>>,
+    readable: Readable,
     task: JoinHandle<Result<Got, NodeError>>,
 }
 
@@ -276,6 +306,16 @@ impl Getting {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         first.unwrap_or_else(|| self.transfer.events())
+    }
+
+    /// Reads the file while it comes, from its beginning or from wherever the reader seeks:
+    /// what it will read next is fetched first. It waits for what is not proven yet, and no
+    /// other bytes ever come out of it.
+    ///
+    /// # Errors
+    /// [`ReadError::TooMany`] if it has as many readers as it may.
+    pub fn reader(&self) -> Result<Reader, ReadError> {
+        self.readable.reader()
     }
 
     /// Pauses; true if it was running.

@@ -1,5 +1,9 @@
 //! Journeys through the facade, over real sockets and real files on loopback.
 
+mod auto_seed;
+mod failover;
 mod journeys;
 mod lifecycle;
+mod streaming;
 mod support;
+mod trouble;
