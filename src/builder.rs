@@ -42,6 +42,7 @@ pub struct NodeBuilder {
     pub(crate) agent: Option<Arc<dyn PaymentAgent>>,
     pub(crate) peer: Option<PeerId>,
     pub(crate) engine: EngineConfig,
+    pub(crate) auto_seed: bool,
 }
 
 impl std::fmt::Debug for NodeBuilder {
@@ -71,6 +72,7 @@ impl Default for NodeBuilder {
             agent: None,
             peer: None,
             engine: EngineConfig::default(),
+            auto_seed: false,
         }
     }
 }
@@ -211,6 +213,14 @@ impl NodeBuilder {
     #[must_use]
     pub fn engine(mut self, config: EngineConfig) -> Self {
         self.engine = config;
+        self
+    }
+
+    /// Whether to seed what is downloaded, while it is and afterwards, unless
+    /// [`Get::seed`](crate::Get::seed) says otherwise; the node has to listen at some address for that. Not unless it is said.
+    #[must_use]
+    pub fn auto_seed(mut self, seed: bool) -> Self {
+        self.auto_seed = seed;
         self
     }
 

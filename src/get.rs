@@ -1,20 +1,22 @@
 //! Downloading: to a file, to bytes, or a part of a file into the store.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use chiral_core::chunk_store::{Destination, MAX_READ};
 use chiral_core::transfer::{EventStream, Progress, SourceReport};
 use chiral_core::{
-    Bill, ByteRange, Cid, DownloadRequest, FileIdentification, ManifestHeader, PeerId, PeerOffer,
-    Protocol, ProviderQuery, SettlementStatus, StoreError, Transfer, TransferError, TransferId,
+    Bill, ByteRange, Cid, DownloadRequest, FileIdentification, ManifestHeader, PeerDirectory,
+    PeerOffer, Protocol, ProviderQuery, SettlementStatus, StoreError, Transfer, TransferError,
+    TransferId,
 };
+use chiral_protocols::{ReadError, Readable, Reader};
 use tokio::task::JoinHandle;
 
+use crate::auto_seed::{self, Others};
 use crate::builder::endpoint;
 use crate::node::new_transfer_id;
 use crate::settle::free_bills;
@@ -22,9 +24,6 @@ use crate::{Node, NodeError};
 
 /// Limit on a download to bytes unless another is given: 256 MiB.
 pub const DEFAULT_MAX_BYTES: u64 = 256 << 20;
-
-/// Limit on the peers that announce the same place and are all believed until shown wrong.
-const MAX_CLAIMS: usize = 8;
 
 #[derive(Clone, Debug)]
 enum Goal {
@@ -42,12 +41,14 @@ pub struct Get {
     target: FileIdentification,
     goal: Goal,
     offers: Vec<PeerOffer>,
+    seed: bool,
     bad: Option<NodeError>,
 }
 
 impl Get {
     pub(crate) fn new(node: Node, target: FileIdentification) -> Self {
         Self {
+            seed: node.inner().auto_seed,
             node,
             target,
             goal: Goal::Store,
@@ -103,46 +104,59 @@ impl Get {
         self
     }
 
+    /// Whether to seed it while it is downloaded (as far as it is proven, with a root that
+    /// the link pins) and afterwards, until [`Node::unshare`]; if not said, as
+    /// [`NodeBuilder::auto_seed`](crate::NodeBuilder::auto_seed) has it. Whoever gets it from
+    /// here pays for it, as for everything that is shared. Of a download that fails or is
+    /// cancelled nothing is seeded any more.
+    pub fn seed(mut self, seed: bool) -> Self {
+        self.seed = seed;
+        self
+    }
+
     /// Also from this offer, of whatever protocol.
     pub fn offer(mut self, offer: PeerOffer) -> Self {
         self.offers.push(offer);
         self
     }
 
-    /// Asks the directory who seeds it and begins. A download of the same content that was
-    /// interrupted is gone on with.
+    /// Asks the directory who seeds it and begins; if somebody was named, without waiting
+    /// for its answer. It is asked again while the download goes on. A download of the same
+    /// content that was interrupted is gone on with.
     ///
     /// # Errors
-    /// An endpoint is none, the directory fails and nobody else was named, or the same
-    /// content is being downloaded.
+    /// An endpoint is none, the directory fails and nobody else was named, the same
+    /// content is being downloaded, or it is to be seeded and the node serves nothing.
     pub async fn start(self) -> Result<Getting, NodeError> {
         let Self {
             node,
             target,
             goal,
-            offers,
+            mut offers,
+            seed,
             bad,
         } = self;
         node.check_open()?;
         if let Some(error) = bad {
             return Err(error);
         }
+        if seed {
+            auto_seed::check(&node)?;
+        }
         #[cfg(feature = "chain")]
         close_earlier_books(&node, &target).await?;
-        let found = match node.directory().providers(ProviderQuery::new(target)).await {
-            Ok(found) => found,
-            // Whoever named peers can do without the directory.
-            Err(error) if offers.is_empty() => return Err(error.into()),
-            Err(error) => {
-                tracing::debug!(%error, "the directory did not answer");
-                Vec::new()
-            }
-        };
-        let mut offers = distinct(offers, found);
+        let directory = Others::of(&node);
+        // Whoever named peers can do without the directory.
+        let asked = offers.is_empty();
+        if asked {
+            offers = directory.providers(ProviderQuery::new(target)).await?;
+        }
         // Nobody gets from himself.
         offers.retain(|offer| offer.peer.is_none() || offer.peer.as_ref() != node.peer_id());
         let mut request = DownloadRequest::new(target);
         request.offers = offers;
+        request.directory = Some(Arc::new(directory));
+        request.asked_directory = asked;
         match &goal {
             Goal::File(path) => request.destination = Destination::File(path.clone()),
             Goal::Part(part) => request.only = Some(*part),
@@ -157,10 +171,16 @@ impl Get {
             .manager()
             .download_file(new_transfer_id()?, request)
             .await?;
+        let readable = download.readable().clone();
         let (transfer, events, finished) = download.split();
         let id = transfer.id();
+        let seeding = seed.then(|| auto_seed::begin(&node, &transfer));
         let task = tokio::spawn(async move {
-            let report = finished.report().await?;
+            let report = finished.report().await;
+            if let Some(seeding) = seeding {
+                seeding.end(&node, &report).await;
+            }
+            let report = report?;
             let cid = report.header.cid;
             let payees: Vec<_> = report
                 .delivered
@@ -198,6 +218,7 @@ impl Get {
         Ok(Getting {
             transfer,
             events,
+            readable,
             task,
         })
     }
@@ -221,32 +242,6 @@ async fn close_earlier_books(node: &Node, target: &FileIdentification) -> Result
     node.inner().cashier.settle(Some(cid), &[]).await?;
     let closed = agent.forget(cid).await;
     Ok(closed.map_err(chiral_payment::PaymentsError::from)?)
-}
-
-/// One offer for each place that the user named, which then holds; of those that were found,
-/// one of each peer for a place, and few for the same. Anybody can announce another's place
-/// beside terms of his own: the terms of whoever serves there count as well, not those alone
-/// that came first.
-fn distinct(named: Vec<PeerOffer>, found: Vec<PeerOffer>) -> Vec<PeerOffer> {
-    let place = |offer: &PeerOffer| (offer.protocol.clone(), offer.endpoint.clone());
-    let mut claims: BTreeMap<_, Vec<Option<PeerId>>> = BTreeMap::new();
-    let mut offers = Vec::new();
-    for offer in named {
-        claims.entry(place(&offer)).or_insert_with(|| {
-            offers.push(offer.clone());
-            Vec::new()
-        });
-    }
-    let held: BTreeSet<_> = claims.keys().cloned().collect();
-    for offer in found {
-        let peers = claims.entry(place(&offer)).or_default();
-        let is_new = peers.len() < MAX_CLAIMS && !peers.contains(&offer.peer);
-        if is_new && !held.contains(&place(&offer)) {
-            peers.push(offer.peer.clone());
-            offers.push(offer);
-        }
-    }
-    offers
 }
 
 /// Reads a complete object into memory; unless it is to be kept it goes from the store, if
@@ -296,6 +291,7 @@ pub struct Getting {
     transfer: Transfer,
     /// From the first event; for whoever asks first.
     events: Mutex<Option<EventStream>>,
+    readable: Readable,
     task: JoinHandle<Result<Got, NodeError>>,
 }
 
@@ -329,6 +325,16 @@ impl Getting {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         first.unwrap_or_else(|| self.transfer.events())
+    }
+
+    /// Reads the file while it comes, from its beginning or from wherever the reader seeks:
+    /// what it will read next is fetched first. It waits for what is not proven yet, and no
+    /// other bytes ever come out of it.
+    ///
+    /// # Errors
+    /// [`ReadError::TooMany`] if it has as many readers as it may.
+    pub fn reader(&self) -> Result<Reader, ReadError> {
+        self.readable.reader()
     }
 
     /// Pauses; true if it was running.
@@ -369,34 +375,5 @@ impl IntoFuture for Get {
     /// Starts the download and waits for its end.
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move { self.start().await?.outcome().await })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use chiral_core::Endpoint;
-
-    fn offer(url: &str, peer: Option<u8>) -> PeerOffer {
-        let mut offer = PeerOffer::new(Protocol::Http, Endpoint::new(url).unwrap());
-        offer.peer = peer.map(|peer| PeerId::from_bytes(&[peer]).unwrap());
-        offer
-    }
-
-    #[test]
-    fn whoever_announces_anothers_place_does_not_hide_it() {
-        let (honest, hostile) = (offer("http://a/", Some(1)), offer("http://a/", Some(2)));
-        let found = vec![hostile.clone(), honest.clone(), hostile.clone()];
-        assert_eq!(distinct(Vec::new(), found), [hostile, honest]);
-    }
-
-    #[test]
-    fn few_claim_a_place_and_the_users_word_comes_first() {
-        let crowd: Vec<_> = (0..100).map(|i| offer("http://a/", Some(i))).collect();
-        assert_eq!(distinct(Vec::new(), crowd.clone()).len(), MAX_CLAIMS);
-        let named = vec![offer("http://a/", None), offer("http://a/", None)];
-        let other = offer("http://b/", Some(1));
-        let found = crowd.into_iter().chain([other.clone()]).collect();
-        assert_eq!(distinct(named, found), [offer("http://a/", None), other]);
     }
 }

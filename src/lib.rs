@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod auto_seed;
 mod builder;
 mod error;
 mod get;
@@ -29,6 +30,8 @@ pub use chiral_dht as dht;
 pub use chiral_payment as payment;
 pub use chiral_protocols as protocols;
 pub use chiral_storage as storage;
+
+pub use chiral_protocols::{ReadError, Reader};
 
 pub use chiral_core::{
     ByteRange, Cid, ContentProtocol, Endpoint, FileIdentification, FileMetadata, Link,

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use chiral_core::transfer::EventStream;
 use chiral_core::{
     ChunkStore, Cid, FileIdentification, FileMetadata, PaymentAgent, PaymentGate, PeerDirectory,
-    PeerId, PeerOffer, ProviderQuery, TransferId, TransferRegistry,
+    PeerId, PeerOffer, ProviderQuery, StoreError, TransferId, TransferRegistry,
 };
-use chiral_protocols::ProtocolManager;
+use chiral_protocols::{ProtocolManager, Reader};
 
 use crate::settle::Cashier;
 use crate::status::status;
@@ -21,6 +21,7 @@ pub(crate) struct Inner {
     pub(crate) cashier: Cashier,
     pub(crate) gate: Arc<dyn PaymentGate>,
     pub(crate) peer: Option<PeerId>,
+    pub(crate) auto_seed: bool,
     #[cfg(feature = "libp2p")]
     pub(crate) libp2p: Option<chiral_dht::Libp2pNode>,
     #[cfg(feature = "chain")]
@@ -112,6 +113,18 @@ impl Node {
     /// Prepares a download: say where to and from whom, then [`Get::start`] it.
     pub fn get(&self, target: impl Into<FileIdentification>) -> Get {
         Get::new(self.clone(), target.into())
+    }
+
+    /// Reads content that the store holds; of a partial file, what is there. For a download
+    /// under way see [`Getting::reader`](crate::Getting::reader).
+    ///
+    /// # Errors
+    /// Nothing of it is there, or the store fails.
+    pub async fn reader(&self, cid: Cid) -> Result<Reader, NodeError> {
+        self.check_open()?;
+        let content = self.store().open(cid).await?;
+        let content = content.ok_or(StoreError::NotFound { cid })?;
+        Ok(Reader::stored(content)?)
     }
 
     /// Who seeds a file, at what price, as far as the directory and the protocols know; not

@@ -104,7 +104,8 @@ impl Cashier {
         });
     }
 
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    /// Works in the background, until the node is shut down.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let closed = self.closed.clone();
         self.tasks.spawn(async move {
             closed.run_until_cancelled(work).await;

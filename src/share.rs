@@ -171,6 +171,21 @@ fn set_price(node: &Node, cid: Cid, price: Price) -> Result<(), NodeError> {
     }
 }
 
+/// Keeps a complete object for being shared.
+pub(crate) async fn keep(node: &Node, cid: Cid) -> Result<(), NodeError> {
+    match node.store().pin(cid, PIN).await {
+        // Of a part there is no object.
+        Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a complete object is kept for being shared.
+pub(crate) async fn is_shared(node: &Node, cid: Cid) -> Result<bool, NodeError> {
+    let object = node.store().object(cid).await?;
+    Ok(object.is_some_and(|object| object.pins.iter().any(|pin| pin == PIN)))
+}
+
 /// Announces a file with what is asked for it now, if it is shared.
 #[cfg(feature = "chain")]
 pub(crate) async fn announce_again(node: &Node, cid: Cid) -> Result<(), NodeError> {
@@ -215,7 +230,7 @@ async fn import(node: &Node, share: &Share) -> Result<(ManifestHeader, bool), No
     Ok((object.header, true))
 }
 
-async fn seed(node: &Node, header: ManifestHeader) -> Result<FileMetadata, NodeError> {
+pub(crate) async fn seed(node: &Node, header: ManifestHeader) -> Result<FileMetadata, NodeError> {
     let mut offers = Vec::new();
     for protocol in node.manager().protocols() {
         if !protocol.capabilities().seed {

@@ -146,6 +146,7 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
         cashier,
         gate,
         peer: builder.peer,
+        auto_seed: builder.auto_seed,
         #[cfg(feature = "libp2p")]
         libp2p: open.libp2p.take(),
         #[cfg(feature = "chain")]

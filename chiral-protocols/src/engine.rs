@@ -34,18 +34,25 @@ mod attribution;
 mod backward;
 mod blame;
 mod connections;
+mod coverage;
 mod fetch;
 mod finish;
 mod forward;
 mod identify;
 mod jobs;
+mod lookout;
 mod pages;
 mod paying;
 mod pinned;
+mod places;
 mod run;
 mod source;
 mod tail;
 mod tellers;
+mod wanted;
+
+pub(crate) use wanted::Seat;
+pub use wanted::{MAX_READERS, Readable};
 
 /// Limits and times of a download.
 #[derive(Clone, Debug)]
@@ -69,6 +76,11 @@ pub struct EngineConfig {
     pub payment_patience: Duration,
     /// Limit on one request for a manifest page or for the chunk that shows an identity.
     pub request_timeout: Duration,
+    /// How often a partial seeder is asked anew what it holds; five times as often while it
+    /// has nothing to do.
+    pub coverage_refresh: Duration,
+    /// How often the directory is asked again who seeds the file.
+    pub look_again: Duration,
     /// Chunks being checked or written at once.
     pub max_jobs: usize,
     /// How ranges are handed out.
@@ -86,6 +98,8 @@ impl Default for EngineConfig {
             source_patience: Duration::from_secs(30),
             payment_patience: Duration::from_secs(900),
             request_timeout: Duration::from_secs(10),
+            coverage_refresh: Duration::from_secs(5),
+            look_again: Duration::from_secs(60),
             max_jobs: 24,
             scheduler: SchedulerConfig::default(),
         }
@@ -151,6 +165,7 @@ pub struct DownloadReport {
 pub struct Download {
     transfer: Transfer,
     events: EventStream,
+    readable: Readable,
     task: JoinHandle<Result<DownloadReport, TransferError>>,
 }
 
@@ -158,6 +173,11 @@ impl Download {
     /// Its handle: progress, events, pause, resume, cancel.
     pub fn transfer(&self) -> &Transfer {
         &self.transfer
+    }
+
+    /// What makes readers of it.
+    pub fn readable(&self) -> &Readable {
+        &self.readable
     }
 
     /// The handle, and all events from the first.
@@ -246,10 +266,13 @@ impl Engine {
         let (transfer, driver) = self.registry.begin(id, request.target)?;
         let events = transfer.events();
         let engine = self.clone();
-        let task = tokio::spawn(async move { engine.run(driver, request, connector).await });
+        let owner = wanted::Owner::new();
+        let readable = owner.readable().clone();
+        let task = tokio::spawn(async move { engine.run(driver, request, connector, owner).await });
         Ok(Download {
             transfer,
             events,
+            readable,
             task,
         })
     }

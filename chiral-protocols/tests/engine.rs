@@ -5,6 +5,8 @@
 mod engine {
     pub(crate) mod bench;
     pub(crate) mod fake;
+    mod growing;
+    mod reading;
 }
 
 use std::collections::BTreeSet;
@@ -260,7 +262,29 @@ async fn among_mirrors_alone_the_honest_one_is_found() {
             },
         ));
         let (result, _) = bench.get(file.cid(), offers).await;
-        bench.assert_complete(&file, result).await;
+        let report = bench.assert_complete(&file, result).await;
+        assert!(!banned(&report).contains(&"good"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mirrors_that_lied_are_told_from_those_that_did_not() {
+    let file = File::new(chunks(200) + 1);
+    for liars in 0..5 {
+        let bench = Bench::new();
+        let mirror = |corrupt| Manners {
+            mirror: true,
+            corrupt,
+            ..honest()
+        };
+        let seeder = |name: &str, manners| bench.network.seeder(name, &file, manners);
+        let bad = |n| seeder(&format!("bad{n}"), mirror(set(0..201)));
+        let good = |n| seeder(&format!("good{n}"), mirror(set([])));
+        let offers = (0..liars).map(bad).chain((0..3).map(good)).collect();
+        let (result, _) = bench.get(file.cid(), offers).await;
+        let report = bench.assert_complete(&file, result).await;
+        let named: Vec<_> = (0..liars).map(|n| format!("bad{n}")).collect();
+        assert_eq!(banned(&report), named);
     }
 }
 

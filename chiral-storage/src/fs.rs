@@ -178,15 +178,19 @@ impl ChunkStore for FsStore {
 
     async fn open(&self, cid: Cid) -> Result<Option<Arc<dyn StoredContent>>, StoreError> {
         self.run(move |shared| {
-            if let Some((record, _)) = shared.visible_object(cid)? {
-                let content = FileContent::open(shared, record)?;
-                return Ok(Some(Arc::new(content) as Arc<dyn StoredContent>));
-            }
             let of_cid = |header: &chiral_core::ManifestHeader| header.cid == cid;
-            for (transfer, record) in shared.meta.partials()? {
-                if record.header.as_ref().is_some_and(of_cid) {
-                    let partial = partial::open_known(shared, transfer, &record)?;
-                    return Ok(PartialContent::of(&partial).map(|content| Arc::new(content) as _));
+            // Twice: between the two looks a download may have become an object.
+            for _ in 0..2 {
+                if let Some((record, _)) = shared.visible_object(cid)? {
+                    let content = FileContent::open(shared, record)?;
+                    return Ok(Some(Arc::new(content) as Arc<dyn StoredContent>));
+                }
+                for (transfer, record) in shared.meta.partials()? {
+                    if record.header.as_ref().is_some_and(of_cid) {
+                        let partial = partial::open_known(shared, transfer, &record)?;
+                        let content = PartialContent::of(&partial);
+                        return Ok(content.map(|content| Arc::new(content) as _));
+                    }
                 }
             }
             Ok(None)

@@ -19,6 +19,8 @@ Examples:
   chiral get LINK --peer http://127.0.0.1:8480/   get it, from a seeder
   chiral get SHA256 -o disc.iso --mirror http://example.org/disc.iso
                                                   get it from any web server, and check it
+  chiral get LINK --peer URL -o - | mpv -          play it while it comes
+  chiral get LINK --bootstrap MULTIADDR --seed    seed it, too, while it comes and afterwards
   chiral hash photo.jpg                           print its link without sharing it
 
 Exit status:
@@ -210,6 +212,9 @@ pub(crate) struct Get {
     #[arg(value_name = "LINK|CID")]
     pub(crate) link: Link,
     /// File to write, which must not exist, or a directory to write it to under its own name
+    ///
+    /// With - it goes to standard output, in order and as it comes: for a player, give the
+    /// link and not the cid alone, which is proven from its end.
     #[arg(short, long, value_name = "PATH", default_value = ".")]
     pub(crate) output: PathBuf,
     /// A seeder, by the URL that its `share` printed; may be repeated
@@ -220,6 +225,20 @@ pub(crate) struct Get {
     pub(crate) mirrors: Vec<String>,
     #[command(flatten)]
     pub(crate) network: Network,
+    /// Seed it, too: what has come while it comes, and then all of it until Ctrl-C
+    #[arg(long)]
+    pub(crate) seed: bool,
+    /// Address to seed at over HTTP [default: a free port of 127.0.0.1]
+    #[arg(long, value_name = "ADDR", requires = "seed")]
+    pub(crate) http: Option<SocketAddr>,
+    /// What to be paid for what is seeded, in CHI per MiB; free without it
+    #[arg(
+        long,
+        value_name = "CHI_PER_MIB",
+        requires = "seed",
+        requires = "chain"
+    )]
+    pub(crate) price: Option<Price>,
     /// The most to pay, in CHI per MiB; nothing without it
     #[arg(long, value_name = "CHI_PER_MIB", requires = "chain")]
     pub(crate) max_price: Option<Price>,

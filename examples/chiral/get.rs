@@ -1,5 +1,6 @@
 //! `chiral get`: download a file, and go on where an earlier run was.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +18,9 @@ use serde_json::json;
 use super::arguments::Get;
 use super::failure::{Exit, Failure};
 use super::output::Output;
+use super::share::listening;
 use super::signals::Signals;
+use super::stream;
 
 /// How often the bar, or the JSON, tells how far the download is.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
@@ -26,6 +29,9 @@ const REPORT_EVERY: Duration = Duration::from_millis(200);
 const MAX_NAME_LEN: usize = 240;
 
 pub(crate) async fn run(command: Get, output: &Output) -> Result<(), Failure> {
+    if command.output == Path::new("-") {
+        return stream::run(command, output).await;
+    }
     let mut signals = Signals::new()?;
     let path = destination(&command.output, &command.link)?;
     let beside = state_beside(&path, &command.link)?;
@@ -34,17 +40,7 @@ pub(crate) async fn run(command: Get, output: &Output) -> Result<(), Failure> {
     if path.symlink_metadata().is_ok() && command.data_dir.is_none() && !beside.is_dir() {
         return Err(taken(&path));
     }
-    let patience = Duration::from_secs(command.patience);
-    let engine = EngineConfig::default().with_source_patience(patience);
-    let mut builder = Node::builder().data_dir(state).engine(engine);
-    if let Some(network) = command.network.settings()? {
-        builder = builder.libp2p(network);
-    }
-    if let Some(payments) = command.account.payments(command.data_dir.as_deref())? {
-        let most = command.max_price.unwrap_or(Price::FREE);
-        builder = builder.payments(payments.with_max_price(most));
-    }
-    let node = builder.start().await?;
+    let node = start(&command, state).await?;
 
     let result = if is_complete(&node, &command, &path).await {
         Ok(None)
@@ -61,6 +57,20 @@ pub(crate) async fn run(command: Get, output: &Output) -> Result<(), Failure> {
         Ok(got) => pay(&node, &command, got.as_ref(), output, &mut signals).await,
         Err(_) => Ok(()),
     };
+    let seeded = match &result {
+        Ok(got) if command.seed => {
+            // Complete since an earlier run, it was not seeded by this one.
+            let shared = match got {
+                Some(_) => Ok(()),
+                None => node.share(path.as_path()).await.map(drop),
+            };
+            match shared {
+                Ok(()) => seed_on(&node, &command, output, &mut signals).await,
+                Err(error) => Err(error.into()),
+            }
+        }
+        _ => Ok(()),
+    };
     signals.then_at_once();
     let left = node.store().partials().await;
     let ended = node.shutdown().await;
@@ -71,11 +81,60 @@ pub(crate) async fn run(command: Get, output: &Output) -> Result<(), Failure> {
     result.map_err(|failure| advise(failure, &command))?;
     told?;
     ended?;
+    seeded?;
     paid
 }
 
+/// A node with what the command says.
+pub(crate) async fn start(command: &Get, state: &Path) -> Result<Node, Failure> {
+    let patience = Duration::from_secs(command.patience);
+    let engine = EngineConfig::default().with_source_patience(patience);
+    let mut builder = Node::builder().data_dir(state).engine(engine);
+    if command.seed {
+        let address = command.http.unwrap_or((Ipv4Addr::LOCALHOST, 0).into());
+        builder = builder.http(listening(address)?).auto_seed(true);
+    }
+    if let Some(network) = command.network.settings()? {
+        builder = builder.libp2p(network);
+    }
+    if let Some(payments) = command.account.payments(command.data_dir.as_deref())? {
+        let most = command.max_price.unwrap_or(Price::FREE);
+        let price = command.price.unwrap_or(Price::FREE);
+        builder = builder.payments(payments.with_max_price(most).with_price(price));
+    }
+    Ok(builder.start().await?)
+}
+
+/// The download as the command has it, without where to.
+pub(crate) fn wish(node: &Node, command: &Get) -> chiral::Get {
+    let mut get = node.get(&command.link);
+    for peer in &command.peers {
+        get = get.peer(peer);
+    }
+    for mirror in &command.mirrors {
+        get = get.mirror(mirror);
+    }
+    get
+}
+
+/// Seeds what is complete until a signal comes.
+pub(crate) async fn seed_on(
+    node: &Node,
+    command: &Get,
+    output: &Output,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let endpoints = node.manager().protocol_impl().endpoints();
+    let peers: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.as_str()).collect();
+    output.text("seeding until Ctrl-C")?;
+    output.event(&json!({ "event": "seeding", "cid": command.link.cid, "peers": peers }))?;
+    signals.next().await;
+    output.note("ending: requests under way may finish");
+    Ok(())
+}
+
 /// Waits for the payment of what was got, and of what earlier runs left.
-async fn pay(
+pub(crate) async fn pay(
     node: &Node,
     command: &Get,
     got: Option<&Got>,
@@ -169,13 +228,7 @@ async fn download(
     output: &Output,
     signals: &mut Signals,
 ) -> Result<Got, Failure> {
-    let mut get = node.get(&command.link).to_file(path);
-    for peer in &command.peers {
-        get = get.peer(peer);
-    }
-    for mirror in &command.mirrors {
-        get = get.mirror(mirror);
-    }
+    let get = wish(node, command).to_file(path);
     // From before the start, so that none is missed; there is no other transfer.
     let events = node.events();
     let getting = get.start().await?;
@@ -202,7 +255,7 @@ async fn download(
 }
 
 /// Shows events and progress until the transfer ends.
-async fn watch(transfer: Transfer, mut events: EventStream, output: Output) {
+pub(crate) async fn watch(transfer: Transfer, mut events: EventStream, output: Output) {
     let bar = output.bar("");
     let mut ticks = tokio::time::interval(REPORT_EVERY);
     loop {
@@ -252,7 +305,7 @@ fn taken(path: &Path) -> Failure {
 }
 
 /// Adds what can be done if nobody delivers.
-fn advise(failure: Failure, command: &Get) -> Failure {
+pub(crate) fn advise(failure: Failure, command: &Get) -> Failure {
     if failure.exit != Exit::NoSource {
         return failure;
     }

@@ -32,6 +32,7 @@ mod output;
 mod payments;
 mod share;
 mod signals;
+mod stream;
 mod wallet;
 
 use std::io::IsTerminal;

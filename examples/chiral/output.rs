@@ -13,11 +13,22 @@ use super::failure::Failure;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     json: bool,
+    /// Everything goes to standard error: standard output is for something else.
+    beside: bool,
 }
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json }
+        Self {
+            json,
+            beside: false,
+        }
+    }
+
+    /// The same, with nothing on standard output.
+    pub(crate) fn beside_standard_output(mut self) -> Self {
+        self.beside = true;
+        self
     }
 
     /// A line for people; nothing in JSON.
@@ -25,14 +36,14 @@ impl Output {
         if self.json {
             Ok(())
         } else {
-            print(line.as_ref())
+            self.print(line.as_ref())
         }
     }
 
     /// An event for programs; nothing for people.
     pub(crate) fn event(self, event: &impl Serialize) -> std::io::Result<()> {
         if self.json {
-            print(&serde_json::to_string(event).map_err(std::io::Error::other)?)
+            self.print(&serde_json::to_string(event).map_err(std::io::Error::other)?)
         } else {
             Ok(())
         }
@@ -74,11 +85,14 @@ impl Output {
         self.event(&event).unwrap_or_default();
         ExitCode::from(code)
     }
-}
 
-/// Unlike `println!`, an error and not a panic when nobody reads any more.
-fn print(line: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()
+    /// Unlike `println!`, an error and not a panic when nobody reads any more.
+    fn print(self, line: &str) -> std::io::Result<()> {
+        if self.beside {
+            return writeln!(std::io::stderr().lock(), "{line}");
+        }
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{line}")?;
+        out.flush()
+    }
 }

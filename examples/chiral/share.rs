@@ -48,19 +48,7 @@ pub(crate) async fn run(command: Share, output: &Output) -> Result<(), Failure> 
 
 async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
     let wanted = command.http;
-    let address = wanted.unwrap_or((Ipv4Addr::LOCALHOST, PORT).into());
-    let mut config = HttpConfig::listening(address);
-    if address.ip().is_unspecified() {
-        if address.port() == 0 {
-            return Err(
-                Failure::new(Exit::Usage, format!("{address} has no port")).next(format!(
-                    "name one, for instance --http {}:{PORT}",
-                    address.ip()
-                )),
-            );
-        }
-        config = config.with_public_url(reachable(address)?);
-    }
+    let config = listening(wanted.unwrap_or((Ipv4Addr::LOCALHOST, PORT).into()))?;
     let network = command.network.settings()?;
     let payments = command.account.payments(command.data_dir.as_deref())?;
     let payments = payments.map(|payments| match command.price {
@@ -91,6 +79,19 @@ async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
         }
         result => Ok(result?),
     }
+}
+
+/// Serves at this address, under a URL that others can use.
+pub(crate) fn listening(address: SocketAddr) -> Result<HttpConfig, Failure> {
+    let config = HttpConfig::listening(address);
+    if !address.ip().is_unspecified() {
+        return Ok(config);
+    }
+    if address.port() == 0 {
+        let example = format!("name one, for instance --http {}:{PORT}", address.ip());
+        return Err(Failure::new(Exit::Usage, format!("{address} has no port")).next(example));
+    }
+    Ok(config.with_public_url(reachable(address)?))
 }
 
 /// The URL by which others are likely to reach a server that listens at all addresses.

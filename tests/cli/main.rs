@@ -12,4 +12,5 @@ mod kills;
 mod paying;
 mod share_and_get;
 mod slow_link;
+mod streaming;
 mod wallets;

@@ -1,6 +1,10 @@
 //! Journeys through the facade, over real sockets and real files on loopback.
 
+mod auto_seed;
+mod failover;
 mod journeys;
 mod lifecycle;
 mod paying;
+mod streaming;
 mod support;
+mod trouble;

@@ -14,6 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::assembly::{Assembled, Assemblies};
 use super::backward::Backward;
 use super::connections::Arrival;
+use super::coverage::Refresh;
 use super::fetch::{Fetched, fetch};
 use super::forward::Forward;
 use super::identify::{Identity, Start};
@@ -75,6 +76,8 @@ pub(super) struct Active<'a> {
     meter: Meter,
     /// Sources that arrange payment, and since when.
     pub(super) paying: BTreeMap<SourceId, Duration>,
+    /// Partial seeders that are asked what they hold by now.
+    pub(super) refresh: Refresh,
     /// Since when nobody delivers anything.
     idle_since: Option<Duration>,
 }
@@ -127,6 +130,7 @@ impl Run {
             sender,
             meter: Meter::default(),
             paying: BTreeMap::new(),
+            refresh: Refresh::default(),
             idle_since: None,
         };
         let mut mode = match start {
@@ -136,6 +140,9 @@ impl Run {
             }
             Start::Forward => Mode::Forward(active.begin_forward()),
         };
+        if !matches!(mode, Mode::Forward(_)) {
+            active.open_to_readers();
+        }
         let result = active.drive(&mut mode).await;
         active.stop_requests();
         while active.jobs.join_next().await.is_some() {}
@@ -164,11 +171,16 @@ impl Active<'_> {
         for id in self.run.known.keys().copied().collect::<Vec<_>>() {
             self.engage(id);
         }
+        self.want_next(mode);
         let mut control = (false, false);
         let mut next_tick = Duration::ZERO;
+        let wished = self.run.owner.readable().clone();
         loop {
             if self.run.now() >= next_tick {
                 self.tick()?;
+                if wished.is_waited_for() {
+                    self.want_next(mode);
+                }
                 next_tick = self.run.now() + TICK;
             }
             self.act();
@@ -211,6 +223,10 @@ impl Active<'_> {
                     control = changed;
                     self.control(control).await?;
                 }
+                () = wished.wished() => self.want_next(mode),
+                Some((source, coverage)) = self.refresh.next() => {
+                    self.coverage_told(mode, source, coverage);
+                }
                 () = tokio::time::sleep(wait) => {
                     let now = self.run.now();
                     self.scheduler.tick(now);
@@ -241,14 +257,7 @@ impl Active<'_> {
         match (mode, done) {
             (_, JobDone::StoreFailed(error)) => Err(error.into()),
             (mode, JobDone::Coverage { source, coverage }) => {
-                if let Some(connected) = self.run.known.get_mut(&source) {
-                    connected.coverage = coverage.clone();
-                    let now = self.run.now();
-                    let ranges = super::source::ranges(&coverage, self.layout);
-                    if !matches!(mode, Mode::Forward(forward) if forward.shuns(source)) {
-                        self.scheduler.coverage_changed(now, source, ranges);
-                    }
-                }
+                self.coverage_told(mode, source, coverage);
                 Ok(())
             }
             (Mode::Pinned(pinned), done) => {
@@ -441,6 +450,7 @@ impl Active<'_> {
     fn tick(&mut self) -> Result<(), TransferError> {
         let now = self.run.now();
         let paying = self.hold_the_paying();
+        self.refresh_coverage();
         self.scheduler.tick(now);
         self.report();
         let waiting = self.jobs.is_empty() && !self.run.driver.is_paused();

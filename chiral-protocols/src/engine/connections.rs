@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiral_core::content_protocol::SourceStream;
-use chiral_core::{ChunkSource, Endpoint, FileIdentification, PeerOffer, TransferError};
+use chiral_core::{
+    ChunkSource, DownloadRequest, Endpoint, FileIdentification, PeerOffer, TransferError,
+};
 use futures_util::StreamExt;
 use tokio::task::JoinSet;
 
+use super::lookout::Lookout;
+use super::places::Places;
 use super::source::Connected;
 use super::{Connector, EngineConfig};
 use crate::scheduler::SourceId;
@@ -43,6 +47,12 @@ pub(super) struct Connections {
     limit: Duration,
     attempts: JoinSet<Attempt>,
     arrivals: Option<SourceStream>,
+    lookout: Lookout,
+    /// How many may be connected to at once; four times as many in all.
+    most: usize,
+    /// Where it is, or was, connected to. Whoever was put out does not come back by the
+    /// directory; whoever could not be reached may.
+    places: Places,
     next: u32,
     /// Offers whose first attempt is not over.
     fresh: usize,
@@ -51,10 +61,11 @@ pub(super) struct Connections {
 impl Connections {
     pub(super) async fn new(
         connector: Arc<dyn Connector>,
-        target: FileIdentification,
-        offers: Vec<PeerOffer>,
+        request: &DownloadRequest,
         config: &EngineConfig,
     ) -> Self {
+        let target = request.target;
+        let (directory, asked) = (request.directory.clone(), request.asked_directory);
         let arrivals = connector.arrivals(&target).await;
         let mut connections = Self {
             connector,
@@ -62,15 +73,27 @@ impl Connections {
             limit: config.request_timeout,
             attempts: JoinSet::new(),
             arrivals: Some(arrivals),
+            lookout: Lookout::new(directory, target, config.look_again, asked),
+            most: config.max_sources,
+            places: Places::default(),
             next: 0,
             fresh: 0,
         };
-        for offer in offers.into_iter().take(config.max_sources) {
-            let id = connections.id();
-            connections.fresh += 1;
-            connections.attempt(id, offer, 0);
-        }
+        connections.add(request.offers.clone());
         connections
+    }
+
+    /// Connects to those who are not connected to yet, as far as there is room.
+    fn add(&mut self, offers: Vec<PeerOffer>) {
+        for offer in offers {
+            let full = self.attempts.len() >= self.most || self.places.len() >= 4 * self.most;
+            if full || !self.places.claim(&offer) {
+                continue;
+            }
+            let id = self.id();
+            self.fresh += 1;
+            self.attempt(id, offer, 0);
+        }
     }
 
     fn id(&mut self) -> SourceId {
@@ -114,12 +137,12 @@ impl Connections {
 
     /// Whether every offer has been tried once.
     pub(super) fn all_tried(&self) -> bool {
-        self.fresh == 0
+        self.fresh == 0 && !self.lookout.is_first()
     }
 
     /// Whether nobody else can come: no attempt is under way and nobody arrives.
     pub(super) fn exhausted(&self) -> bool {
-        self.attempts.is_empty() && self.arrivals.is_none()
+        self.attempts.is_empty() && self.arrivals.is_none() && !self.lookout.is_first()
     }
 
     /// The next thing that comes of connecting; pending for ever when nothing can.
@@ -139,7 +162,9 @@ impl Connections {
                         Ok(connected) => return Arrival::Up(id, Box::new(connected)),
                         Err(error) => {
                             let given_up = tried >= MAX_ATTEMPTS || !error.is_retryable();
-                            if !given_up {
+                            if given_up {
+                                self.places.release(&offer);
+                            } else {
                                 self.attempt(id, offer.clone(), tried + 1);
                             }
                             let endpoint = offer.endpoint;
@@ -151,7 +176,7 @@ impl Connections {
                     Some(source) => self.introduce(source),
                     None => self.arrivals = None,
                 },
-                else => std::future::pending().await,
+                offers = self.lookout.next() => self.add(offers),
             }
         }
     }

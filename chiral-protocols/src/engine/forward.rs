@@ -1,11 +1,13 @@
 //! With only the cid and nobody who knows a manifest: all chunks in parallel, hashed in
 //! order, proven at the end or not at all. If they are not the file, it is fetched from one
-//! source at a time until one has it.
+//! source at a time until one has it. Then it is known who had sent something else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use chiral_core::transfer::TransferEventKind;
-use chiral_core::{ForwardChain, TransferError};
+use chiral_core::{ForwardChain, PartialFile, TransferError};
 
 use super::active::{Active, Step};
 use super::assembly::sole;
@@ -18,6 +20,52 @@ const STRIDE: u32 = 16;
 /// Proofs handed to the store at once.
 const PROOFS: usize = 1024;
 
+/// Chunks that were thrown away and are remembered, to tell in the end whose were wrong:
+/// 16 GiB of file.
+const MAX_REJECTED: usize = 65_536;
+
+/// Chunks that were thrown away without it being known whether they were wrong: who had sent
+/// them, and a digest that nobody else can compute.
+#[derive(Default)]
+struct Rejected {
+    chunks: BTreeMap<u32, (SourceId, u64)>,
+    key: RandomState,
+}
+
+impl Rejected {
+    /// Remembers a chunk that is about to be thrown away.
+    async fn note(
+        &mut self,
+        partial: &dyn PartialFile,
+        index: u32,
+        from: SourceId,
+    ) -> Result<(), TransferError> {
+        if self.chunks.len() < MAX_REJECTED && !self.chunks.contains_key(&index) {
+            let digest = self.key.hash_one(&partial.read(index).await?[..]);
+            self.chunks.insert(index, (from, digest));
+        }
+        Ok(())
+    }
+
+    /// Who had sent something else than what proved right, and one chunk of each.
+    async fn wrong(self, partial: Arc<dyn PartialFile>) -> JobDone {
+        let mut wrong = BTreeMap::new();
+        for (index, (from, digest)) in self.chunks {
+            if wrong.contains_key(&from) {
+                continue;
+            }
+            match partial.read(index).await {
+                Ok(bytes) if self.key.hash_one(&bytes[..]) == digest => {}
+                Ok(_) => {
+                    wrong.insert(from, index);
+                }
+                Err(error) => return JobDone::StoreFailed(error),
+            }
+        }
+        JobDone::Wrong(wrong.into_iter().collect())
+    }
+}
+
 pub(super) struct Forward {
     /// Not here while chunks are being hashed.
     chain: Option<ForwardChain>,
@@ -25,6 +73,7 @@ pub(super) struct Forward {
     alone: Option<SourceId>,
     /// Sources that had their turn alone.
     had_turn: BTreeSet<SourceId>,
+    rejected: Rejected,
     done: bool,
 }
 
@@ -47,6 +96,7 @@ impl Active<'_> {
             chain,
             alone: None,
             had_turn: BTreeSet::new(),
+            rejected: Rejected::default(),
             done: false,
         }
     }
@@ -94,10 +144,19 @@ impl Active<'_> {
                             self.note_proven(link.index(), &from.unwrap_or_default());
                         }
                     }
-                    forward.done = true;
+                    // Only now is it certain how long the file is.
+                    self.open_to_readers();
+                    let rejected = std::mem::take(&mut forward.rejected);
+                    self.jobs.spawn(rejected.wrong(self.partial.clone()));
                 }
                 Err(_) => self.one_at_a_time(forward).await?,
             },
+            JobDone::Wrong(wrong) => {
+                for (source, index) in wrong {
+                    self.ban(source, &format!("chunk {index} is not the file's"));
+                }
+                forward.done = true;
+            }
             _ => {}
         }
         Ok(())
@@ -150,7 +209,13 @@ impl Active<'_> {
             if kept || self.proven.get(index) {
                 continue;
             }
-            self.run.unproven_from.remove(&index);
+            let from = self.run.unproven_from.remove(&index);
+            if let Some(sender) = from.as_ref().and_then(sole)
+                && self.present.get(index)
+            {
+                let partial = &*self.partial;
+                forward.rejected.note(partial, index, sender).await?;
+            }
             if self.present.set(index, false) {
                 self.partial.forget(index).await?;
                 self.run

@@ -39,6 +39,8 @@ pub(super) enum JobDone {
     },
     /// Chunks were hashed in order.
     Hashed { chain: ForwardChain },
+    /// All is proven: these had sent other bytes, of this chunk.
+    Wrong(Vec<(SourceId, u32)>),
     /// A page came, or nobody had it.
     Page {
         root: MerkleRoot,
@@ -245,6 +247,7 @@ impl Active<'_> {
         if !self.proven.set(index, true) {
             self.run.attribution.proven(from);
             self.run.tellers.proven(from);
+            self.run.owner.readable().proven(index);
             let unproven = self.unproven();
             self.run
                 .driver

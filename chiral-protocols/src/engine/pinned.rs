@@ -1,10 +1,10 @@
 //! Under a root that is pinned or proven: chunks are checked in any order as they come.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use chiral_core::manifest::{PAGE_CHUNKS, page_count, page_of};
-use chiral_core::{MerkleRoot, RangeSet, TransferError, VerifiedPage};
+use chiral_core::{ByteRange, ChunkLayout, MerkleRoot, RangeSet, TransferError, VerifiedPage};
 
 use super::active::{Active, Step};
 use super::assembly::Assembled;
@@ -32,6 +32,8 @@ pub(super) struct Pinned {
     left: u32,
     pages: BTreeMap<u32, VerifiedPage>,
     to_load: VecDeque<u32>,
+    /// Pages that readers wait for.
+    urgent: BTreeSet<u32>,
     loading: bool,
     /// Sources that the last page was asked of.
     asked: usize,
@@ -65,6 +67,7 @@ impl Active<'_> {
             left,
             pages: BTreeMap::new(),
             to_load,
+            urgent: BTreeSet::new(),
             loading: false,
             asked: 0,
             failures: 0,
@@ -88,7 +91,7 @@ impl Active<'_> {
         let now = self.run.now();
         let hungry = self.scheduler.missing().len() < PAGE_AHEAD;
         if let Some(&index) = pinned.to_load.front()
-            && hungry
+            && (hungry || pinned.urgent.contains(&index))
             && !pinned.loading
         {
             let sources = self.announcers(pinned.root);
@@ -105,6 +108,22 @@ impl Active<'_> {
             self.load_page(pinned.root, index, &sources, true);
         }
         Ok(None)
+    }
+
+    /// Loads the pages first that are needed to check what readers want next.
+    pub(super) fn pages_first(&mut self, pinned: &mut Pinned, wishes: &[ByteRange]) {
+        let within = ByteRange::new(0, self.layout.size());
+        let wanted = wishes.iter().filter_map(|wish| wish.intersection(within));
+        let page = |at: u64| page_of(ChunkLayout::chunk_at(at));
+        pinned.urgent = wanted
+            .flat_map(|wish| page(wish.start)..=page(wish.end - 1))
+            .collect();
+        for &index in pinned.urgent.iter().rev() {
+            if let Some(at) = pinned.to_load.iter().position(|page| *page == index) {
+                pinned.to_load.remove(at);
+                pinned.to_load.push_front(index);
+            }
+        }
     }
 
     fn announcers(&self, root: MerkleRoot) -> Vec<SourceId> {

@@ -13,6 +13,7 @@ use super::attribution::Attribution;
 use super::connections::{Arrival, Connections};
 use super::source::Connected;
 use super::tellers::Tellers;
+use super::wanted::Owner;
 use super::{Connector, DownloadReport, Engine, EngineConfig};
 use crate::scheduler::SourceId;
 
@@ -27,6 +28,8 @@ pub(super) struct Run {
     pub(super) known: BTreeMap<SourceId, Connected>,
     pub(super) attribution: Attribution,
     pub(super) tellers: Tellers,
+    /// Told what readers may have.
+    pub(super) owner: Owner,
     /// Who delivered chunks that are present and not proven.
     pub(super) unproven_from: BTreeMap<u32, Contributions>,
     /// What went wrong with a source last, in words.
@@ -51,10 +54,9 @@ impl Engine {
         driver: TransferDriver,
         request: DownloadRequest,
         connector: Arc<dyn Connector>,
+        owner: Owner,
     ) -> Result<DownloadReport, TransferError> {
-        let target = request.target;
-        let offers = request.offers.clone();
-        let connections = Connections::new(connector, target, offers, &self.config).await;
+        let connections = Connections::new(connector, &request, &self.config).await;
         let mut run = Run {
             engine: self.clone(),
             driver,
@@ -64,12 +66,14 @@ impl Engine {
             known: BTreeMap::new(),
             attribution: Attribution::default(),
             tellers: Tellers::default(),
+            owner,
             unproven_from: BTreeMap::new(),
             last_trouble: None,
             without_manifest: false,
             described: false,
         };
         let result = run.stages().await;
+        run.owner.end(&result);
         // Bills are made of what sources were told: all of it, before anybody hears of the end.
         std::mem::take(&mut run.tellers).finish().await;
         run.driver.set_sources(run.attribution.reports(None));

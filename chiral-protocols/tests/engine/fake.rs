@@ -89,6 +89,8 @@ pub(crate) struct Manners {
     pub(crate) mirror: bool,
     /// It holds only these.
     pub(crate) coverage: Option<Coverage>,
+    /// It holds what this says at the time.
+    pub(crate) growing: Option<Arc<Mutex<Coverage>>>,
     /// It cuts files like this.
     pub(crate) grid: Option<RequestGrid>,
     /// It claims this size.
@@ -152,6 +154,9 @@ impl ChunkSource for Fake {
     }
 
     async fn coverage(&self) -> Result<Coverage, TransferError> {
+        if let Some(growing) = &self.manners.growing {
+            return Ok(growing.lock().unwrap().clone());
+        }
         Ok(self.manners.coverage.clone().unwrap_or(Coverage::Complete))
     }
 
@@ -173,12 +178,17 @@ impl ChunkSource for Fake {
     }
 
     fn fetch(&self, range: ByteRange) -> DeliveryStream {
+        let held = |index| match &self.manners.growing {
+            Some(growing) => growing.lock().unwrap().contains(index),
+            None => true,
+        };
+        let outside = !self.file.layout.touched(range).all(held);
         let missing = self
             .manners
             .pretends
             .iter()
             .any(|index| self.file.layout.range(*index).intersection(range).is_some());
-        if missing || range.end > self.file.layout.size() {
+        if missing || outside || range.end > self.file.layout.size() {
             return futures_util::stream::iter([Err(self.broken())]).boxed();
         }
         let bytes = Bytes::from(self.bytes(range));

@@ -341,8 +341,10 @@ impl PartialFile for MemoryPartial {
             }
         };
         lock(&self.state).phase = Phase::Complete;
+        // In this order, so that whoever opens it meanwhile finds one of them.
+        let object = self.shared.add(object, location)?;
         self.shared.drop_partial(self.transfer);
-        self.shared.add(object, location)
+        Ok(object)
     }
 
     async fn recomputed_root(&self) -> Result<Option<MerkleRoot>, StoreError> {
