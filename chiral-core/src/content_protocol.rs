@@ -12,8 +12,8 @@ use futures_core::Stream;
 pub use crate::chunk_source::TransferError;
 use crate::chunk_store::{Destination, ImportMode, ProgressFn};
 use crate::{
-    ByteRange, ChunkSource, Cid, FileIdentification, FileMetadata, PeerOffer, Protocol,
-    TransferRegistry,
+    ByteRange, ChunkSource, Cid, FileIdentification, FileMetadata, PeerOffer, Priority, Protocol,
+    Rate, TransferRegistry,
 };
 
 /// What a protocol can do; the rest answers [`TransferError::Unsupported`].
@@ -290,6 +290,10 @@ pub struct DownloadRequest {
     /// Only these bytes (widened to whole chunks): what is got stays a partial file of the
     /// store, and `destination` does not apply. Needs a pinned or proven root.
     pub only: Option<ByteRange>,
+    /// How much it matters beside other downloads; can be changed while it runs.
+    pub priority: Priority,
+    /// The most to receive; can be changed while it runs.
+    pub limit: Option<Rate>,
 }
 
 impl DownloadRequest {
@@ -300,6 +304,8 @@ impl DownloadRequest {
             offers: Vec::new(),
             destination: Destination::Store,
             only: None,
+            priority: Priority::Normal,
+            limit: None,
         }
     }
 }
