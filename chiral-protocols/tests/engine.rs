@@ -5,6 +5,7 @@
 mod engine {
     pub(crate) mod bench;
     pub(crate) mod fake;
+    mod queue;
 }
 
 use std::collections::BTreeSet;

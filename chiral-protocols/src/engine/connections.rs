@@ -1,5 +1,6 @@
 //! Connecting to those who offer, again if it fails, and to those who arrive.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::source::Connected;
 use super::{Connector, EngineConfig};
+use crate::peers::PeerBook;
 use crate::scheduler::SourceId;
 
 /// First pause before another attempt; doubles up to [`MAX_PAUSE`].
@@ -20,6 +22,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Attempts at one offer before it is given up.
 const MAX_ATTEMPTS: u32 = 12;
+
+/// Most offers that are considered for one download.
+const MAX_OFFERS: usize = 4096;
 
 type Attempt = (SourceId, PeerOffer, u32, Result<Connected, TransferError>);
 
@@ -41,7 +46,10 @@ pub(super) struct Connections {
     connector: Arc<dyn Connector>,
     target: FileIdentification,
     limit: Duration,
+    peers: PeerBook,
     attempts: JoinSet<Attempt>,
+    /// Offers over what may be connected at once: each has its chance when another is given up.
+    reserve: VecDeque<PeerOffer>,
     arrivals: Option<SourceStream>,
     next: u32,
     /// Offers whose first attempt is not over.
@@ -54,23 +62,34 @@ impl Connections {
         target: FileIdentification,
         offers: Vec<PeerOffer>,
         config: &EngineConfig,
+        peers: PeerBook,
     ) -> Self {
         let arrivals = connector.arrivals(&target).await;
         let mut connections = Self {
             connector,
             target,
             limit: config.request_timeout,
+            peers,
             attempts: JoinSet::new(),
+            reserve: VecDeque::new(),
             arrivals: Some(arrivals),
             next: 0,
             fresh: 0,
         };
-        for offer in offers.into_iter().take(config.max_sources) {
-            let id = connections.id();
-            connections.fresh += 1;
-            connections.attempt(id, offer, 0);
+        connections.reserve = offers.into_iter().take(MAX_OFFERS).collect();
+        for _ in 0..config.max_sources {
+            connections.another();
         }
         connections
+    }
+
+    /// Tries one more of those who offer, if there is one.
+    pub(super) fn another(&mut self) {
+        if let Some(offer) = self.reserve.pop_front() {
+            let id = self.id();
+            self.fresh += 1;
+            self.attempt(id, offer, 0);
+        }
     }
 
     fn id(&mut self) -> SourceId {
@@ -80,11 +99,13 @@ impl Connections {
 
     fn attempt(&mut self, id: SourceId, offer: PeerOffer, tried: u32) {
         let (connector, target, limit) = (self.connector.clone(), self.target, self.limit);
+        let peers = self.peers.clone();
         self.attempts.spawn(async move {
             if tried > 0 {
                 tokio::time::sleep((FIRST_PAUSE * 2u32.pow(tried.min(8) - 1)).min(MAX_PAUSE)).await;
             }
             let connecting = async {
+                peers.check(&offer, &target)?;
                 let source = connector.connect(&offer, &target).await?;
                 Connected::introduce(source, &target, limit).await
             };
@@ -100,15 +121,15 @@ impl Connections {
 
     fn introduce(&mut self, source: Arc<dyn ChunkSource>) {
         let (id, target, limit) = (self.id(), self.target, self.limit);
+        let peers = self.peers.clone();
         self.attempts.spawn(async move {
             let offer = source.offer().clone();
+            let result = match peers.check(&offer, &target) {
+                Ok(()) => Connected::introduce(source, &target, limit).await,
+                Err(banned) => Err(banned),
+            };
             // One that arrived by itself cannot be called back: its only attempt.
-            (
-                id,
-                offer,
-                MAX_ATTEMPTS,
-                Connected::introduce(source, &target, limit).await,
-            )
+            (id, offer, MAX_ATTEMPTS, result)
         });
     }
 
@@ -139,7 +160,9 @@ impl Connections {
                         Ok(connected) => return Arrival::Up(id, Box::new(connected)),
                         Err(error) => {
                             let given_up = tried >= MAX_ATTEMPTS || !error.is_retryable();
-                            if !given_up {
+                            if given_up {
+                                self.another();
+                            } else {
                                 self.attempt(id, offer.clone(), tried + 1);
                             }
                             let endpoint = offer.endpoint;
