@@ -47,6 +47,16 @@ pub enum TransferError {
         /// Whether asking again later makes sense.
         retryable: bool,
     },
+    /// We do not use the source: it contradicted what was proven.
+    #[error("{source_name} is banned for {for_seconds} s more: {reason}")]
+    Banned {
+        /// Where.
+        source_name: String,
+        /// What it did.
+        reason: String,
+        /// How long the ban still lasts, in seconds.
+        for_seconds: u64,
+    },
     /// The source wants to be paid first; the offer is for the payment side.
     #[error("{source_name} asks for payment")]
     PaymentRequired {

@@ -13,7 +13,7 @@ pub use crate::chunk_source::TransferError;
 use crate::chunk_store::{Destination, ImportMode, ProgressFn};
 use crate::{
     ByteRange, ChunkSource, Cid, FileIdentification, FileMetadata, PeerDirectory, PeerOffer,
-    Protocol, TransferRegistry,
+    Priority, Protocol, Rate, TransferRegistry,
 };
 
 /// What a protocol can do; the rest answers [`TransferError::Unsupported`].
@@ -294,6 +294,10 @@ pub struct DownloadRequest {
     pub directory: Option<Arc<dyn PeerDirectory>>,
     /// Whether the directory's first answer is among the offers; if not, it is asked at once.
     pub asked_directory: bool,
+    /// How much it matters beside other downloads; can be changed while it runs.
+    pub priority: Priority,
+    /// The most to receive; can be changed while it runs.
+    pub limit: Option<Rate>,
 }
 
 impl DownloadRequest {
@@ -306,6 +310,8 @@ impl DownloadRequest {
             only: None,
             directory: None,
             asked_directory: false,
+            priority: Priority::Normal,
+            limit: None,
         }
     }
 }

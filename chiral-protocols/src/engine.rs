@@ -26,6 +26,8 @@ use chiral_core::{
 };
 use tokio::task::JoinHandle;
 
+use crate::downloads::Downloads;
+use crate::peers::PeerBook;
 use crate::scheduler::SchedulerConfig;
 
 mod active;
@@ -34,6 +36,7 @@ mod attribution;
 mod backward;
 mod blame;
 mod connections;
+mod control;
 mod coverage;
 mod fetch;
 mod finish;
@@ -226,6 +229,8 @@ pub struct Engine {
     store: Arc<dyn ChunkStore>,
     registry: TransferRegistry,
     config: Arc<EngineConfig>,
+    downloads: Downloads,
+    peers: PeerBook,
 }
 
 impl Engine {
@@ -239,7 +244,19 @@ impl Engine {
             store,
             registry,
             config: Arc::new(config),
+            downloads: Downloads::new(),
+            peers: PeerBook::new(),
         }
+    }
+
+    /// The queue of its downloads, and the limits on what they receive.
+    pub fn downloads(&self) -> &Downloads {
+        &self.downloads
+    }
+
+    /// What is remembered of peers over all its downloads.
+    pub fn peers(&self) -> &PeerBook {
+        &self.peers
     }
 
     /// The store that downloads go into.
@@ -252,8 +269,8 @@ impl Engine {
         &self.registry
     }
 
-    /// Begins a download, or goes on with one that was interrupted. Must be called in a
-    /// tokio runtime.
+    /// Begins a download, or goes on with one that was interrupted, once it has its turn in
+    /// [`Engine::downloads`]. Must be called in a tokio runtime.
     ///
     /// # Errors
     /// [`TransferError::Registry`] if the same content is being downloaded already.
@@ -265,10 +282,12 @@ impl Engine {
     ) -> Result<Download, TransferError> {
         let (transfer, driver) = self.registry.begin(id, request.target)?;
         let events = transfer.events();
+        let turn = self.downloads.enter(id, request.priority, request.limit);
         let engine = self.clone();
         let owner = wanted::Owner::new();
         let readable = owner.readable().clone();
-        let task = tokio::spawn(async move { engine.run(driver, request, connector, owner).await });
+        let work = async move { engine.run(driver, turn, request, connector, owner).await };
+        let task = tokio::spawn(work);
         Ok(Download {
             transfer,
             events,

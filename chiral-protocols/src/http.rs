@@ -25,6 +25,7 @@ mod connect;
 mod counter;
 mod etag;
 mod headers;
+mod leave;
 mod mirror;
 mod pace;
 mod path;

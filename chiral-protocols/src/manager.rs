@@ -12,6 +12,8 @@ use chiral_core::{
 use futures_util::StreamExt;
 
 use crate::engine::{Connector, Download, Engine};
+use crate::peers::Penalty;
+use crate::selection::{self, DownloadContext, Reachability, SeedingContext};
 
 /// A protocol that nobody registered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +27,9 @@ pub struct NotRegistered {
 struct State {
     protocols: BTreeMap<Protocol, Arc<dyn ContentProtocol>>,
     active: Protocol,
+    /// The active protocol, if somebody chose it.
+    preferred: Option<Protocol>,
+    seeding: SeedingContext,
 }
 
 /// The registered protocols and the engine that draws from all of them.
@@ -44,7 +49,12 @@ impl ProtocolManager {
         let protocols = BTreeMap::from([(active.clone(), initial)]);
         Self {
             engine,
-            state: Arc::new(Mutex::new(State { protocols, active })),
+            state: Arc::new(Mutex::new(State {
+                protocols,
+                active,
+                preferred: None,
+                seeding: SeedingContext::new(Reachability::Public),
+            })),
         }
     }
 
@@ -66,6 +76,7 @@ impl ProtocolManager {
         if !state.protocols.contains_key(&protocol) {
             return Err(NotRegistered { protocol });
         }
+        state.preferred = Some(protocol.clone());
         state.active = protocol;
         Ok(())
     }
@@ -102,6 +113,76 @@ impl ProtocolManager {
         let mut all: Vec<_> = state.protocols.values().cloned().collect();
         all.sort_by_key(|protocol| protocol.name() != state.active);
         all
+    }
+
+    /// Says what the choice of protocols to seed over depends on. Until then the node counts as
+    /// reachable at a public address.
+    pub fn set_seeding(&self, context: SeedingContext) {
+        self.state().seeding = context;
+    }
+
+    /// The registered protocols that can seed, the one to seed over by default first; see
+    /// [`selection::seeding`].
+    pub fn seeding_protocols(&self) -> Vec<Arc<dyn ContentProtocol>> {
+        let state = self.state();
+        let seed =
+            |(_, protocol): &(&Protocol, &Arc<dyn ContentProtocol>)| protocol.capabilities().seed;
+        let able: Vec<_> = state.protocols.iter().filter(seed).collect();
+        let names: Vec<Protocol> = able.iter().map(|(name, _)| (*name).clone()).collect();
+        let mut context = state.seeding.clone();
+        context.preference = context.preference.or_else(|| state.preferred.clone());
+        let chosen = selection::seeding(&context, &names);
+        chosen
+            .iter()
+            .filter_map(|name| state.protocols.get(name).cloned())
+            .collect()
+    }
+
+    /// Puts offers in the order in which they are to be connected: by protocol, as
+    /// [`selection::downloading`] chooses; then those who are not demoted, and the faster ones,
+    /// by what was measured. Offers over protocols that are not registered come last.
+    pub fn order(&self, target: &FileIdentification, offers: &mut [PeerOffer]) {
+        let peers = self.engine.peers();
+        let mut context = DownloadContext::of(offers);
+        context.size = context.size.max(target.size());
+        let registered: Vec<Protocol> = {
+            let state = self.state();
+            context.preference = state.preferred.clone();
+            state.protocols.keys().cloned().collect()
+        };
+        for protocol in context.seeders.keys() {
+            if let Some(rate) = peers.of_protocol(protocol) {
+                context.rates.insert(protocol.clone(), rate);
+            }
+        }
+        let chosen = selection::downloading(&context, &registered);
+        offers.sort_by_cached_key(|offer| {
+            let place = chosen
+                .iter()
+                .position(|protocol| *protocol == offer.protocol);
+            let penalty = peers.penalty(offer, target).map(|penalty| penalty.kind);
+            (
+                place.unwrap_or(chosen.len()),
+                penalty,
+                std::cmp::Reverse(peers.expected(offer)),
+            )
+        });
+    }
+
+    /// Peers that are demoted or banned, with reasons and ends: bans first.
+    pub fn penalties(&self) -> Vec<Penalty> {
+        self.engine.peers().penalties()
+    }
+
+    /// Takes back the penalties on a peer, by its id, or on a place, by its endpoint; answers
+    /// how many.
+    pub fn clear_penalty(&self, who: &str) -> usize {
+        self.engine.peers().clear(who)
+    }
+
+    /// Takes all penalties back; answers how many.
+    pub fn clear_penalties(&self) -> usize {
+        self.engine.peers().clear_all()
     }
 
     /// The engine.
@@ -148,6 +229,7 @@ impl ProtocolManager {
                 request.offers.push(offer);
             }
         }
+        self.order(&request.target, &mut request.offers);
         self.engine.download(id, request, Arc::new(self.clone()))
     }
 

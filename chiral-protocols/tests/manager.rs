@@ -198,3 +198,96 @@ async fn downloads_are_paused_resumed_cancelled_by_what_they_get_and_cleaned_up(
         (1, 1)
     );
 }
+
+#[tokio::test]
+async fn offers_come_in_the_order_of_protocols_then_penalties_then_measured_rates() {
+    let (manager, one, two) = manager();
+    let target = cid();
+    let offer = |protocol: &Protocol, place: &str| {
+        PeerOffer::new(protocol.clone(), Endpoint::new(place).unwrap())
+    };
+    let foreign: Protocol = "three".parse().unwrap();
+    let mut offers = vec![
+        offer(&foreign, "foreign"),
+        offer(&two.name, "f"),
+        offer(&two.name, "stranger"),
+        offer(&two.name, "slow"),
+        offer(&two.name, "fast"),
+        offer(&two.name, "staller"),
+        offer(&two.name, "liar"),
+        offer(&one.name, "a"),
+        offer(&one.name, "b"),
+    ];
+    let order = |offers: &[PeerOffer]| -> Vec<String> {
+        offers
+            .iter()
+            .map(|offer| offer.endpoint.to_string())
+            .collect()
+    };
+    // Six over one protocol, two over the other, nothing measured.
+    manager.order(&target, &mut offers);
+    assert_eq!(
+        order(&offers),
+        [
+            "f", "stranger", "slow", "fast", "staller", "liar", "a", "b", "foreign"
+        ]
+    );
+    let peers = manager.engine().peers();
+    peers.record(&offer(&two.name, "slow"), 10_000, 1_000.0, false);
+    peers.record(&offer(&two.name, "fast"), 90_000, 9_000.0, false);
+    peers.demote(
+        &offer(&two.name, "staller"),
+        &target,
+        "stalled",
+        std::time::Duration::from_secs(60),
+    );
+    peers.ban(&offer(&two.name, "liar"), &target, "it lied");
+    manager.order(&target, &mut offers);
+    assert_eq!(
+        order(&offers),
+        [
+            "fast", "slow", "f", "stranger", "staller", "liar", "a", "b", "foreign"
+        ]
+    );
+    // Two fast ones together are more than six slow ones; a choice of the user outweighs both.
+    peers.record(&offer(&one.name, "b"), 1_000_000_000, 100_000_000.0, false);
+    manager.order(&target, &mut offers);
+    assert_eq!(order(&offers)[..3], ["b", "a", "fast"]);
+    manager.set_protocol(two.name.clone()).unwrap();
+    manager.order(&target, &mut offers);
+    assert_eq!(order(&offers)[0], "fast");
+
+    let penalties = manager.penalties();
+    let reasons: Vec<_> = penalties.iter().map(|p| p.reason.as_str()).collect();
+    assert_eq!(reasons, ["it lied", "stalled"]);
+    assert!(
+        penalties
+            .iter()
+            .all(|penalty| penalty.until > penalty.since)
+    );
+    assert_eq!(
+        (manager.clear_penalty("liar"), manager.clear_penalties()),
+        (1, 1)
+    );
+    assert!(manager.penalties().is_empty());
+}
+
+#[tokio::test]
+async fn one_seeds_over_the_preferred_protocol_first_and_over_nothing_that_is_not_there() {
+    use chiral_protocols::selection::{Reachability, SeedingContext};
+    let (manager, one, two) = manager();
+    let names = |manager: &ProtocolManager| -> Vec<Protocol> {
+        let protocols = manager.seeding_protocols();
+        protocols.iter().map(|protocol| protocol.name()).collect()
+    };
+    assert_eq!(names(&manager), [one.name.clone(), two.name.clone()]);
+    manager.set_seeding(SeedingContext {
+        behind_nat: two.name.clone(),
+        ..SeedingContext::new(Reachability::BehindNat)
+    });
+    assert_eq!(names(&manager), [two.name.clone(), one.name.clone()]);
+    manager.set_protocol(one.name.clone()).unwrap();
+    assert_eq!(names(&manager), [one.name.clone(), two.name.clone()]);
+    manager.set_seeding(SeedingContext::new(Reachability::Browser));
+    assert!(names(&manager).is_empty());
+}

@@ -60,6 +60,19 @@ impl TransferDriver {
         self.shared.state().sources = sources;
     }
 
+    /// Says that it waits for its turn, or does not any more. Subscribers are told of a change.
+    pub fn set_queued(&self, queued: bool) {
+        let mut state = self.shared.state();
+        if state.outcome.is_none() && std::mem::replace(&mut state.queued, queued) != queued {
+            let kind = if queued {
+                TransferEventKind::Queued
+            } else {
+                TransferEventKind::Dequeued
+            };
+            self.shared.emit(&mut state, kind);
+        }
+    }
+
     /// Whether it is paused now.
     pub fn is_paused(&self) -> bool {
         self.shared.state().paused
@@ -183,6 +196,37 @@ mod tests {
             Some(4)
         );
         assert_eq!(ready(transfer.events().next()), Some(None));
+    }
+
+    #[test]
+    fn a_transfer_that_waits_for_its_turn_says_so_once_and_paused_is_paused() {
+        let registry = TransferRegistry::new();
+        let (transfer, driver) = registry.begin(id(1), EMPTY_CID.into()).unwrap();
+        let mut events = transfer.events();
+        driver.set_queued(false);
+        driver.set_queued(true);
+        driver.set_queued(true);
+        assert_eq!(transfer.state(), TransferState::Queued);
+        assert!(transfer.pause());
+        assert_eq!(transfer.state(), TransferState::Paused);
+        assert!(transfer.resume());
+        assert_eq!(transfer.state(), TransferState::Queued);
+        driver.set_queued(false);
+        assert_eq!(transfer.state(), TransferState::Running);
+        driver.finish(TransferOutcome::Cancelled);
+        let mut seen = Vec::new();
+        while let Some(Some(event)) = ready(events.next()) {
+            seen.push(event.kind);
+        }
+        assert_eq!(
+            seen[..4],
+            [
+                TransferEventKind::Queued,
+                TransferEventKind::Paused,
+                TransferEventKind::Resumed,
+                TransferEventKind::Dequeued
+            ]
+        );
     }
 
     #[test]

@@ -102,6 +102,10 @@ pub enum TransferEventKind {
         /// The chunk.
         index: u32,
     },
+    /// As many transfers as may work at once are at work: it waits for its turn.
+    Queued,
+    /// It has its turn.
+    Dequeued,
     /// Nothing moves until it is resumed.
     Paused,
     /// Goes on.

@@ -21,6 +21,8 @@ pub const MAX_TRANSFERS: usize = 4096;
 pub enum TransferState {
     /// Working.
     Running,
+    /// Waiting for its turn: as many as may work at once are at work.
+    Queued,
     /// Waiting for [`Transfer::resume`].
     Paused,
     /// Over.
@@ -74,6 +76,7 @@ pub(super) struct Shared {
 
 pub(super) struct State {
     pub(super) paused: bool,
+    pub(super) queued: bool,
     pub(super) cancelled: bool,
     pub(super) outcome: Option<TransferOutcome>,
     pub(super) progress: Progress,
@@ -170,6 +173,7 @@ impl TransferRegistry {
             target,
             state: Mutex::new(State {
                 paused: false,
+                queued: false,
                 cancelled: false,
                 outcome: None,
                 progress: Progress::default(),
@@ -274,10 +278,11 @@ impl Transfer {
     /// What it is doing.
     pub fn state(&self) -> TransferState {
         let state = self.shared.state();
-        match (&state.outcome, state.paused) {
-            (Some(_), _) => TransferState::Ended,
-            (None, true) => TransferState::Paused,
-            (None, false) => TransferState::Running,
+        match &state.outcome {
+            Some(_) => TransferState::Ended,
+            None if state.paused => TransferState::Paused,
+            None if state.queued => TransferState::Queued,
+            None => TransferState::Running,
         }
     }
 
@@ -291,7 +296,7 @@ impl Transfer {
         self.shared.state().sources.clone()
     }
 
-    /// Pauses; true if it was running.
+    /// Pauses; true if it was running or waiting for its turn.
     pub fn pause(&self) -> bool {
         self.set_paused(true)
     }

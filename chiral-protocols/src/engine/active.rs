@@ -14,8 +14,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::assembly::{Assembled, Assemblies};
 use super::backward::Backward;
 use super::connections::Arrival;
+use super::control::{self, Control};
 use super::coverage::Refresh;
-use super::fetch::{Fetched, fetch};
+use super::fetch::{Asked, Fetched, fetch};
 use super::forward::Forward;
 use super::identify::{Identity, Start};
 use super::jobs::JobDone;
@@ -145,6 +146,7 @@ impl Run {
         }
         let result = active.drive(&mut mode).await;
         active.stop_requests();
+        active.remember();
         while active.jobs.join_next().await.is_some() {}
         match result {
             Ok(Step::Again) => Ok(Next::Again),
@@ -172,7 +174,7 @@ impl Active<'_> {
             self.engage(id);
         }
         self.want_next(mode);
-        let mut control = (false, false);
+        let mut control = Control::default();
         let mut next_tick = Duration::ZERO;
         let wished = self.run.owner.readable().clone();
         loop {
@@ -219,7 +221,7 @@ impl Active<'_> {
                         return Ok(Step::Again);
                     }
                 }
-                changed = self.run.driver.changed(control) => {
+                changed = control::changed(&self.run.driver, &self.run.turn, control) => {
                     control = changed;
                     self.control(control).await?;
                 }
@@ -294,14 +296,8 @@ impl Active<'_> {
                     until,
                     reason,
                 } => {
-                    if let Some(connected) = self.run.known.get(&source) {
-                        let for_ms = until.saturating_sub(now).as_millis();
-                        self.run.driver.emit(TransferEventKind::SourceDemoted {
-                            source: connected.name().to_owned(),
-                            reason: format!("{reason:?}").to_lowercase(),
-                            for_ms: u64::try_from(for_ms).unwrap_or(u64::MAX),
-                        });
-                    }
+                    let reason = format!("{reason:?}").to_lowercase();
+                    self.run.demoted(source, &reason, until.saturating_sub(now));
                 }
                 Action::Ban { source } => self.abort_all(source),
                 // The scheduler is of this crate: no other action exists.
@@ -316,7 +312,14 @@ impl Active<'_> {
         };
         let (end, watched) = watch::channel(range.end);
         let (from, out) = (connected.source.clone(), self.sender.clone());
-        let task = tokio::spawn(fetch(from, source, request, range, watched, out)).abort_handle();
+        let asked = Asked {
+            source,
+            request,
+            range,
+            end: watched,
+            flow: self.run.turn.flow().clone(),
+        };
+        let task = tokio::spawn(fetch(from, asked, out)).abort_handle();
         self.ongoing.insert(request, Ongoing { source, end, task });
     }
 
@@ -403,8 +406,9 @@ impl Active<'_> {
             return;
         };
         if connected.fits(self.layout) {
-            self.scheduler
-                .source_up(self.run.now(), id, connected.spec(self.layout));
+            let mut spec = connected.spec(self.layout);
+            spec.rate_hint = self.run.engine.peers.expected(connected.offer());
+            self.scheduler.source_up(self.run.now(), id, spec);
         } else {
             let source = connected.name().to_owned();
             let reason = "it has a file of another size".to_owned();
@@ -414,11 +418,11 @@ impl Active<'_> {
         }
     }
 
-    async fn control(&mut self, (paused, cancelled): (bool, bool)) -> Result<(), TransferError> {
-        if cancelled {
+    async fn control(&mut self, control: Control) -> Result<(), TransferError> {
+        if control.cancelled {
             return Err(Stopped.into());
         }
-        if paused {
+        if control.held {
             self.scheduler.pause();
             self.stop_requests();
             self.partial.flush().await?;
@@ -453,7 +457,7 @@ impl Active<'_> {
         self.refresh_coverage();
         self.scheduler.tick(now);
         self.report();
-        let waiting = self.jobs.is_empty() && !self.run.driver.is_paused();
+        let waiting = self.jobs.is_empty() && self.run.turn.is_own();
         if !self.ongoing.is_empty() || paying || !waiting || self.scheduler.is_complete() {
             self.idle_since = None;
             return Ok(());
@@ -469,6 +473,19 @@ impl Active<'_> {
             return Err(self.run.no_sources(self.scheduler.missing().len()));
         }
         Ok(())
+    }
+
+    /// How fast each source was is remembered over the download.
+    fn remember(&self) {
+        let held_up = self.run.turn.flow().was_held_up();
+        for (id, connected) in &self.run.known {
+            if let Some(stats) = self.scheduler.source_stats(*id)
+                && let Some(rate) = stats.rate
+            {
+                let (peers, bytes) = (&self.run.engine.peers, stats.useful_bytes);
+                peers.record(connected.offer(), bytes, rate, held_up);
+            }
+        }
     }
 
     /// Publishes progress.

@@ -1,5 +1,6 @@
 //! Connecting to those who offer, again if it fails, and to those who arrive.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::lookout::Lookout;
 use super::places::Places;
 use super::source::Connected;
 use super::{Connector, EngineConfig};
+use crate::peers::PeerBook;
 use crate::scheduler::SourceId;
 
 /// First pause before another attempt; doubles up to [`MAX_PAUSE`].
@@ -24,6 +26,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// Attempts at one offer before it is given up.
 const MAX_ATTEMPTS: u32 = 12;
+
+/// Most offers that are considered for one download.
+const MAX_OFFERS: usize = 4096;
 
 type Attempt = (SourceId, PeerOffer, u32, Result<Connected, TransferError>);
 
@@ -45,10 +50,13 @@ pub(super) struct Connections {
     connector: Arc<dyn Connector>,
     target: FileIdentification,
     limit: Duration,
+    peers: PeerBook,
     attempts: JoinSet<Attempt>,
+    /// Offers over what may be connected at once: each has its chance when another is given up.
+    reserve: VecDeque<PeerOffer>,
     arrivals: Option<SourceStream>,
     lookout: Lookout,
-    /// How many may be connected to at once; four times as many in all.
+    /// How many may be tried at once.
     most: usize,
     /// Where it is, or was, connected to. Whoever was put out does not come back by the
     /// directory; whoever could not be reached may.
@@ -63,6 +71,7 @@ impl Connections {
         connector: Arc<dyn Connector>,
         request: &DownloadRequest,
         config: &EngineConfig,
+        peers: PeerBook,
     ) -> Self {
         let target = request.target;
         let (directory, asked) = (request.directory.clone(), request.asked_directory);
@@ -71,7 +80,9 @@ impl Connections {
             connector,
             target,
             limit: config.request_timeout,
+            peers,
             attempts: JoinSet::new(),
+            reserve: VecDeque::new(),
             arrivals: Some(arrivals),
             lookout: Lookout::new(directory, target, config.look_again, asked),
             most: config.max_sources,
@@ -83,13 +94,23 @@ impl Connections {
         connections
     }
 
-    /// Connects to those who are not connected to yet, as far as there is room.
+    /// Connects to those who are not connected to yet, as far as there is room; others wait
+    /// until somebody is given up.
     fn add(&mut self, offers: Vec<PeerOffer>) {
         for offer in offers {
-            let full = self.attempts.len() >= self.most || self.places.len() >= 4 * self.most;
-            if full || !self.places.claim(&offer) {
+            if self.places.len() >= MAX_OFFERS || !self.places.claim(&offer) {
                 continue;
             }
+            self.reserve.push_back(offer);
+            if self.attempts.len() < self.most {
+                self.another();
+            }
+        }
+    }
+
+    /// Tries one more of those who offer, if there is one.
+    pub(super) fn another(&mut self) {
+        if let Some(offer) = self.reserve.pop_front() {
             let id = self.id();
             self.fresh += 1;
             self.attempt(id, offer, 0);
@@ -103,11 +124,13 @@ impl Connections {
 
     fn attempt(&mut self, id: SourceId, offer: PeerOffer, tried: u32) {
         let (connector, target, limit) = (self.connector.clone(), self.target, self.limit);
+        let peers = self.peers.clone();
         self.attempts.spawn(async move {
             if tried > 0 {
                 tokio::time::sleep((FIRST_PAUSE * 2u32.pow(tried.min(8) - 1)).min(MAX_PAUSE)).await;
             }
             let connecting = async {
+                peers.check(&offer, &target)?;
                 let source = connector.connect(&offer, &target).await?;
                 Connected::introduce(source, &target, limit).await
             };
@@ -123,15 +146,15 @@ impl Connections {
 
     fn introduce(&mut self, source: Arc<dyn ChunkSource>) {
         let (id, target, limit) = (self.id(), self.target, self.limit);
+        let peers = self.peers.clone();
         self.attempts.spawn(async move {
             let offer = source.offer().clone();
+            let result = match peers.check(&offer, &target) {
+                Ok(()) => Connected::introduce(source, &target, limit).await,
+                Err(banned) => Err(banned),
+            };
             // One that arrived by itself cannot be called back: its only attempt.
-            (
-                id,
-                offer,
-                MAX_ATTEMPTS,
-                Connected::introduce(source, &target, limit).await,
-            )
+            (id, offer, MAX_ATTEMPTS, result)
         });
     }
 
@@ -164,6 +187,7 @@ impl Connections {
                             let given_up = tried >= MAX_ATTEMPTS || !error.is_retryable();
                             if given_up {
                                 self.places.release(&offer);
+                                self.another();
                             } else {
                                 self.attempt(id, offer.clone(), tried + 1);
                             }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use chiral_core::{ByteRange, CHUNK_SIZE, ChunkSource, TransferError};
+use chiral_core::{ByteRange, CHUNK_SIZE, ChunkSource, Delivery, TransferError};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 
+use crate::limits::Flow;
 use crate::scheduler::{RequestId, SourceId};
 
 /// A slow source's bytes are passed on after this time even if their chunk is not whole, so
@@ -99,15 +100,27 @@ impl Cutter {
     }
 }
 
-/// Works one request off. `end` may be lowered while it runs.
-pub(super) async fn fetch(
-    from: Arc<dyn ChunkSource>,
-    source: SourceId,
-    request: RequestId,
-    range: ByteRange,
-    mut end: watch::Receiver<u64>,
-    out: mpsc::Sender<Fetched>,
-) {
+/// What a source is asked for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) source: SourceId,
+    pub(super) request: RequestId,
+    pub(super) range: ByteRange,
+    /// Where it ends after all: may be lowered while it runs.
+    pub(super) end: watch::Receiver<u64>,
+    /// What limits the download.
+    pub(super) flow: Flow,
+}
+
+/// Works one request off.
+pub(super) async fn fetch(from: Arc<dyn ChunkSource>, asked: Asked, out: mpsc::Sender<Fetched>) {
+    let Asked {
+        source,
+        request,
+        range,
+        mut end,
+        flow,
+    } = asked;
     let mut stream = from.fetch(range);
     let mut cutter = Cutter {
         source,
@@ -144,8 +157,21 @@ pub(super) async fn fetch(
                     });
                 }
                 received += delivery.bytes.len() as u64;
-                if !cutter.take(delivery.offset, delivery.bytes, range).await {
-                    return;
+                let Delivery {
+                    mut offset,
+                    mut bytes,
+                } = delivery;
+                while !bytes.is_empty() {
+                    // As long as this waits, the source is not read from either.
+                    let let_through = flow.acquire(bytes.len() as u64).await;
+                    if flow.is_limited() && offset >= *end.borrow() {
+                        break;
+                    }
+                    let part = bytes.split_to(let_through as usize);
+                    if !cutter.take(offset, part, range).await {
+                        return;
+                    }
+                    offset += let_through;
                 }
             }
         }

@@ -13,6 +13,7 @@ use chiral_core::{
 };
 
 use super::backward::Candidate;
+use super::control::{self, Control};
 use super::pages;
 use super::run::Run;
 use super::tail::{self, Tail};
@@ -55,11 +56,15 @@ impl Run {
         if let Some(identity) = self.without_asking().await? {
             return Ok(identity);
         }
-        let begun = Instant::now();
+        let mut begun = Instant::now();
         let mut tried: Option<(usize, Instant)> = None;
         loop {
-            if self.driver.is_cancelled() {
-                return Err(chiral_core::transfer::Stopped.into());
+            let control = control::look(&self.driver, &self.turn);
+            if control != Control::default() {
+                control::own_turn(&self.driver, &self.turn).await?;
+                // Time that it was not let work is not held against anybody.
+                begun = Instant::now();
+                continue;
             }
             let fresh = tried
                 .is_none_or(|(sources, at)| sources != self.known.len() || at.elapsed() >= RETRY);
@@ -79,10 +84,9 @@ impl Run {
             if hopeless || begun.elapsed() > limit {
                 return Err(self.no_sources(self.request.target.size().unwrap_or(0)));
             }
-            let control = (self.driver.is_paused(), false);
             tokio::select! {
                 arrival = self.connections.next() => { self.arrive(arrival); }
-                _ = self.driver.changed(control) => {}
+                _ = control::changed(&self.driver, &self.turn, control) => {}
                 () = tokio::time::sleep(Duration::from_millis(50)) => {}
             }
         }

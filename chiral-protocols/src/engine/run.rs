@@ -11,16 +11,19 @@ use std::sync::Arc;
 use super::assembly::Contributions;
 use super::attribution::Attribution;
 use super::connections::{Arrival, Connections};
+use super::control;
 use super::source::Connected;
 use super::tellers::Tellers;
 use super::wanted::Owner;
 use super::{Connector, DownloadReport, Engine, EngineConfig};
+use crate::downloads::Turn;
 use crate::scheduler::SourceId;
 
 /// What outlasts a change of how chunks are checked.
 pub(super) struct Run {
     pub(super) engine: Engine,
     pub(super) driver: TransferDriver,
+    pub(super) turn: Turn,
     pub(super) request: DownloadRequest,
     pub(super) started: Instant,
     pub(super) connections: Connections,
@@ -52,14 +55,24 @@ impl Engine {
     pub(super) async fn run(
         &self,
         driver: TransferDriver,
+        turn: Turn,
         request: DownloadRequest,
         connector: Arc<dyn Connector>,
         owner: Owner,
     ) -> Result<DownloadReport, TransferError> {
-        let connections = Connections::new(connector, &request, &self.config).await;
+        if let Err(stopped) = control::own_turn(&driver, &turn).await {
+            let result = Err(stopped.into());
+            owner.end(&result);
+            drop(turn);
+            driver.finish(TransferOutcome::Cancelled);
+            return result;
+        }
+        let peers = self.peers.clone();
+        let connections = Connections::new(connector, &request, &self.config, peers).await;
         let mut run = Run {
             engine: self.clone(),
             driver,
+            turn,
             request,
             started: Instant::now(),
             connections,
@@ -80,6 +93,8 @@ impl Engine {
         if let Ok(report) = &result {
             run.driver.set_sources(report.sources.clone());
         }
+        // Whoever hears of the end may begin anew at once.
+        drop(run.turn);
         run.driver.finish(outcome(&result));
         result
     }
@@ -186,12 +201,29 @@ impl Run {
         if let Some(connected) = self.known.remove(&id) {
             let source = connected.name().to_owned();
             tracing::debug!(source, reason, "source banned");
+            let target = &self.request.target;
+            self.engine.peers.ban(connected.offer(), target, reason);
+            self.connections.another();
             self.last_trouble = Some(format!("{source}: {reason}"));
             self.driver.emit(TransferEventKind::SourceBanned {
                 source,
                 reason: reason.to_owned(),
             });
         }
+    }
+
+    /// A source rests for a while.
+    pub(super) fn demoted(&self, id: SourceId, reason: &str, lasts: Duration) {
+        let Some(connected) = self.known.get(&id) else {
+            return;
+        };
+        let (offer, target) = (connected.offer(), &self.request.target);
+        self.engine.peers.demote(offer, target, reason, lasts);
+        self.driver.emit(TransferEventKind::SourceDemoted {
+            source: connected.name().to_owned(),
+            reason: reason.to_owned(),
+            for_ms: u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX),
+        });
     }
 
     /// The error for when nobody is left.

@@ -12,6 +12,8 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use super::config::{MAX_READ, MIN_READ, SEND_BUFFERS};
+use super::leave::Leave;
+use crate::limits::Uploads;
 
 type ReadFuture = Pin<Box<dyn Future<Output = Result<Bytes, StoreError>> + Send>>;
 
@@ -20,14 +22,16 @@ type ReadFuture = Pin<Box<dyn Future<Output = Result<Bytes, StoreError>> + Send>
 pub(super) struct Sending {
     /// Bodies of stored content under way.
     bodies: AtomicUsize,
+    uploads: Uploads,
     tracker: TaskTracker,
     runtime: Handle,
 }
 
 impl Sending {
-    pub(super) fn new(tracker: TaskTracker) -> Self {
+    pub(super) fn new(tracker: TaskTracker, uploads: Uploads) -> Self {
         Self {
             bodies: AtomicUsize::new(0),
+            uploads,
             tracker,
             runtime: Handle::current(),
         }
@@ -98,6 +102,8 @@ pub(super) struct ContentBody {
     end: u64,
     reading: Option<ReadFuture>,
     ahead: Option<Result<Bytes, StoreError>>,
+    /// What limits the rate.
+    leave: Leave,
 }
 
 impl std::fmt::Debug for ContentBody {
@@ -118,6 +124,7 @@ impl ContentBody {
     ) -> Self {
         sending.bodies.fetch_add(1, Ordering::Relaxed);
         let ByteRange { start, end } = request.range;
+        let leave = Leave::of(sending.uploads.flow(request.cid));
         Self {
             content,
             gate,
@@ -128,6 +135,7 @@ impl ContentBody {
             end,
             reading: None,
             ahead: None,
+            leave,
         }
     }
 
@@ -159,13 +167,24 @@ impl ContentBody {
         }
     }
 
+    /// What was read ahead, or as much of it as may be sent now.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, StoreError>> {
+        if let Some(Ok(bytes)) = &mut self.ahead {
+            let leave = ready!(self.leave.poll(cx, bytes.len()));
+            if leave < bytes.len() {
+                return Poll::Ready(Ok(bytes.split_to(leave)));
+            }
+        }
+        self.ahead.take().map_or(Poll::Pending, Poll::Ready)
+    }
+
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StoreError>>> {
         if self.given == self.end {
             return Poll::Ready(None);
         }
         self.start_reading();
         self.poll_reading(cx);
-        let result = ready!(self.ahead.take().map_or(Poll::Pending, Poll::Ready));
+        let result = ready!(self.poll_ahead(cx));
         match &result {
             Ok(bytes) => {
                 self.given += bytes.len() as u64;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chiral_core::{Endpoint, PeerOffer};
 
 use super::address::{AddressPolicy, Reach};
+use crate::limits::Uploads;
 
 /// Longest redirect chain that a mirror may send us through.
 pub(super) const MAX_REDIRECTS: usize = 3;
@@ -46,6 +47,8 @@ pub struct HttpConfig {
     pub max_headers: usize,
     /// How long requests under way may go on after the start of a shutdown.
     pub drain_timeout: Duration,
+    /// Limits on what is served. A node puts its own here.
+    pub uploads: Uploads,
     /// Time to resolve a name, and time to connect to an address.
     pub connect_timeout: Duration,
     /// Time from a request to the head of its answer.
@@ -81,6 +84,7 @@ impl Default for HttpConfig {
             max_header_bytes: 48 << 10,
             max_headers: 100,
             drain_timeout: Duration::from_secs(5),
+            uploads: Uploads::new(),
             connect_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(20),
@@ -148,6 +152,13 @@ impl HttpConfig {
     #[must_use]
     pub fn with_drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
+        self
+    }
+
+    /// Puts what is served under these limits.
+    #[must_use]
+    pub fn with_uploads(mut self, uploads: Uploads) -> Self {
+        self.uploads = uploads;
         self
     }
 

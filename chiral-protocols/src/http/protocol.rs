@@ -84,7 +84,7 @@ impl HttpProtocol {
             None => None,
             Some(address) => {
                 let tracker = TaskTracker::new();
-                let sending = Arc::new(Sending::new(tracker.clone()));
+                let sending = Arc::new(Sending::new(tracker.clone(), config.uploads.clone()));
                 let routes = Arc::new(Routes {
                     seeds: seeds.clone(),
                     gate: gate.clone(),
