@@ -9,9 +9,14 @@ use bytes::Bytes;
 use chiral_core::{ByteRange, PaymentGate, ServeRequest, StoreError, StoredContent};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::config::{MAX_READ, MIN_READ, SEND_BUFFERS};
+use super::encoded::EncodedBody;
+use super::meter::Meter;
+use super::multipart::PartsBody;
 
 type ReadFuture = Pin<Box<dyn Future<Output = Result<Bytes, StoreError>> + Send>>;
 
@@ -22,6 +27,9 @@ pub(super) struct Sending {
     bodies: AtomicUsize,
     tracker: TaskTracker,
     runtime: Handle,
+    begun: Instant,
+    /// Of all that is sent.
+    pub(super) meter: Meter,
 }
 
 impl Sending {
@@ -30,7 +38,22 @@ impl Sending {
             bodies: AtomicUsize::new(0),
             tracker,
             runtime: Handle::current(),
+            begun: Instant::now(),
+            meter: Meter::default(),
         }
+    }
+
+    /// The time that meters go by, in whole seconds.
+    pub(super) fn second(&self) -> u64 {
+        self.begun.elapsed().as_secs()
+    }
+
+    /// Has something done beside the runtime that takes the processor for a while.
+    pub(super) fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.runtime.spawn_blocking(work)
     }
 
     /// Bytes to read at a time: as many as the budget allows with this many bodies, each of
@@ -41,11 +64,13 @@ impl Sending {
     }
 }
 
-/// A body of known length.
+/// A body; of known length, unless it is encoded as it goes out.
 #[derive(Debug)]
 pub(super) enum AnswerBody {
     Bytes(Option<Bytes>),
     Content(Box<ContentBody>),
+    Parts(Box<PartsBody>),
+    Encoded(Box<EncodedBody>),
 }
 
 impl AnswerBody {
@@ -69,17 +94,24 @@ impl Body for AnswerBody {
         match &mut *self {
             Self::Bytes(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Content(content) => content.poll_next(cx).map_ok(Frame::data),
+            Self::Parts(parts) => parts.poll_next(cx).map_ok(Frame::data),
+            Self::Encoded(encoded) => encoded.poll_next(cx).map_ok(Frame::data),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.size_hint().exact() == Some(0)
+        match self {
+            Self::Encoded(encoded) => encoded.is_ended(),
+            _ => self.size_hint().exact() == Some(0),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match self {
             Self::Bytes(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
-            Self::Content(content) => content.end - content.given,
+            Self::Content(content) => content.left(),
+            Self::Parts(parts) => parts.left(),
+            Self::Encoded(_) => return SizeHint::default(),
         })
     }
 }
@@ -91,6 +123,8 @@ pub(super) struct ContentBody {
     gate: Arc<dyn PaymentGate>,
     request: ServeRequest,
     sending: Arc<Sending>,
+    /// Of what is sent of this file.
+    meter: Arc<Meter>,
     /// Everything before this was handed to the transport.
     given: u64,
     /// Everything before this was read or is being read.
@@ -115,6 +149,7 @@ impl ContentBody {
         gate: Arc<dyn PaymentGate>,
         request: ServeRequest,
         sending: Arc<Sending>,
+        meter: Arc<Meter>,
     ) -> Self {
         sending.bodies.fetch_add(1, Ordering::Relaxed);
         let ByteRange { start, end } = request.range;
@@ -123,12 +158,18 @@ impl ContentBody {
             gate,
             request,
             sending,
+            meter,
             given: start,
             asked: start,
             end,
             reading: None,
             ahead: None,
         }
+    }
+
+    /// Bytes still to come.
+    pub(super) fn left(&self) -> u64 {
+        self.end - self.given
     }
 
     fn start_reading(&mut self) {
@@ -159,7 +200,11 @@ impl ContentBody {
         }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StoreError>>> {
+    /// The next bytes.
+    pub(super) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, StoreError>>> {
         if self.given == self.end {
             return Poll::Ready(None);
         }
@@ -169,6 +214,9 @@ impl ContentBody {
         match &result {
             Ok(bytes) => {
                 self.given += bytes.len() as u64;
+                let second = self.sending.second();
+                self.meter.add(second, bytes.len() as u64);
+                self.sending.meter.add(second, bytes.len() as u64);
                 self.start_reading();
                 // Polled so that it begins; its result waits for the next call.
                 self.poll_reading(cx);

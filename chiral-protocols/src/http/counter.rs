@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::answer::content_length;
+use super::refusal::advise;
 use super::routes::{Answer, octets, options, text};
 
 /// Messages that are with the gate at once, all connections together.
@@ -133,8 +134,9 @@ pub(super) fn refusal(error: &GateError) -> Answer {
     }
 }
 
-fn later(message: &str) -> Answer {
-    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, message);
+pub(super) fn later(message: &str) -> Answer {
+    let next = "try again in a few seconds";
+    let mut answer = advise(StatusCode::SERVICE_UNAVAILABLE, message, next);
     answer
         .headers_mut()
         .insert(header::RETRY_AFTER, RETRY_AFTER);
