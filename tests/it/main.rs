@@ -3,3 +3,4 @@
 mod journeys;
 mod lifecycle;
 mod support;
+mod web;

@@ -130,6 +130,9 @@ pub(super) struct ContentBody {
     /// Everything before this was read or is being read.
     asked: u64,
     end: u64,
+    /// Whether it counts among the bodies under way: from its first read on, as many may be
+    /// parts of one answer.
+    counted: bool,
     reading: Option<ReadFuture>,
     ahead: Option<Result<Bytes, StoreError>>,
 }
@@ -151,7 +154,6 @@ impl ContentBody {
         sending: Arc<Sending>,
         meter: Arc<Meter>,
     ) -> Self {
-        sending.bodies.fetch_add(1, Ordering::Relaxed);
         let ByteRange { start, end } = request.range;
         Self {
             content,
@@ -162,6 +164,7 @@ impl ContentBody {
             given: start,
             asked: start,
             end,
+            counted: false,
             reading: None,
             ahead: None,
         }
@@ -175,6 +178,9 @@ impl ContentBody {
     fn start_reading(&mut self) {
         if self.reading.is_some() || self.ahead.is_some() || self.asked == self.end {
             return;
+        }
+        if !std::mem::replace(&mut self.counted, true) {
+            self.sending.bodies.fetch_add(1, Ordering::Relaxed);
         }
         let stop = self.end.min(self.asked + self.sending.read_size());
         let range = ByteRange::new(self.asked, stop);
@@ -232,7 +238,9 @@ impl ContentBody {
 
 impl Drop for ContentBody {
     fn drop(&mut self) {
-        self.sending.bodies.fetch_sub(1, Ordering::Relaxed);
+        if self.counted {
+            self.sending.bodies.fetch_sub(1, Ordering::Relaxed);
+        }
         // Also if nothing was sent: the gate sets something aside for what it admits.
         let sent = ByteRange::new(self.request.range.start, self.given);
         let (gate, request) = (self.gate.clone(), self.request.clone());

@@ -13,14 +13,13 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::answer::content_length;
-use super::refusal::advise;
 use super::routes::{Answer, octets, options, text};
 
 /// Messages that are with the gate at once, all connections together.
 const MAX_AT_ONCE: usize = 64;
 
 /// Seconds after which a client may try again.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+pub(super) const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 const METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 
@@ -134,9 +133,8 @@ pub(super) fn refusal(error: &GateError) -> Answer {
     }
 }
 
-pub(super) fn later(message: &str) -> Answer {
-    let next = "try again in a few seconds";
-    let mut answer = advise(StatusCode::SERVICE_UNAVAILABLE, message, next);
+fn later(message: &str) -> Answer {
+    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, message);
     answer
         .headers_mut()
         .insert(header::RETRY_AFTER, RETRY_AFTER);

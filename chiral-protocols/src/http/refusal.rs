@@ -5,6 +5,7 @@ use chiral_core::{Cid, ManifestHeader, Price};
 use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderValue};
 
+use super::counter::RETRY_AFTER;
 use super::routes::{Answer, octets, text};
 use super::{accept, headers};
 
@@ -14,6 +15,15 @@ pub(super) const OTHERS: &str = "ask other seeders";
 /// Says what is wrong, and what to do next.
 pub(super) fn advise(status: StatusCode, what: &str, next: &str) -> Answer {
     text(status, &format!("{what}\nnext: {next}"))
+}
+
+/// It may be served in a moment.
+pub(super) fn later(what: &str) -> Answer {
+    let next = "try again in a few seconds";
+    let mut answer = advise(StatusCode::SERVICE_UNAVAILABLE, what, next);
+    let headers = answer.headers_mut();
+    headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+    answer
 }
 
 /// Nothing is ever served under this path.

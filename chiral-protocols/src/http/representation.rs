@@ -173,7 +173,7 @@ impl Representation {
                 Ok(body) => *answer.body_mut() = AnswerBody::Encoded(Box::new(body)),
                 Err(error) => {
                     tracing::error!(%error, "no encoder");
-                    return counter::later("the server is not able to encode it now");
+                    return refusal::later("the server is not able to encode it now");
                 }
             }
         }

@@ -127,7 +127,7 @@ impl Routes {
             }
             Err(error) => {
                 tracing::error!(content = %cid, %error, "store failed");
-                super::counter::later("the store does not answer")
+                refusal::later("the store does not answer")
             }
         }
     }
