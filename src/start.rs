@@ -122,8 +122,12 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
         use chiral_protocols::http::HttpProtocol;
         let registry = builder.registry.clone();
         let http = HttpProtocol::bind(config, store.clone(), registry, gate.clone()).await?;
-        open.protocols
-            .push(Arc::new(http.with_agent(agent.clone())));
+        let mut http = http.with_agent(agent.clone());
+        if let Some(directory) = &builder.directory {
+            let others = Others::new(directory.clone(), builder.peer.clone());
+            http = http.with_other_seeders(Arc::new(others));
+        }
+        open.protocols.push(Arc::new(http));
     }
     open.protocols.extend(builder.protocols);
     let mut protocols = open.protocols.iter().cloned();
@@ -152,6 +156,40 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
         #[cfg(feature = "chain")]
         payments: open.payments.take(),
     }))
+}
+
+/// Who else seeds a file over HTTP, as the directory says.
+#[cfg(feature = "http")]
+#[derive(Debug)]
+struct Others {
+    directory: Arc<dyn PeerDirectory>,
+    own: Option<PeerId>,
+}
+
+#[cfg(feature = "http")]
+impl Others {
+    fn new(directory: Arc<dyn PeerDirectory>, own: Option<PeerId>) -> Self {
+        Self { directory, own }
+    }
+}
+
+#[cfg(feature = "http")]
+#[async_trait::async_trait]
+impl chiral_protocols::http::OtherSeeders for Others {
+    async fn offers(&self, cid: chiral_core::Cid) -> Vec<chiral_core::PeerOffer> {
+        let mut query = chiral_core::ProviderQuery::new(cid.into());
+        query.protocols.push(chiral_core::Protocol::Http);
+        match self.directory.providers(query).await {
+            Ok(mut offers) => {
+                offers.retain(|offer| offer.peer.is_none() || offer.peer != self.own);
+                offers
+            }
+            Err(error) => {
+                tracing::debug!(content = %cid, %error, "others are not known now");
+                Vec::new()
+            }
+        }
+    }
 }
 
 async fn open_store(store: Store) -> Result<Arc<dyn ChunkStore>, BuildError> {

@@ -4,35 +4,54 @@
 //! | route | answer |
 //! | --- | --- |
 //! | `GET`, `HEAD` `/file/{cid}` | the bytes; ranges, conditions (RFC 9110), file name |
+//! | `GET`, `HEAD` `/file/{cid}/{name}` | the same, if that is its name: for web seeds (BEP 19) |
+//! | `GET`, `HEAD` `/file/{cid}.meta4` | its Metalink (RFC 5854): this server and others that are free |
 //! | `GET`, `HEAD` `/file/{cid}/chunk/{index}` | one chunk; its ETag is its chunk hash |
 //! | `GET`, `HEAD` `/file/{cid}/manifest` | the manifest header, encoded |
 //! | `GET`, `HEAD` `/file/{cid}/manifest/{page}` | a page of the manifest, encoded |
 //! | `GET`, `HEAD` `/file/{cid}/coverage` | `{"chunks":n,"runs":[[first,end],…]}` |
+//! | `GET`, `HEAD` `/`, `/index.json` | what is served, if [`HttpConfig::page`] says so |
 //! | `POST` `/payment` | the payment gate's answer to a message, at most 16 KiB |
 //!
 //! Everything else is 404, or 405 with `Allow`. Bytes are sent under the rule of a
 //! [`PaymentGate`](chiral_core::PaymentGate), with the client's word to it in the header
-//! `Chiral-Payment` (base64); an unpaid request is answered 402 with the gate's offer. The
-//! client's [`PaymentAgent`](chiral_core::PaymentAgent) answers it at `/payment`; both are
-//! opaque bytes (`application/octet-stream`), which HTTP carries unread.
+//! `Chiral-Payment` (base64); an unpaid request is answered 402 with the gate's offer, or
+//! with words if it has `Accept` without `application/octet-stream`, as browsers and `curl`
+//! have. The client's [`PaymentAgent`](chiral_core::PaymentAgent) answers the offer at
+//! `/payment`; both are opaque bytes (`application/octet-stream`), which HTTP carries unread.
+//!
+//! The whole of a free text of 1 KiB to 64 MiB is sent with gzip, brotli or zstd to clients
+//! that ask for it: under a weak ETag and without `Repr-Digest`, as neither is about those
+//! bytes any more. Ranges, chunks, and whatever is paid for are never encoded.
 
+mod accept;
 mod address;
 mod answer;
 mod body;
 mod client;
+mod coding;
 mod config;
 mod connect;
 mod counter;
+mod elsewhere;
+mod encoded;
+mod escape;
 mod etag;
 mod headers;
 mod leave;
+mod media;
+mod metalink;
+mod meter;
 mod mirror;
+mod multipart;
 mod pace;
+mod page;
 mod path;
 mod payer;
 mod pool;
 mod protocol;
 mod range;
+mod refusal;
 mod representation;
 mod routes;
 mod seeds;
@@ -43,5 +62,6 @@ mod url;
 
 pub use address::AddressPolicy;
 pub use config::{HttpConfig, HttpError};
+pub use elsewhere::OtherSeeders;
 pub use protocol::{HttpProtocol, PIN};
 pub use source::HttpSource;

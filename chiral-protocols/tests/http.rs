@@ -4,6 +4,8 @@
 // The helpers are tests too, which the lint cannot know.
 #![allow(clippy::unwrap_used)]
 
+#[path = "http/codings.rs"]
+mod codings;
 #[path = "http/conformance.rs"]
 mod conformance;
 #[path = "http/curl.rs"]
@@ -14,12 +16,20 @@ mod hostile_clients;
 mod hostile_messages;
 #[path = "http/hostile_servers.rs"]
 mod hostile_servers;
+#[path = "http/manners.rs"]
+mod manners;
+#[path = "http/metalink.rs"]
+mod metalink;
 #[path = "http/mirrors.rs"]
 mod mirrors;
+#[path = "http/page.rs"]
+mod page;
 #[path = "http/paying.rs"]
 mod paying;
 #[path = "http/payment.rs"]
 mod payment;
+#[path = "http/ranges.rs"]
+mod ranges;
 #[path = "http/server.rs"]
 mod server;
 #[path = "http/support.rs"]

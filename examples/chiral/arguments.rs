@@ -190,6 +190,11 @@ pub(crate) struct Share {
     /// is taken. 0.0.0.0:8480 is for everybody who can reach this machine.
     #[arg(long, value_name = "ADDR")]
     pub(crate) http: Option<SocketAddr>,
+    /// Show what is shared, at what price and how fast, to whoever opens the URL in a browser
+    ///
+    /// As JSON it is at /index.json. Without it, a file is found by those who know its link.
+    #[arg(long)]
+    pub(crate) page: bool,
     /// What to be paid, in CHI per MiB (2^20 bytes); free without it
     #[arg(long, value_name = "CHI_PER_MIB", requires = "chain")]
     pub(crate) price: Option<Price>,

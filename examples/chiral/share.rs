@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
 use chiral::protocols::http::HttpConfig;
-use chiral::{BuildError, Endpoint, Node, Shared};
+use chiral::{BuildError, Endpoint, Node, Protocol, Shared};
 use serde_json::json;
 
 use super::account::default_directory;
@@ -26,6 +26,9 @@ pub(crate) async fn run(command: Share, output: &Output) -> Result<(), Failure> 
     let serve = async {
         for file in &command.files {
             tell(&node, output, file, &share(&node, output, file).await?)?;
+        }
+        if command.page {
+            tell_page(&node, output)?;
         }
         output.text("serving until Ctrl-C")?;
         std::future::pending().await
@@ -49,6 +52,7 @@ pub(crate) async fn run(command: Share, output: &Output) -> Result<(), Failure> 
 async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
     let wanted = command.http;
     let config = listening(wanted.unwrap_or((Ipv4Addr::LOCALHOST, PORT).into()))?;
+    let config = config.with_page(command.page);
     let network = command.network.settings()?;
     let payments = command.account.payments(command.data_dir.as_deref())?;
     let payments = payments.map(|payments| match command.price {
@@ -75,7 +79,7 @@ async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
         // Only our own choice of port is changed, never the user's.
         Err(BuildError::Http(error)) if wanted.is_none() && error.is_retryable() => {
             let any = HttpConfig::listening((Ipv4Addr::LOCALHOST, 0).into());
-            Ok(build(any).await?)
+            Ok(build(any.with_page(command.page)).await?)
         }
         result => Ok(result?),
     }
@@ -126,6 +130,19 @@ async fn share(node: &Node, output: &Output, file: &Path) -> Result<Shared, Fail
     let shared = node.share(share).await;
     bar.finish_and_clear();
     Ok(shared?)
+}
+
+/// Says where the list of what is shared can be opened.
+fn tell_page(node: &Node, output: &Output) -> Result<(), Failure> {
+    let protocols = node.manager().protocols();
+    let http = protocols.iter().filter(|it| it.name() == Protocol::Http);
+    for endpoint in http.flat_map(|protocol| protocol.endpoints()) {
+        // Behind a # is what browsers have no use for.
+        let url = endpoint.as_str().split('#').next().unwrap_or_default();
+        output.text(format!("all of it is listed at {url}"))?;
+        output.event(&json!({ "event": "listed", "page": url }))?;
+    }
+    Ok(())
 }
 
 fn tell(node: &Node, output: &Output, file: &Path, shared: &Shared) -> Result<(), Failure> {

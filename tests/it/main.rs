@@ -8,3 +8,4 @@ mod paying;
 mod streaming;
 mod support;
 mod trouble;
+mod web;

@@ -9,10 +9,15 @@ use bytes::Bytes;
 use chiral_core::{ByteRange, PaymentGate, ServeRequest, StoreError, StoredContent};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::config::{MAX_READ, MIN_READ, SEND_BUFFERS};
+use super::encoded::EncodedBody;
 use super::leave::Leave;
+use super::meter::Meter;
+use super::multipart::PartsBody;
 use crate::limits::Uploads;
 
 type ReadFuture = Pin<Box<dyn Future<Output = Result<Bytes, StoreError>> + Send>>;
@@ -25,6 +30,9 @@ pub(super) struct Sending {
     uploads: Uploads,
     tracker: TaskTracker,
     runtime: Handle,
+    begun: Instant,
+    /// Of all that is sent.
+    pub(super) meter: Meter,
 }
 
 impl Sending {
@@ -34,7 +42,22 @@ impl Sending {
             uploads,
             tracker,
             runtime: Handle::current(),
+            begun: Instant::now(),
+            meter: Meter::default(),
         }
+    }
+
+    /// The time that meters go by, in whole seconds.
+    pub(super) fn second(&self) -> u64 {
+        self.begun.elapsed().as_secs()
+    }
+
+    /// Has something done beside the runtime that takes the processor for a while.
+    pub(super) fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.runtime.spawn_blocking(work)
     }
 
     /// Bytes to read at a time: as many as the budget allows with this many bodies, each of
@@ -45,11 +68,13 @@ impl Sending {
     }
 }
 
-/// A body of known length.
+/// A body; of known length, unless it is encoded as it goes out.
 #[derive(Debug)]
 pub(super) enum AnswerBody {
     Bytes(Option<Bytes>),
     Content(Box<ContentBody>),
+    Parts(Box<PartsBody>),
+    Encoded(Box<EncodedBody>),
 }
 
 impl AnswerBody {
@@ -73,17 +98,24 @@ impl Body for AnswerBody {
         match &mut *self {
             Self::Bytes(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Content(content) => content.poll_next(cx).map_ok(Frame::data),
+            Self::Parts(parts) => parts.poll_next(cx).map_ok(Frame::data),
+            Self::Encoded(encoded) => encoded.poll_next(cx).map_ok(Frame::data),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.size_hint().exact() == Some(0)
+        match self {
+            Self::Encoded(encoded) => encoded.is_ended(),
+            _ => self.size_hint().exact() == Some(0),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match self {
             Self::Bytes(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
-            Self::Content(content) => content.end - content.given,
+            Self::Content(content) => content.left(),
+            Self::Parts(parts) => parts.left(),
+            Self::Encoded(_) => return SizeHint::default(),
         })
     }
 }
@@ -95,11 +127,16 @@ pub(super) struct ContentBody {
     gate: Arc<dyn PaymentGate>,
     request: ServeRequest,
     sending: Arc<Sending>,
+    /// Of what is sent of this file.
+    meter: Arc<Meter>,
     /// Everything before this was handed to the transport.
     given: u64,
     /// Everything before this was read or is being read.
     asked: u64,
     end: u64,
+    /// Whether it counts among the bodies under way: from its first read on, as many may be
+    /// parts of one answer.
+    counted: bool,
     reading: Option<ReadFuture>,
     ahead: Option<Result<Bytes, StoreError>>,
     /// What limits the rate.
@@ -121,8 +158,8 @@ impl ContentBody {
         gate: Arc<dyn PaymentGate>,
         request: ServeRequest,
         sending: Arc<Sending>,
+        meter: Arc<Meter>,
     ) -> Self {
-        sending.bodies.fetch_add(1, Ordering::Relaxed);
         let ByteRange { start, end } = request.range;
         let leave = Leave::of(sending.uploads.flow(request.cid));
         Self {
@@ -130,18 +167,28 @@ impl ContentBody {
             gate,
             request,
             sending,
+            meter,
             given: start,
             asked: start,
             end,
+            counted: false,
             reading: None,
             ahead: None,
             leave,
         }
     }
 
+    /// Bytes still to come.
+    pub(super) fn left(&self) -> u64 {
+        self.end - self.given
+    }
+
     fn start_reading(&mut self) {
         if self.reading.is_some() || self.ahead.is_some() || self.asked == self.end {
             return;
+        }
+        if !std::mem::replace(&mut self.counted, true) {
+            self.sending.bodies.fetch_add(1, Ordering::Relaxed);
         }
         let stop = self.end.min(self.asked + self.sending.read_size());
         let range = ByteRange::new(self.asked, stop);
@@ -178,7 +225,11 @@ impl ContentBody {
         self.ahead.take().map_or(Poll::Pending, Poll::Ready)
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StoreError>>> {
+    /// The next bytes.
+    pub(super) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, StoreError>>> {
         if self.given == self.end {
             return Poll::Ready(None);
         }
@@ -188,6 +239,9 @@ impl ContentBody {
         match &result {
             Ok(bytes) => {
                 self.given += bytes.len() as u64;
+                let second = self.sending.second();
+                self.meter.add(second, bytes.len() as u64);
+                self.sending.meter.add(second, bytes.len() as u64);
                 self.start_reading();
                 // Polled so that it begins; its result waits for the next call.
                 self.poll_reading(cx);
@@ -203,7 +257,9 @@ impl ContentBody {
 
 impl Drop for ContentBody {
     fn drop(&mut self) {
-        self.sending.bodies.fetch_sub(1, Ordering::Relaxed);
+        if self.counted {
+            self.sending.bodies.fetch_sub(1, Ordering::Relaxed);
+        }
         // Also if nothing was sent: the gate sets something aside for what it admits.
         let sent = ByteRange::new(self.request.range.start, self.given);
         let (gate, request) = (self.gate.clone(), self.request.clone());

@@ -69,6 +69,9 @@ pub struct HttpConfig {
     /// Agreements with a seeder in a row after which it delivers nothing and asks for
     /// payment again; then it is refused.
     pub payment_attempts: u32,
+    /// Whether the server lists what it serves, with prices and rates, to whoever opens `/`
+    /// or `/index.json`.
+    pub page: bool,
 }
 
 impl Default for HttpConfig {
@@ -93,6 +96,7 @@ impl Default for HttpConfig {
             announced: AddressPolicy::Any,
             payment_timeout: Duration::from_secs(600),
             payment_attempts: 12,
+            page: false,
         }
     }
 }
@@ -198,6 +202,13 @@ impl HttpConfig {
     pub fn with_payment(mut self, timeout: Duration, attempts: u32) -> Self {
         self.payment_timeout = timeout;
         self.payment_attempts = attempts.max(1);
+        self
+    }
+
+    /// Lists what is served to whoever opens `/` or `/index.json`.
+    #[must_use]
+    pub fn with_page(mut self, page: bool) -> Self {
+        self.page = page;
         self
     }
 

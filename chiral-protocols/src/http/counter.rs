@@ -19,7 +19,7 @@ use super::routes::{Answer, octets, options, text};
 const MAX_AT_ONCE: usize = 64;
 
 /// Seconds after which a client may try again.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+pub(super) const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 const METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 

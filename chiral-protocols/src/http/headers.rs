@@ -1,10 +1,10 @@
-//! Header values: the payment credential, the file name, the media type, digests.
+//! Header values: the payment credential, digests.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use chiral_core::Cid;
 use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
-use chiral_core::{Cid, ManifestHeader, link};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// Carries a client's word to the payment gate, in base64.
@@ -45,100 +45,54 @@ pub(super) fn repr_digest(cid: Cid) -> String {
     format!("sha-256=:{}:", STANDARD.encode(cid.as_bytes()))
 }
 
-/// The media type to announce: the hint if it is one, else unspecific bytes.
-pub(super) fn content_type(header: &ManifestHeader) -> HeaderValue {
-    let token = |text: &str| {
-        !text.is_empty()
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b))
-    };
-    let is_type = |mime: &&str| {
-        let essence = mime.split(';').next().unwrap_or("").trim();
-        essence
-            .split_once('/')
-            .is_some_and(|(kind, subtype)| token(kind) && token(subtype))
-    };
-    header
-        .mime
-        .as_deref()
-        .filter(is_type)
-        .and_then(|mime| HeaderValue::from_str(mime).ok())
-        .unwrap_or(HeaderValue::from_static("application/octet-stream"))
-}
+/// The file's SHA-256 under a content coding, which a `Repr-Digest` would not be
+/// (draft-ietf-httpbis-unencoded-digest).
+pub(super) const UNENCODED_DIGEST: HeaderName = HeaderName::from_static("unencoded-digest");
 
-/// `Content-Disposition` with the name hint made harmless (RFC 6266, RFC 8187). Always an
-/// attachment: a stranger's page shall not run under the address of this server.
-pub(super) fn disposition(header: &ManifestHeader) -> HeaderValue {
-    let plain = HeaderValue::from_static("attachment");
-    let Some(name) = header.name.as_deref().and_then(link::file_name) else {
-        return plain;
-    };
-    let fallback: String = name
-        .chars()
-        .map(|c| {
-            if c == ' ' || c.is_ascii_graphic() && !"\"\\%".contains(c) {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect();
-    let mut value = format!("attachment; filename=\"{fallback}\"");
-    if fallback != name {
-        value.push_str("; filename*=UTF-8''");
-        for byte in name.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                value.push(char::from(byte));
-            } else {
-                value.push_str(&format!("%{byte:02X}"));
-            }
-        }
-    }
-    HeaderValue::try_from(value).unwrap_or(plain)
+/// How much a client wants a digest (RFC 9530 §4): 0 is not at all, 10 the most.
+const WANT_REPR_DIGEST: HeaderName = HeaderName::from_static("want-repr-digest");
+
+/// How much a client wants the SHA-256 of what it asks for, from 0 to 10; `None` if it says
+/// nothing about it. What is malformed says nothing.
+pub(super) fn wants_digest(headers: &HeaderMap) -> Option<u8> {
+    let values = headers.get_all(WANT_REPR_DIGEST).iter();
+    let texts = values.filter_map(|value| value.to_str().ok());
+    let mut wants = texts.flat_map(|text| text.split(',')).filter_map(|member| {
+        let (name, value) = member.trim_matches([' ', '\t']).split_once('=')?;
+        let value = value.split(';').next()?.trim_end();
+        let plain = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+        let value = value.parse().ok().filter(|value| plain && *value <= 10);
+        (name == "sha-256").then_some(value).flatten()
+    });
+    // Of several members with one name the last holds (RFC 9651 §3.2).
+    wants.next_back()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chiral_core::MerkleRoot;
-
-    fn header(name: &str, mime: &str) -> ManifestHeader {
-        ManifestHeader {
-            size: 1,
-            cid: Cid::from_bytes([1; 32]),
-            root: MerkleRoot::from_bytes([2; 32]),
-            name: Some(name.to_owned()),
-            mime: Some(mime.to_owned()),
-            created_at: 0,
-            aliases: Vec::new(),
-        }
-    }
 
     #[test]
-    fn a_strangers_hints_cannot_break_out_of_their_headers() {
-        for (name, expected) in [
-            ("a b.txt", "attachment; filename=\"a b.txt\""),
-            ("../../etc/passwd", "attachment; filename=\"passwd\""),
-            ("a\r\nX: y", "attachment; filename=\"a__X_ y\""),
-            (
-                "ä%.txt",
-                "attachment; filename=\"__.txt\"; filename*=UTF-8''%C3%A4%25.txt",
-            ),
-            ("..", "attachment"),
+    fn a_wanted_digest_is_heard() {
+        for (value, expected) in [
+            ("sha-256=10", Some(10)),
+            ("sha-512=3, sha-256=1", Some(1)),
+            ("sha-256=0", Some(0)),
+            ("sha-256=2;x=y , unixsum=0", Some(2)),
+            ("sha-256=3,sha-256=5", Some(5)),
+            ("sha-256=11", None),
+            ("sha-256=-1", None),
+            ("sha-256=+1", None),
+            ("sha-256", None),
+            ("SHA-256=1", None),
+            ("sha-512=10", None),
+            ("", None),
         ] {
-            assert_eq!(disposition(&header(name, "")), expected, "{name:?}");
+            let mut headers = HeaderMap::new();
+            headers.insert(WANT_REPR_DIGEST, HeaderValue::from_str(value).unwrap());
+            assert_eq!(wants_digest(&headers), expected, "{value}");
         }
-        for (mime, expected) in [
-            ("text/plain; charset=utf-8", "text/plain; charset=utf-8"),
-            ("image/svg+xml", "image/svg+xml"),
-            ("text/html\r\nX: y", "application/octet-stream"),
-            ("text", "application/octet-stream"),
-            ("a/b/c", "application/octet-stream"),
-            ("", "application/octet-stream"),
-        ] {
-            assert_eq!(content_type(&header("a", mime)), expected, "{mime:?}");
-        }
+        assert_eq!(wants_digest(&HeaderMap::new()), None);
     }
 
     #[test]

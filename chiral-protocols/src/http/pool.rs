@@ -16,6 +16,9 @@ use super::config::HttpConfig;
 use super::connect::{Origin, connection, protocol};
 use super::headers::PAYMENT;
 
+/// First of all bytes as they are: a payment gate's terms come as such to who says so.
+const ACCEPTED: &str = "application/octet-stream, */*;q=0.9";
+
 /// Idle connections to one server, and the means to make more.
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -118,7 +121,7 @@ impl Pool {
         headers.insert(header::HOST, host.map_err(invalid)?);
         let agent = concat!("chiral/", env!("CARGO_PKG_VERSION"));
         headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
-        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static(ACCEPTED));
         headers.insert(
             header::ACCEPT_ENCODING,
             HeaderValue::from_static("identity"),

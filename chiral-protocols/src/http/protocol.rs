@@ -1,7 +1,7 @@
 //! [`HttpProtocol`]: HTTP as a [`ContentProtocol`].
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -13,6 +13,7 @@ use chiral_core::{
     FileMetadata, ManifestHeader, PaymentAgent, PaymentGate, PeerOffer, Protocol, SeedRequest,
     StoreError, TransferError, TransferRegistry,
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,9 +22,10 @@ use super::body::Sending;
 use super::config::{HttpConfig, HttpError};
 use super::connect::{Origin, bad_url};
 use super::counter::Counter;
+use super::elsewhere::{Elsewhere, OtherSeeders};
 use super::payer::post;
 use super::pool::Pool;
-use super::routes::Routes;
+use super::routes::{MAX_ENCODERS, Routes};
 use super::seeds::Seeds;
 use super::server::Server;
 use super::source::{HttpSource, payments};
@@ -41,6 +43,7 @@ pub struct HttpProtocol {
     registry: TransferRegistry,
     seeds: Arc<Seeds>,
     server: Option<Server>,
+    routes: Option<Arc<Routes>>,
     gate: Arc<dyn PaymentGate>,
 }
 
@@ -80,8 +83,8 @@ impl HttpProtocol {
             return Err(HttpError::PublicUrl { url: url.clone() });
         }
         let seeds = Arc::new(Seeds::new(store));
-        let server = match config.listen {
-            None => None,
+        let (server, routes) = match config.listen {
+            None => (None, None),
             Some(address) => {
                 let tracker = TaskTracker::new();
                 let sending = Arc::new(Sending::new(tracker.clone(), config.uploads.clone()));
@@ -90,8 +93,13 @@ impl HttpProtocol {
                     gate: gate.clone(),
                     sending,
                     counter: Counter::new(config.header_timeout),
+                    encoders: Arc::new(Semaphore::new(MAX_ENCODERS)),
+                    elsewhere: OnceLock::new(),
+                    public_url: config.public_url.clone(),
+                    page: config.page,
                 });
-                Some(Server::bind(address, &config, tracker, routes).await?)
+                let server = Server::bind(address, &config, tracker, routes.clone()).await?;
+                (Some(server), Some(routes))
             }
         };
         let client = Client {
@@ -105,6 +113,7 @@ impl HttpProtocol {
             registry,
             seeds,
             server,
+            routes,
             gate,
         })
     }
@@ -115,6 +124,19 @@ impl HttpProtocol {
     #[must_use]
     pub fn with_agent(mut self, agent: Arc<dyn PaymentAgent>) -> Self {
         self.client.agent = Some(agent);
+        self
+    }
+
+    /// Tells clients that ask for a Metalink where else they find the file: as far as these
+    /// others are free, have all of it, and are at addresses that strangers may announce
+    /// ([`HttpConfig::announced`]).
+    #[must_use]
+    pub fn with_other_seeders(self, seeders: Arc<dyn OtherSeeders>) -> Self {
+        if let Some(routes) = &self.routes {
+            let elsewhere = Elsewhere::new(seeders, self.client.config.announced);
+            // Only the first counts; there is no way here to have given one before.
+            let _ = routes.elsewhere.set(elsewhere);
+        }
         self
     }
 

@@ -1,6 +1,7 @@
 //! What the server serves: a set of cids, and the few manifest pages in use.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chiral_core::manifest::page_of;
@@ -9,16 +10,32 @@ use chiral_core::{
     StoredContent,
 };
 
+use super::meter::Meter;
+
 /// Manifest pages kept for the ETags of chunks, 128 KiB each.
 const KEPT_PAGES: usize = 16;
 
 type KeptPage = (Cid, Arc<ManifestPage>);
 
+/// A file that is served.
+#[derive(Clone, Debug)]
+pub(super) struct Served {
+    pub(super) header: ManifestHeader,
+    pub(super) meter: Arc<Meter>,
+}
+
+/// Content that is served, opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) content: Arc<dyn StoredContent>,
+    pub(super) meter: Arc<Meter>,
+}
+
 /// The content that is served, out of all that the store holds.
 #[derive(Debug)]
 pub(super) struct Seeds {
     store: Arc<dyn ChunkStore>,
-    served: Mutex<BTreeMap<Cid, ManifestHeader>>,
+    served: Mutex<BTreeMap<Cid, Served>>,
     pages: Mutex<VecDeque<KeptPage>>,
 }
 
@@ -41,7 +58,18 @@ impl Seeds {
 
     /// Begins to serve.
     pub(super) fn insert(&self, header: ManifestHeader) {
-        lock(&self.served).insert(header.cid, header);
+        let mut served = lock(&self.served);
+        let before = served.get(&header.cid).map(|served| served.meter.clone());
+        let meter = before.unwrap_or_default();
+        served.insert(header.cid, Served { header, meter });
+    }
+
+    /// What is served, in the order of cids, from behind one of them; at most so many.
+    pub(super) fn list(&self, after: Option<Cid>, most: usize) -> Vec<Served> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let served = lock(&self.served);
+        let range = served.range((from, Bound::Unbounded));
+        range.take(most).map(|(_, served)| served.clone()).collect()
     }
 
     /// Ends serving; whether it was served.
@@ -53,7 +81,7 @@ impl Seeds {
     /// The cid of served content.
     pub(super) fn find(&self, target: &FileIdentification) -> Option<Cid> {
         let served = lock(&self.served);
-        let matches = |header: &&ManifestHeader| match target {
+        let matches = |header: &ManifestHeader| match target {
             FileIdentification::Content { cid, .. } => header.cid == *cid,
             FileIdentification::Root(root) => header.root == *root,
             FileIdentification::Alias(alias) => header.aliases.contains(alias),
@@ -61,19 +89,25 @@ impl Seeds {
         };
         match target.cid() {
             Some(cid) => served.contains_key(&cid).then_some(cid),
-            None => served.values().find(matches).map(|header| header.cid),
+            None => {
+                let mut headers = served.values().map(|served| &served.header);
+                headers
+                    .find(|header| matches(header))
+                    .map(|header| header.cid)
+            }
         }
     }
 
     /// Opens served content.
-    pub(super) async fn open(
-        &self,
-        cid: Cid,
-    ) -> Result<Option<Arc<dyn StoredContent>>, StoreError> {
-        if !lock(&self.served).contains_key(&cid) {
+    pub(super) async fn open(&self, cid: Cid) -> Result<Option<Opened>, StoreError> {
+        let meter = lock(&self.served)
+            .get(&cid)
+            .map(|served| served.meter.clone());
+        let Some(meter) = meter else {
             return Ok(None);
-        }
-        self.store.open(cid).await
+        };
+        let content = self.store.open(cid).await?;
+        Ok(content.map(|content| Opened { content, meter }))
     }
 
     /// The hash of a chunk, if the page that holds it is known.
