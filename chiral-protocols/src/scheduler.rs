@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use chiral_core::{ByteRange, RangeSet, RequestGrid};
 
+mod ahead;
 mod arrivals;
 mod assign;
 mod claims;
@@ -87,6 +88,8 @@ pub struct Scheduler {
     hungry: VecDeque<SourceId>,
     /// Where sources of each coarse grid go on, so that different grids keep apart.
     cursors: Vec<(RequestGrid, u64)>,
+    /// What readers want next, most urgent first; at most `ahead::MAX_READERS`.
+    ahead: Vec<ByteRange>,
     /// Bytes that were ever wanted; bytes asked for twice on purpose.
     wanted_ever: u64,
     doubled: u64,
@@ -109,6 +112,7 @@ impl Scheduler {
             actions: VecDeque::new(),
             hungry: VecDeque::new(),
             cursors: Vec::new(),
+            ahead: Vec::new(),
             wanted_ever: 0,
             doubled: 0,
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chiral_core::{ByteRange, RangeSet, RequestGrid};
 
+use super::ahead::Ahead;
 use super::portion::Portion;
 use super::source::{Request, Source, Standing};
 use super::{Action, Order, RequestId, Scheduler, SourceId};
@@ -35,6 +36,15 @@ impl Scheduler {
         if self.feed_whole(now, id) {
             return true;
         }
+        let ahead = self.pick_ahead(now, id);
+        match ahead {
+            Ahead::Ask(ask) => {
+                self.assign(now, id, ask);
+                return true;
+            }
+            Ahead::Busy => return false,
+            Ahead::Leave | Ahead::Nothing => {}
+        }
         let Some(portion) = self.portion(now, id) else {
             return false;
         };
@@ -45,7 +55,7 @@ impl Scheduler {
             return false;
         }
         if portion.bytes > 0
-            && let Some(ask) = self.pick(id, portion)
+            && let Some(ask) = self.pick(id, portion, ahead == Ahead::Leave)
         {
             self.assign(now, id, ask);
             return true;
@@ -105,12 +115,13 @@ impl Scheduler {
         }
     }
 
-    /// What to ask the source for, among the open bytes.
-    fn pick(&mut self, id: SourceId, portion: Portion) -> Option<ByteRange> {
+    /// What to ask the source for, among the open bytes; `clear` of what is about to be read
+    /// or not.
+    fn pick(&mut self, id: SourceId, portion: Portion, clear: bool) -> Option<ByteRange> {
         let source = self.sources.get(&id)?;
         let picked = match self.order {
             Order::Backward => self.pick_last(id, source, portion),
-            Order::Forward | Order::Rarest => self.pick_first(id, source, portion),
+            Order::Forward | Order::Rarest => self.pick_first(id, source, portion, clear),
         }?;
         if self.order == Order::Rarest && source.grid.cell() > COARSE_CELL {
             let grid = source.grid;
@@ -123,7 +134,13 @@ impl Scheduler {
         Some(picked)
     }
 
-    fn pick_first(&self, id: SourceId, source: &Source, portion: Portion) -> Option<ByteRange> {
+    fn pick_first(
+        &self,
+        id: SourceId,
+        source: &Source,
+        portion: Portion,
+        clear: bool,
+    ) -> Option<ByteRange> {
         let pool = &self.ledger.pool;
         let list = source.list(id);
         let best = pool.best_rank(list)?;
@@ -144,7 +161,9 @@ impl Scheduler {
                 let Some((found, run)) = pool.seek(list, rank, at) else {
                     break;
                 };
-                let run = source.head_of(self.apart(source.grid, cursor, run));
+                let run = self.apart(source.grid, cursor, run);
+                let run = if clear { self.clear_of_readers(run) } else { run };
+                let run = source.head_of(run);
                 let run = ByteRange::new(run.start, pool.reach(run.start, run.end, portion.least));
                 if let Some(ask) = self.fit_first(source.grid, run, portion) {
                     return Some(ask);
@@ -196,7 +215,7 @@ impl Scheduler {
     }
 
     /// A request at the start of an open run, on the grid and wholly inside the run.
-    fn fit_first(&self, grid: RequestGrid, run: ByteRange, aim: Portion) -> Option<ByteRange> {
+    pub(super) fn fit_first(&self, grid: RequestGrid, run: ByteRange, aim: Portion) -> Option<ByteRange> {
         let size = self.ledger.size;
         let inside = grid.shrink(run, size)?;
         let goal = inside.start.saturating_add(aim.bytes);

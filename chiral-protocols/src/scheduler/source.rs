@@ -102,6 +102,14 @@ impl Source {
         }
     }
 
+    /// The first run at or after the start of `range` that the source has.
+    pub(super) fn first_of(&self, range: ByteRange) -> Option<ByteRange> {
+        match &self.coverage {
+            Coverage::Complete => Some(range),
+            Coverage::Partial(set) => set.next_run(range.start),
+        }
+    }
+
     /// What the source has of `range`, from its first byte on.
     pub(super) fn head_of(&self, range: ByteRange) -> ByteRange {
         match &self.coverage {

@@ -146,6 +146,7 @@ enum Op {
     Invalidate(u64, u64),
     Whole(u64, u64, u32),
     Window(u64, u64),
+    Next(u64, u64, u64),
     Order(u8),
     Pause(bool),
     Wait(u64),
@@ -172,7 +173,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0u32..6).prop_map(Op::Release),
         2 => (at.clone(), len.clone()).prop_map(|(a, b)| Op::Invalidate(a, b)),
         2 => (at.clone(), 0u64..400_000, 0u32..6).prop_map(|(a, b, c)| Op::Whole(a, b, c)),
-        1 => (at, len).prop_map(|(a, b)| Op::Window(a, b)),
+        1 => (at.clone(), len.clone()).prop_map(|(a, b)| Op::Window(a, b)),
+        1 => (at.clone(), len, at).prop_map(|(a, b, c)| Op::Next(a, b, c)),
         1 => (0u8..3).prop_map(Op::Order),
         1 => any::<bool>().prop_map(Op::Pause),
         4 => (0u64..9_000).prop_map(Op::Wait),
@@ -238,6 +240,9 @@ fn apply(s: &mut Scheduler, now: &mut Duration, op: Op) {
         Op::Invalidate(at, len) => s.invalidate(*now, range(at, len), Blame::Nobody),
         Op::Whole(at, len, id) => s.retry_whole(*now, range(at, len), &[SourceId(id)]),
         Op::Window(at, len) => s.set_window(range(at, len)),
+        Op::Next(at, len, other) => {
+            s.set_wanted_next(*now, &[range(at, len), range(other, 100_000)]);
+        }
         Op::Order(order) => {
             s.set_order([Order::Rarest, Order::Forward, Order::Backward][order as usize % 3]);
         }

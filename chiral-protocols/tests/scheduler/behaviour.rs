@@ -191,3 +191,51 @@ fn the_rarest_bytes_come_first() {
     assert_eq!(assigned(&made, A)[0].1.start, 4 * CHUNK);
     assert_eq!(assigned(&made, B)[0].1.start, 0);
 }
+
+#[test]
+fn what_is_read_next_comes_first_and_in_order() {
+    let mut scheduler = wanting(400 * CHUNK);
+    let window = ByteRange::new(100 * CHUNK + 5, 104 * CHUNK);
+    scheduler.set_wanted_next(at(0.0), &[window]);
+    scheduler.source_up(at(0.0), A, SourceSpec::complete(8));
+    let made = assigned(&actions(&mut scheduler, at(0.0)), A);
+    assert_eq!(made[0].1, ByteRange::new(100 * CHUNK, 101 * CHUNK));
+    let starts: Vec<u64> = made.iter().map(|(_, range)| range.start / CHUNK).collect();
+    assert_eq!(starts[..2], [100, 101]);
+    let mut order = Vec::new();
+    let mut queue: std::collections::VecDeque<_> = made.into();
+    let mut now = 0.1;
+    while let Some((request, range)) = queue.pop_front() {
+        order.push(range);
+        scheduler.arrived(at(now), request, range);
+        queue.extend(assigned(&actions(&mut scheduler, at(now)), A));
+        now += 0.1;
+    }
+    assert!(scheduler.is_complete());
+    let read = order.iter().take_while(|range| range.intersection(window).is_some());
+    assert_eq!(read.map(ByteRange::len).sum::<u64>(), 4 * CHUNK, "{:?}", &order[..6]);
+}
+
+#[test]
+fn what_a_slow_source_was_asked_for_is_taken_over_when_a_reader_gets_there() {
+    let mut scheduler = wanting(400 * CHUNK);
+    let (slow, fast) = (10_000, 20_000_000);
+    scheduler.source_up(at(0.0), A, SourceSpec::complete(2).with_rate_hint(slow));
+    let first = assigned(&actions(&mut scheduler, at(0.0)), A);
+    scheduler.source_up(at(0.1), B, SourceSpec::complete(2).with_rate_hint(fast));
+    let ahead = assigned(&actions(&mut scheduler, at(0.1)), B);
+    assert!(!ahead.is_empty());
+    scheduler.tick(at(0.2));
+    let place = first[0].1;
+    scheduler.set_wanted_next(at(0.2), &[ByteRange::new(place.start, place.start + CHUNK)]);
+    let made = actions(&mut scheduler, at(0.2));
+    let to_fast = assigned(&made, B);
+    assert_eq!(to_fast[0].1.start, place.start, "{made:?}");
+    let gone = |action: &Action| matches!(action, Action::Cancel { request } if *request == first[0].0);
+    assert!(made.iter().any(gone), "{made:?}");
+    // And a slow source is not asked for what is read next while a faster one has room.
+    scheduler.source_up(at(0.3), SourceId(3), SourceSpec::complete(2).with_rate_hint(slow));
+    scheduler.set_wanted_next(at(0.3), &[ByteRange::new(200 * CHUNK, 210 * CHUNK)]);
+    let made = assigned(&actions(&mut scheduler, at(0.3)), SourceId(3));
+    assert!(made.iter().all(|(_, range)| range.start != 200 * CHUNK), "{made:?}");
+}
