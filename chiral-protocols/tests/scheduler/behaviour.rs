@@ -212,8 +212,15 @@ fn what_is_read_next_comes_first_and_in_order() {
         now += 0.1;
     }
     assert!(scheduler.is_complete());
-    let read = order.iter().take_while(|range| range.intersection(window).is_some());
-    assert_eq!(read.map(ByteRange::len).sum::<u64>(), 4 * CHUNK, "{:?}", &order[..6]);
+    let read = order
+        .iter()
+        .take_while(|range| range.intersection(window).is_some());
+    assert_eq!(
+        read.map(ByteRange::len).sum::<u64>(),
+        4 * CHUNK,
+        "{:?}",
+        &order[..6]
+    );
 }
 
 #[test]
@@ -231,11 +238,19 @@ fn what_a_slow_source_was_asked_for_is_taken_over_when_a_reader_gets_there() {
     let made = actions(&mut scheduler, at(0.2));
     let to_fast = assigned(&made, B);
     assert_eq!(to_fast[0].1.start, place.start, "{made:?}");
-    let gone = |action: &Action| matches!(action, Action::Cancel { request } if *request == first[0].0);
+    let gone =
+        |action: &Action| matches!(action, Action::Cancel { request } if *request == first[0].0);
     assert!(made.iter().any(gone), "{made:?}");
     // And a slow source is not asked for what is read next while a faster one has room.
-    scheduler.source_up(at(0.3), SourceId(3), SourceSpec::complete(2).with_rate_hint(slow));
+    scheduler.source_up(
+        at(0.3),
+        SourceId(3),
+        SourceSpec::complete(2).with_rate_hint(slow),
+    );
     scheduler.set_wanted_next(at(0.3), &[ByteRange::new(200 * CHUNK, 210 * CHUNK)]);
     let made = assigned(&actions(&mut scheduler, at(0.3)), SourceId(3));
-    assert!(made.iter().all(|(_, range)| range.start != 200 * CHUNK), "{made:?}");
+    assert!(
+        made.iter().all(|(_, range)| range.start != 200 * CHUNK),
+        "{made:?}"
+    );
 }
