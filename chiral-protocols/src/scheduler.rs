@@ -41,6 +41,7 @@ mod assign;
 mod claims;
 mod config;
 mod health;
+mod index;
 mod ledger;
 mod messages;
 mod meter;
@@ -60,6 +61,7 @@ pub use messages::{
     SourceState, SourceStats,
 };
 
+use index::Index;
 use ledger::{Ledger, clip};
 use source::{Request, Source};
 use whole::Whole;
@@ -76,6 +78,7 @@ pub struct Scheduler {
     order: Order,
     paused: bool,
     sources: BTreeMap<SourceId, Source>,
+    index: Index,
     banned: BTreeMap<SourceId, SourceStats>,
     requests: BTreeMap<RequestId, Request>,
     next_request: u64,
@@ -104,6 +107,7 @@ impl Scheduler {
             order: Order::default(),
             paused: false,
             sources: BTreeMap::new(),
+            index: Index::default(),
             banned: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_request: 0,
@@ -162,12 +166,15 @@ impl Scheduler {
                 if let Some(source) = self.sources.get_mut(&id) {
                     source.hungry = false;
                     source.look_at = None;
+                    self.touch(id);
                 }
+                self.settle(now);
                 if self.feed(now, id) {
                     self.wake(id);
                     break;
                 }
             }
+            self.settle(now);
         }
         self.actions.pop_front()
     }
@@ -228,26 +235,13 @@ impl Scheduler {
         {
             source.hungry = true;
             self.hungry.push_back(id);
+            self.index.waiting.remove(&id);
         }
     }
 
+    /// Lets the sources that found nothing to do ask again.
     fn wake_all(&mut self) {
-        let ids: Vec<SourceId> = self.sources.keys().copied().collect();
-        for id in ids {
-            self.wake(id);
-        }
-    }
-
-    /// Wakes the sources that wanted to look again by now.
-    fn wake_due(&mut self, now: Duration) {
-        let due = |source: &Source| source.look_at.is_some_and(|at| at <= now);
-        let ids: Vec<SourceId> = self
-            .sources
-            .iter()
-            .filter(|(_, s)| due(s))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
+        while let Some(id) = self.index.waiting.pop_first() {
             self.wake(id);
         }
     }

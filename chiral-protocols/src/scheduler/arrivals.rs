@@ -40,6 +40,7 @@ impl Scheduler {
                 source.weight = weight;
             }
         }
+        self.touch(id);
         self.credit(now, Some(request), id, range)
     }
 
@@ -123,6 +124,7 @@ impl Scheduler {
                 lone_until: now,
             };
         }
+        self.touch(id);
         self.credit(now, None, id, range)
     }
 
@@ -132,7 +134,8 @@ impl Scheduler {
             return;
         };
         let delivered = known.started && known.claim.is_empty();
-        if let Some(source) = self.sources.get_mut(&known.source)
+        let id = known.source;
+        if let Some(source) = self.sources.get_mut(&id)
             && delivered
         {
             source.good += 1;
@@ -142,6 +145,7 @@ impl Scheduler {
             if source.standing == Standing::Probing {
                 source.standing = Standing::Active;
             }
+            self.touch(id);
         }
         self.end_request(now, request, false);
     }
@@ -180,10 +184,10 @@ impl Scheduler {
         if cancel {
             self.actions.push_back(Action::Cancel { request });
         }
+        self.touch(known.source);
+        self.wake(known.source);
         if freed {
             self.wake_all();
-        } else {
-            self.wake(known.source);
         }
     }
 
@@ -197,13 +201,15 @@ impl Scheduler {
         let Some(last) = known.claim.prev_run(u64::MAX) else {
             return self.end_request(now, request, true);
         };
-        let Some(source) = self.sources.get_mut(&known.source) else {
+        let id = known.source;
+        let Some(source) = self.sources.get_mut(&id) else {
             return;
         };
         let end = source.grid.ceil(last.end, size);
         let saved = known.due.remove(ByteRange::new(end, u64::MAX));
         if saved > 0 {
             source.out -= saved;
+            self.touch(id);
             self.actions.push_back(Action::Truncate { request, end });
         }
     }

@@ -17,6 +17,8 @@ pub(super) const COARSE_CELL: u64 = 64 << 10;
 const MAX_CURSORS: usize = 16;
 /// Most runs of open bytes that one decision looks at.
 const MAX_RUNS: usize = 24;
+/// Most partial seeders of one place that a decision looks at.
+pub(super) const MAX_MEMBERS: usize = 16;
 /// Most places of one partial seeder that one decision looks at.
 pub(super) const MAX_PLACES: usize = 16;
 
@@ -24,13 +26,14 @@ impl Scheduler {
     /// Gives one source at most one request. Returns whether it did.
     pub(super) fn feed(&mut self, now: Duration, id: SourceId) -> bool {
         let Some(limit) = self.allowance(now, id) else {
+            self.index.waiting.insert(id);
             return false;
         };
-        if self
-            .sources
-            .get(&id)
-            .is_none_or(|source| source.queue.len() >= limit)
-        {
+        let Some(source) = self.sources.get(&id) else {
+            return false;
+        };
+        // What it delivers wakes it.
+        if source.queue.len() >= limit {
             return false;
         }
         if self.feed_whole(now, id) {
@@ -46,6 +49,7 @@ impl Scheduler {
             Ahead::Leave | Ahead::Nothing => {}
         }
         let Some(portion) = self.portion(now, id) else {
+            self.index.waiting.insert(id);
             return false;
         };
         if let Some(source) = self.sources.get(&id)
@@ -60,7 +64,11 @@ impl Scheduler {
             self.assign(now, id, ask);
             return true;
         }
-        self.steal(now, id)
+        if self.steal(now, id) {
+            return true;
+        }
+        self.index.waiting.insert(id);
+        false
     }
 
     /// How many requests a source may have now; `None` if it rests.
@@ -72,6 +80,7 @@ impl Scheduler {
             Standing::Held => None,
             Standing::Demoted { until, .. } if until <= now => {
                 self.sources.get_mut(&id)?.standing = Standing::Probing;
+                self.touch(id);
                 Some(1)
             }
             Standing::Demoted {
@@ -84,6 +93,7 @@ impl Scheduler {
                     return Some(1);
                 }
                 self.sources.get_mut(&id)?.look_at = Some(lone_until.min(until));
+                self.touch(id);
                 None
             }
         }
@@ -94,15 +104,11 @@ impl Scheduler {
         if self.alone_for_a_whole(id) {
             return true;
         }
-        if self
-            .sources
-            .values()
-            .any(|s| s.is_complete() && s.standing == Standing::Active)
-        {
+        if self.index.has_complete() {
             return false;
         }
         let resting = |at: u64| {
-            let mut members = self.ledger.pool.members(at).iter();
+            let mut members = self.ledger.pool.members(at).iter().take(MAX_MEMBERS);
             members.all(|id| {
                 self.sources
                     .get(id)
@@ -291,6 +297,7 @@ impl Scheduler {
             source.queue.push_back(request);
             source.out += ask.len();
         }
+        self.touch(id);
         self.requests.insert(
             request,
             Request {

@@ -41,7 +41,9 @@ impl Scheduler {
                 source.standing,
                 Standing::Demoted { since, .. } if issued <= since
             );
-            if !known_trouble {
+            if known_trouble {
+                self.touch(id);
+            } else {
                 self.demote(now, id, reason);
             }
         }
@@ -50,14 +52,11 @@ impl Scheduler {
 
     /// Time passed: finds stalls and ends demotions.
     pub fn tick(&mut self, now: Duration) {
-        let ids: Vec<SourceId> = self.sources.keys().copied().collect();
-        for id in ids {
+        self.settle(now);
+        while let Some(id) = self.index.due(now) {
             let Some(source) = self.sources.get(&id) else {
-                continue;
+                break;
             };
-            if source.standing == Standing::Held {
-                continue;
-            }
             if stall_deadline(source, &self.config).is_some_and(|at| at <= now) {
                 self.stalled(now, id);
             } else if let Some((at, request)) = self.overtaken(source)
@@ -71,26 +70,32 @@ impl Scheduler {
                 source.standing = Standing::Probing;
                 self.wake(id);
             }
+            self.refresh(now, id);
         }
         self.wake_due(now);
     }
 
     /// When [`tick`](Self::tick) and [`poll`](Self::poll) should be called at the latest,
-    /// even if nothing happens. Costs O(sources).
+    /// even if nothing happens.
     pub fn next_deadline(&self) -> Option<Duration> {
-        let per_source = |source: &Source| {
-            let rest = match source.standing {
-                Standing::Demoted { until, .. } => Some(until),
-                _ => None,
-            };
-            let stall = stall_deadline(source, &self.config);
-            let overtaken = self.overtaken(source).map(|(at, _)| at);
-            let look = source.look_at.filter(|_| !self.paused);
-            [rest, stall, overtaken, look].into_iter().flatten().min()
+        let [care, look] = self.index.next();
+        let look = look.filter(|_| !self.paused);
+        // What changed since the last poll is not in order yet.
+        let changed = self.index.dirty();
+        let changed = changed.filter_map(|id| self.deadline(self.sources.get(id)?));
+        changed.chain(care).chain(look).min()
+    }
+
+    /// When a source has to be looked after, if it owes bytes or rests.
+    pub(super) fn deadline(&self, source: &Source) -> Option<Duration> {
+        let rest = match source.standing {
+            Standing::Held => return None,
+            Standing::Demoted { until, .. } => Some(until),
+            _ => None,
         };
-        let sources = self.sources.values();
-        let free = sources.filter(|source| source.standing != Standing::Held);
-        free.filter_map(per_source).min()
+        let stall = stall_deadline(source, &self.config);
+        let overtaken = self.overtaken(source).map(|(at, _)| at);
+        [rest, stall, overtaken].into_iter().flatten().min()
     }
 
     /// A source owes bytes and sends none: it loses its requests and rests.
@@ -130,6 +135,7 @@ impl Scheduler {
                 until,
                 reason,
             });
+            self.touch(id);
         }
     }
 
@@ -141,6 +147,7 @@ impl Scheduler {
         if let Some(source) = self.sources.get_mut(&id) {
             source.standing = Standing::Held;
         }
+        self.touch(id);
     }
 
     /// A source that was [held](Self::hold) goes on as if it had been asked just now.
@@ -160,6 +167,8 @@ impl Scheduler {
                 (known.issued, known.last) = (now, now);
             }
         }
+        self.touch(id);
+        self.wake(id);
         self.wake_all();
     }
 
@@ -198,6 +207,7 @@ impl Scheduler {
             until,
             reason,
         });
+        self.touch(id);
         self.wake_all();
     }
 

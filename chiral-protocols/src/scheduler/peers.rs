@@ -24,6 +24,7 @@ impl Scheduler {
             }
         }
         self.sources.insert(id, source);
+        self.touch(id);
         self.wake(id);
     }
 
@@ -36,6 +37,7 @@ impl Scheduler {
         for request in queue {
             self.end_request(now, request, false);
         }
+        self.unlist(id);
         if let Some(source) = self.sources.remove(&id)
             && let Coverage::Partial(set) = &source.coverage
         {
@@ -66,6 +68,8 @@ impl Scheduler {
         for run in without(&coverage, &old).iter() {
             self.ledger.pool.cover(id, run);
         }
+        self.touch(id);
+        self.wake(id);
         self.wake_all();
     }
 
@@ -84,6 +88,7 @@ impl Scheduler {
     /// A source is not to be asked for these bytes again.
     pub(super) fn uncover(&mut self, id: SourceId, range: ByteRange) {
         let size = self.ledger.size;
+        self.touch(id);
         let Some(source) = self.sources.get_mut(&id) else {
             return;
         };

@@ -28,13 +28,7 @@ impl Scheduler {
     /// The measured pace of a source, or a cautious guess from the others.
     pub(super) fn pace_or_guess(&self, now: Duration, source: &Source) -> f64 {
         source.pace(now).unwrap_or_else(|| {
-            let known = self.sources.values().filter_map(|s| s.meter.rate());
-            let (sum, count) = known.fold((0.0, 0u32), |(sum, n), rate| (sum + rate, n + 1));
-            let mean = if count == 0 {
-                ASSUMED_RATE
-            } else {
-                sum / f64::from(count)
-            };
+            let mean = self.index.mean_rate().unwrap_or(ASSUMED_RATE);
             (mean / 4.0).min(ASSUMED_RATE)
         })
     }
@@ -103,36 +97,20 @@ impl Scheduler {
         let Some(source) = self.sources.get(&id) else {
             return (wish, false);
         };
-        let pool = &self.ledger.pool;
-        let place = pool
-            .best_rank(source.list(id))
-            .and_then(|r| pool.seek(source.list(id), r, 0));
-        let members = place.map_or(&[][..], |(_, run)| pool.members(run.start));
-        let peers = self.sources.iter().filter(|(other, s)| {
-            !s.is_demoted() && (s.is_complete() || members.binary_search(other).is_ok())
-        });
         // All are done together at the time t where the sum of rate * (t - lead) is what is
         // left, an idle source's lead being its latency.
-        let lead = |s: &Source, pace: f64| {
-            if s.queue.is_empty() {
-                s.latency() * pace
-            } else {
-                0.0
-            }
-        };
-        let mut left = (pool.open().len() + self.ledger.first.len()) as f64;
-        let (mut rate, mut others_busy) = (0.0, false);
-        for (other, peer) in peers {
-            let pace = peer.pace(now).unwrap_or(0.0);
-            rate += pace;
-            left += lead(peer, pace);
-            others_busy |= *other != id && !peer.queue.is_empty();
-        }
-        if !others_busy || rate <= 0.0 {
+        let (rate, leads) = self.index.pace_and_lead();
+        let left = (self.ledger.pool.open().len() + self.ledger.first.len()) as f64 + leads;
+        let alone = self.index.busy() <= u32::from(!source.queue.is_empty());
+        if alone || rate <= 0.0 {
             return (wish, false);
         }
         let pace = self.pace_or_guess(now, source);
-        let lead = lead(source, pace);
+        let lead = if source.queue.is_empty() {
+            source.latency() * pace
+        } else {
+            0.0
+        };
         let share = left / rate * pace - source.out as f64 - lead;
         if share >= 2.0 * wish {
             return (wish, false);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chiral_core::{ByteRange, RangeSet, RequestGrid};
 
+use super::index::Entry;
 use super::meter::Meter;
 use super::{Coverage, RequestId, SourceId, SourceSpec, SourceState, SourceStats};
 
@@ -47,6 +48,9 @@ pub(super) struct Source {
     pub(super) good: u32,
     /// Whether it is in the queue of those to be given work.
     pub(super) hungry: bool,
+    /// Whether it changed since its entry in the index was made.
+    pub(super) dirty: bool,
+    pub(super) entry: Entry,
     /// When to look for work again although nothing happened.
     pub(super) look_at: Option<Duration>,
     /// When it last got a request while it had none.
@@ -73,6 +77,8 @@ impl Source {
             failures: 0,
             good: 0,
             hungry: false,
+            dirty: false,
+            entry: Entry::default(),
             look_at: None,
             busy_since: Duration::ZERO,
             head_since: Duration::ZERO,
@@ -162,8 +168,13 @@ impl Source {
     pub(super) fn pace(&self, now: Duration) -> Option<f64> {
         let rate = self.meter.rate()?;
         let silence = self.silence(now).as_secs_f64();
-        let grace = 2.0 * self.meter.gap() + self.latency() + GRACE;
+        let grace = self.quiet_after();
         Some(rate * (grace / silence.max(1e-9)).min(1.0))
+    }
+
+    /// Seconds of silence after which a source that owes bytes is slower than expected.
+    pub(super) fn quiet_after(&self) -> f64 {
+        2.0 * self.meter.gap() + self.latency() + GRACE
     }
 
     /// What it should count, if that differs much from what it does: its rate in powers of

@@ -71,23 +71,23 @@ impl Scheduler {
             return false;
         };
         let thief = self.thief(now, id, source);
-        let mut victims: Vec<Victim> = self
-            .sources
-            .iter()
-            .filter(|(other, s)| **other != id && s.out > 0)
-            .map(|(other, s)| self.victim(now, *other, s))
+        let victims: Vec<Victim> = self
+            .index
+            .last()
+            .filter(|other| *other != id)
+            .take(MAX_VICTIMS)
+            .filter_map(|other| Some(self.victim(now, other, self.sources.get(&other)?)))
             .collect();
-        victims.sort_by(|a, b| b.finish.total_cmp(&a.finish));
         let Some(last) = victims.first().map(|victim| victim.finish) else {
             return false;
         };
-        for victim in victims.iter().take(MAX_VICTIMS) {
+        for victim in victims {
             if victim.finish <= thief.ready {
                 break;
             }
-            if self.steal_from(now, thief, *victim)
-                || (proven && self.take_over(now, thief, *victim))
-                || (proven && self.double(now, thief, *victim))
+            if self.steal_from(now, thief, victim)
+                || (proven && self.take_over(now, thief, victim))
+                || (proven && self.double(now, thief, victim))
             {
                 return true;
             }
@@ -96,6 +96,7 @@ impl Scheduler {
         if let Some(source) = self.sources.get_mut(&id) {
             source.look_at = Some(now + Duration::from_secs_f64(wait));
         }
+        self.touch(id);
         false
     }
 

@@ -7,6 +7,7 @@
 //! runs (default 8); `CHIRAL_REPORT` prints the worst seeds.
 
 mod behaviour;
+mod gibibyte;
 mod net;
 mod peer;
 mod rng;

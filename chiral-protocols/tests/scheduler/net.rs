@@ -1,7 +1,7 @@
 //! A discrete-event network in virtual time, driving one scheduler.
 //!
 //! Each peer serves its requests one after the other in order, like HTTP keep-alive, in pieces
-//! of 10 ms, at least 16 KiB and at most 2 MiB. A message takes half a round trip. Cutting short a request that is being
+//! of 10 ms, at most 2 MiB; slow ones of up to 200 ms. A message takes half a round trip. Cutting short a request that is being
 //! served costs the peer `cut_cost` round trips, like a new connection.
 
 use std::cmp::Reverse;
@@ -14,6 +14,7 @@ use chiral_protocols::scheduler::{
 };
 
 use crate::peer::Peer;
+use crate::rng::Rng;
 
 /// Window of a download that verifies backwards: 64 chunks.
 pub(crate) const WINDOW: u64 = 64 * 262_144;
@@ -40,6 +41,8 @@ struct Server {
     /// Whether the request in service was cut short.
     cut: bool,
     reopening: bool,
+    /// When the last piece that it sent arrives: what is sent again holds up what follows.
+    arrives: f64,
 }
 
 /// How one run went.
@@ -49,6 +52,10 @@ pub(crate) struct Outcome {
     pub(crate) time: f64,
     /// Bytes that peers sent, over the size of the file.
     pub(crate) wire: f64,
+    /// The part of these that was lost because its peer vanished.
+    pub(crate) lost: f64,
+    /// The part of these that arrived although it had arrived before.
+    pub(crate) again: f64,
     pub(crate) requests: u64,
 }
 
@@ -66,6 +73,9 @@ pub(crate) struct Net<'a> {
     size: u64,
     got: RangeSet,
     wire: f64,
+    lost: f64,
+    again: f64,
+    luck: Rng,
     cut_cost: f64,
     backward: bool,
     dirty: bool,
@@ -89,6 +99,9 @@ impl<'a> Net<'a> {
             size,
             got: RangeSet::new(),
             wire: 0.0,
+            lost: 0.0,
+            again: 0.0,
+            luck: Rng::new(size),
             cut_cost,
             backward: false,
             dirty: false,
@@ -134,6 +147,8 @@ impl<'a> Net<'a> {
         Outcome {
             time: self.seconds(),
             wire: self.wire / self.size as f64,
+            lost: self.lost / self.size as f64,
+            again: self.again / self.size as f64,
             requests: self.owners.len() as u64,
         }
     }
@@ -165,7 +180,9 @@ impl<'a> Net<'a> {
                 self.scheduler.source_up(now, SourceId(index as u32), spec);
             }
             Event::Down(index) => {
+                let before = self.wire;
                 self.abort_piece(index);
+                self.lost += self.wire - before;
                 self.servers[index] = Server::default();
                 self.scheduler.source_down(now, SourceId(index as u32));
             }
@@ -191,11 +208,13 @@ impl<'a> Net<'a> {
             }
             Event::Arrived(index, request, range, last) => {
                 if !self.servers[index].up {
+                    self.lost += range.len() as f64;
                     return false;
                 }
                 let missing = self.scheduler.missing().len();
                 let fresh = self.scheduler.arrived(now, request, range);
                 assert_eq!(missing - fresh, self.scheduler.missing().len());
+                self.again += (range.len() - fresh) as f64;
                 if fresh > 0 {
                     assert!(self.got.insert(range) >= fresh);
                 }
@@ -279,7 +298,9 @@ impl<'a> Net<'a> {
         let Some((_, range)) = server.queue.front() else {
             return;
         };
-        let length = (peer.sends(now, now + 0.01) as u64).clamp(16 << 10, 2 << 20);
+        // What arrives in 10 ms, or, if that is little, 16 KiB or what arrives in 200 ms.
+        let [short, long] = [0.01, 0.2].map(|time| peer.sends(now, now + time) as u64);
+        let length = short.clamp(long.clamp(1460, 16 << 10), 2 << 20);
         let piece = ByteRange::new(range.start, range.end.min(range.start + length));
         server.piece = Some((piece, now));
         server.number += 1;
@@ -292,11 +313,19 @@ impl<'a> Net<'a> {
 
     fn sent(&mut self, index: usize, number: u64) {
         let now = self.seconds();
-        let arrives = now + self.peers[index].latency / 2.0;
+        let peer = &self.peers[index];
+        let mut arrives = now + peer.latency / 2.0;
         let server = &mut self.servers[index];
         if server.number != number {
             return;
         }
+        if peer.loss > 0.0 && self.luck.chance(peer.loss) {
+            // Noticed by what comes behind it, or, seldom, by a timeout.
+            let timeout = if self.luck.chance(0.1) { 0.2 } else { 0.0 };
+            arrives += peer.latency + timeout;
+        }
+        arrives = arrives.max(server.arrives);
+        server.arrives = arrives;
         let Some((piece, _)) = server.piece.take() else {
             return;
         };

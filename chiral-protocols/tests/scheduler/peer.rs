@@ -17,6 +17,8 @@ pub(crate) struct Peer {
     /// What it has; `None` for everything.
     pub(crate) coverage: Option<RangeSet>,
     pub(crate) depth: usize,
+    /// How likely each piece is to be sent again, and to come that much later.
+    pub(crate) loss: f64,
 }
 
 impl Peer {
@@ -29,6 +31,7 @@ impl Peer {
             grid: RequestGrid::ANY,
             coverage: None,
             depth: rng.int(2, 8) as usize,
+            loss: 0.0,
         }
     }
 
@@ -85,6 +88,12 @@ impl Peer {
         peer.up_at += trips * self.latency;
         peer.down_at -= self.latency;
         peer
+    }
+
+    /// Whether it stops sending before `to`, while it is up.
+    pub(crate) fn stalls_before(&self, to: f64) -> bool {
+        let stall = |&(at, rate): &(f64, f64)| rate == 0.0 && at < to.min(self.down_at);
+        self.profile.iter().any(stall)
     }
 
     pub(crate) fn covers(&self, range: ByteRange) -> bool {
@@ -156,4 +165,19 @@ fn demands(peers: &[Peer], size: u64) -> Vec<(usize, u64)> {
         }
     }
     demands
+}
+
+/// Bytes per second that steady peers can deliver while no more than `window` bytes are asked
+/// for and have not arrived: each byte per second takes up as many as its round trip has
+/// seconds, so the nearest peers come first.
+pub(crate) fn through_window(peers: &[Peer], window: u64) -> f64 {
+    let mut near: Vec<&Peer> = peers.iter().collect();
+    near.sort_by(|a, b| a.latency.total_cmp(&b.latency));
+    let (mut room, mut sum) = (window as f64, 0.0);
+    for peer in near {
+        let rate = peer.profile[0].1.min(room / peer.latency);
+        room -= rate * peer.latency;
+        sum += rate;
+    }
+    sum
 }
