@@ -17,6 +17,5 @@ pub use engine::{
 };
 pub use limits::{Flow, Limiter, Uploads};
 pub use manager::{NotRegistered, ProtocolManager};
-pub use manager::{NotRegistered, ProtocolManager};
 pub use peers::{PeerBook, Penalty, PenaltyKind};
 pub use reader::{ReadError, Reader};
