@@ -21,6 +21,7 @@ mod hash_list;
 mod import;
 mod intake;
 mod meta;
+mod opened;
 mod partial;
 mod places;
 mod recovery;
@@ -177,9 +178,15 @@ impl ChunkStore for FsStore {
     }
 
     async fn open(&self, cid: Cid) -> Result<Option<Arc<dyn StoredContent>>, StoreError> {
+        self.shared.check_open()?;
+        if let Some(content) = self.shared.still_open(cid) {
+            return Ok(Some(Arc::new(content)));
+        }
         self.run(move |shared| {
+            let version = shared.meta.version();
             if let Some((record, _)) = shared.visible_object(cid)? {
                 let content = FileContent::open(shared, record)?;
+                shared.keep_open(&content, version);
                 return Ok(Some(Arc::new(content) as Arc<dyn StoredContent>));
             }
             let of_cid = |header: &chiral_core::ManifestHeader| header.cid == cid;
