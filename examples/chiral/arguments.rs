@@ -182,15 +182,15 @@ pub(crate) struct Share {
     /// Files to serve
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// Most connections served at once; of one address at most a quarter of them
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..))]
+    pub(crate) max_connections: u32,
     /// Address to serve HTTP at
     ///
     /// Without it, 127.0.0.1:8480, which only this machine can reach, or another port if that
     /// is taken. 0.0.0.0:8480 is for everybody who can reach this machine.
     #[arg(long, value_name = "ADDR")]
     pub(crate) http: Option<SocketAddr>,
-    /// Most connections served at once; of one address at most a quarter of them
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..))]
-    pub(crate) max_connections: u32,
     /// What to be paid, in CHI per MiB (2^20 bytes); free without it
     #[arg(long, value_name = "CHI_PER_MIB", requires = "chain")]
     pub(crate) price: Option<Price>,
