@@ -21,6 +21,7 @@ mod hash_list;
 mod import;
 mod intake;
 mod meta;
+mod opened;
 mod partial;
 mod places;
 mod recovery;
@@ -177,12 +178,18 @@ impl ChunkStore for FsStore {
     }
 
     async fn open(&self, cid: Cid) -> Result<Option<Arc<dyn StoredContent>>, StoreError> {
+        self.shared.check_open()?;
+        if let Some(content) = self.shared.still_open(cid) {
+            return Ok(Some(Arc::new(content)));
+        }
         self.run(move |shared| {
             let of_cid = |header: &chiral_core::ManifestHeader| header.cid == cid;
             // Twice: between the two looks a download may have become an object.
             for _ in 0..2 {
+                let version = shared.meta.version();
                 if let Some((record, _)) = shared.visible_object(cid)? {
                     let content = FileContent::open(shared, record)?;
+                    shared.keep_open(&content, version);
                     return Ok(Some(Arc::new(content) as Arc<dyn StoredContent>));
                 }
                 for (transfer, record) in shared.meta.partials()? {

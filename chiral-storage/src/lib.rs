@@ -38,6 +38,8 @@
 //! - `fs-store`: `FsStore`, on Unix.
 
 mod blocking;
+#[cfg(feature = "fs-store")]
+mod buffers;
 mod junction;
 mod read_ahead;
 mod requests;

@@ -184,6 +184,9 @@ pub(crate) struct Share {
     /// Files to serve
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// Most connections served at once; of one address at most a quarter of them
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..))]
+    pub(crate) max_connections: u32,
     /// Address to serve HTTP at
     ///
     /// Without it, 127.0.0.1:8480, which only this machine can reach, or another port if that

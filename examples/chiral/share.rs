@@ -65,7 +65,9 @@ async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
                 .next("name one with --keystore FILE or --private-key HEX"),
         );
     }
-    let build = |config| {
+    let most = command.max_connections as usize;
+    let build = |config: HttpConfig| {
+        let config = config.with_max_connections(most, most / 4);
         let mut builder = Node::builder().data_dir(directory).http(config);
         if let Some(network) = network.clone() {
             builder = builder.libp2p(network);

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use chiral_core::{ByteRange, PaymentGate, ServeRequest, StoreError, StoredContent};
@@ -120,7 +120,9 @@ impl Body for AnswerBody {
     }
 }
 
-/// Stored content on its way out, with one read ahead of what is being sent. If the store
+/// Stored content on its way out. A store that makes it wait is read one step ahead of what
+/// is being sent; one that does not, as it is when all is in memory, is not, so that what is
+/// sent is fresh in the processor's cache and slow clients hold half the memory. If the store
 /// fails, the connection is cut off short of the length announced: nothing is ever padded.
 pub(super) struct ContentBody {
     content: Arc<dyn StoredContent>,
@@ -138,6 +140,8 @@ pub(super) struct ContentBody {
     /// parts of one answer.
     counted: bool,
     reading: Option<ReadFuture>,
+    /// Whether the last read had to be waited for.
+    waits: bool,
     ahead: Option<Result<Bytes, StoreError>>,
     /// What limits the rate.
     leave: Leave,
@@ -173,6 +177,7 @@ impl ContentBody {
             end,
             counted: false,
             reading: None,
+            waits: false,
             ahead: None,
             leave,
         }
@@ -193,6 +198,7 @@ impl ContentBody {
         let stop = self.end.min(self.asked + self.sending.read_size());
         let range = ByteRange::new(self.asked, stop);
         self.asked = stop;
+        self.waits = false;
         let content = self.content.clone();
         self.reading = Some(Box::pin(async move {
             let bytes = content.read(range).await?;
@@ -206,11 +212,15 @@ impl ContentBody {
     }
 
     fn poll_reading(&mut self, cx: &mut Context<'_>) {
-        if let Some(reading) = &mut self.reading
-            && let Poll::Ready(result) = reading.as_mut().poll(cx)
-        {
-            self.reading = None;
-            self.ahead = Some(result);
+        let Some(reading) = &mut self.reading else {
+            return;
+        };
+        match reading.as_mut().poll(cx) {
+            Poll::Ready(result) => {
+                self.reading = None;
+                self.ahead = Some(result);
+            }
+            Poll::Pending => self.waits = true,
         }
     }
 
@@ -242,9 +252,11 @@ impl ContentBody {
                 let second = self.sending.second();
                 self.meter.add(second, bytes.len() as u64);
                 self.sending.meter.add(second, bytes.len() as u64);
-                self.start_reading();
-                // Polled so that it begins; its result waits for the next call.
-                self.poll_reading(cx);
+                if self.waits {
+                    self.start_reading();
+                    // Polled so that it begins; its result waits for the next call.
+                    self.poll_reading(cx);
+                }
             }
             Err(error) => {
                 tracing::error!(content = %self.request.cid, %error, "sending broke off");
@@ -263,7 +275,13 @@ impl Drop for ContentBody {
         // Also if nothing was sent: the gate sets something aside for what it admits.
         let sent = ByteRange::new(self.request.range.start, self.given);
         let (gate, request) = (self.gate.clone(), self.request.clone());
-        let tell = async move { gate.served(&request, sent).await };
-        self.sending.tracker.spawn_on(tell, &self.sending.runtime);
+        let mut tell = Box::pin(async move { gate.served(&request, sent).await });
+        let runtime = &self.sending.runtime;
+        let _in_runtime = runtime.enter();
+        // Most gates have nothing to wait for, and need no task.
+        let told = tell.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        if told.is_pending() {
+            self.sending.tracker.spawn_on(tell, runtime);
+        }
     }
 }

@@ -20,7 +20,7 @@ use super::connect::{Origin, connection, protocol, timed_out};
 
 /// Bytes taken from the socket at a time: enough that the system calls hardly count, few
 /// enough to stay in the processor's cache until they are hashed.
-const READ_SIZE: usize = 512 << 10;
+const READ_SIZE: usize = 256 << 10;
 
 type Connection = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
 

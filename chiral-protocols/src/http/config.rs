@@ -15,10 +15,11 @@ pub(super) const MAX_REDIRECTS: usize = 3;
 /// so many that each gets [`MIN_READ`] only.
 pub(super) const SEND_BUFFERS: usize = 32 << 20;
 
-/// Least and most bytes that the server reads from the store at a time.
+/// Least and most bytes that the server reads from the store at a time: a chunk at most, as
+/// what was just read is then still in the processor's cache when it is sent.
 pub(super) const MIN_READ: usize = 64 << 10;
 /// See [`MIN_READ`].
-pub(super) const MAX_READ: usize = 1 << 20;
+pub(super) const MAX_READ: usize = 256 << 10;
 
 /// Settings of [`HttpProtocol`](super::HttpProtocol), for both roles.
 #[derive(Clone, Debug, PartialEq, Eq)]

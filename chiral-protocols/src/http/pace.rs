@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 /// How much a client that keeps the server waiting must take in each period.
@@ -23,6 +24,21 @@ impl Pace {
     }
 }
 
+/// A connection that can be made to end without its rest.
+pub(super) trait Abort {
+    /// Lets go of what was written and is not sent yet, when the connection is closed.
+    fn abort(&self);
+}
+
+impl Abort for TcpStream {
+    fn abort(&self) {
+        // Otherwise the system keeps megabytes for somebody who takes hours to read them.
+        if let Err(error) = self.set_zero_linger() {
+            tracing::debug!(%error, "the rest of a connection stays in the system's buffers");
+        }
+    }
+}
+
 /// Writes under a [`Pace`]. Time counts only while the server has something to send that
 /// the client does not take.
 #[derive(Debug)]
@@ -34,7 +50,7 @@ pub(super) struct Paced<T> {
     blocked: bool,
 }
 
-impl<T> Paced<T> {
+impl<T: Abort> Paced<T> {
     pub(super) fn new(inner: T, pace: Pace) -> Self {
         Self {
             inner,
@@ -62,6 +78,7 @@ impl<T> Paced<T> {
         // More than once, as a new period must be polled to wake this task at its end.
         while sleep.as_mut().poll(cx).is_ready() {
             if was_blocked && self.taken < pace.bytes_per_period() {
+                self.inner.abort();
                 let slow = io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly");
                 return Poll::Ready(Err(slow));
             }
@@ -75,7 +92,7 @@ impl<T> Paced<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
+impl<T: AsyncRead + Abort + Unpin> AsyncRead for Paced<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -85,7 +102,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Paced<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Paced<T> {
+impl<T: AsyncWrite + Abort + Unpin> AsyncWrite for Paced<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -126,6 +143,10 @@ mod tests {
         period: Duration::from_secs(10),
         bytes_per_second: 10,
     };
+
+    impl Abort for tokio::io::DuplexStream {
+        fn abort(&self) {}
+    }
 
     /// Reads `step` bytes a second until the writer is done or gone; answers what became of
     /// a write of 1,000 bytes through a pipe of 50.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chiral_core::{
-    ByteRange, ChunkLayout, Coverage, ManifestHeader, ManifestPage, StoreError, StoredContent,
+    ByteRange, ChunkLayout, Cid, Coverage, ManifestHeader, ManifestPage, StoreError, StoredContent,
     chain,
 };
 
@@ -30,10 +30,14 @@ struct Inner {
     header: ManifestHeader,
     layout: ChunkLayout,
     data: DiskFile,
+    /// The file as it was when it was opened.
+    opened: FileStat,
     /// Of a file seeded in place, as it was when it was hashed.
     stat: Option<FileStat>,
     hashes: HashList,
     dropped: AtomicBool,
+    /// Something of it could not be read. Whoever asks for the object next opens it anew.
+    failed: AtomicBool,
 }
 
 impl FileContent {
@@ -72,24 +76,61 @@ impl FileContent {
         };
         let hashes = HashList::new(layout, header.cid, header.root, list);
         let shared = Arc::clone(shared);
-        let dropped = AtomicBool::new(false);
+        let (dropped, failed) = (AtomicBool::new(false), AtomicBool::new(false));
         let inner = Inner {
             shared,
             header,
             layout,
             data,
+            opened: now,
             stat,
             hashes,
             dropped,
+            failed,
         };
         Ok(Self {
             inner: Arc::new(inner),
         })
     }
+
+    pub(super) fn cid(&self) -> Cid {
+        self.inner.header.cid
+    }
+
+    /// Whether the file is, as far as can be seen at once, what it was when it was opened, and
+    /// where it was.
+    pub(super) fn is_current(&self) -> bool {
+        let inner = &self.inner;
+        !inner.dropped.load(Ordering::Relaxed)
+            && !inner.failed.load(Ordering::Relaxed)
+            && inner.shared.disk.stat(inner.data.path()).ok() == Some(inner.opened)
+    }
 }
 
 impl Inner {
-    fn read(&self, range: ByteRange) -> Result<Bytes, StoreError> {
+    /// Chunks of the range that are to be hashed again.
+    fn picked(&self, range: ByteRange) -> Vec<u32> {
+        let touched = self.layout.touched(range);
+        touched.filter(|_| self.shared.sampler.pick()).collect()
+    }
+
+    /// Reads what is in memory, without waiting; `None` if that is not so, or if anything
+    /// else is not as it should be.
+    fn read_resident(&self, range: ByteRange) -> Option<Bytes> {
+        self.shared.check_open().ok()?;
+        let moved_on = match self.stat {
+            Some(stat) => self.data.stat().ok()? != stat,
+            None => false,
+        };
+        if moved_on || self.dropped.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut buffer = self.shared.buffers.take(range.len() as usize)?;
+        let filled = self.data.read_resident(range.start, buffer.as_mut());
+        filled.then(|| buffer.into_bytes())
+    }
+
+    fn read(&self, range: ByteRange, picked: &[u32]) -> Result<Bytes, StoreError> {
         self.shared.check_open()?;
         let moved_on = match self.stat {
             Some(stat) => self.data.stat()? != stat,
@@ -98,10 +139,8 @@ impl Inner {
         if moved_on || self.dropped.load(Ordering::Relaxed) {
             return Err(self.changed());
         }
-        for index in self.layout.touched(range) {
-            if self.shared.sampler.pick() {
-                self.verify(index)?;
-            }
+        for index in picked {
+            self.verify(*index)?;
         }
         self.read_exactly(range)
     }
@@ -118,6 +157,14 @@ impl Inner {
         let bytes = self.read_exactly(self.layout.range(index))?;
         let (before, after) = self.hashes.around(index)?;
         chain::check(self.layout, index, before, after, &bytes).map_err(|_| self.changed())
+    }
+
+    /// Notes a failure.
+    fn noted<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if result.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        result
     }
 
     fn changed(&self) -> StoreError {
@@ -142,15 +189,22 @@ impl StoredContent for FileContent {
 
     async fn read(&self, range: ByteRange) -> Result<Bytes, StoreError> {
         check_range(self.inner.layout, range)?;
+        let picked = self.inner.picked(range);
+        // What is in memory is copied sooner than another thread is woken.
+        if picked.is_empty()
+            && let Some(bytes) = self.inner.read_resident(range)
+        {
+            return Ok(bytes);
+        }
         let inner = Arc::clone(&self.inner);
-        blocking(move || inner.read(range)).await
+        blocking(move || inner.noted(inner.read(range, &picked))).await
     }
 
     async fn page(&self, index: u32) -> Result<Option<ManifestPage>, StoreError> {
         let inner = Arc::clone(&self.inner);
         blocking(move || {
             inner.shared.check_open()?;
-            inner.hashes.page(index)
+            inner.noted(inner.hashes.page(index))
         })
         .await
     }

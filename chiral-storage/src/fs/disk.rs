@@ -181,6 +181,11 @@ impl DiskFile {
         Ok(bytes)
     }
 
+    /// Fills all of `into` from `offset` if it need not wait for that; whether it did.
+    pub(super) fn read_resident(&self, offset: u64, into: &mut [u8]) -> bool {
+        self.file.read_resident(offset, into)
+    }
+
     /// Writes all bytes at `offset`.
     pub(super) fn write(&self, offset: u64, mut bytes: &[u8]) -> Result<(), StoreError> {
         let mut at = offset;

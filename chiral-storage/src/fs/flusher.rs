@@ -1,4 +1,5 @@
-//! Group commit: one thread makes the partial files of a store durable.
+//! Group commit: one thread makes the partial files of a store durable. It also closes the
+//! objects that nobody asks for any more.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -10,6 +11,7 @@ use chiral_core::{StoreError, TransferId};
 
 use super::config::FsStoreConfig;
 use super::meta::Meta;
+use super::opened::Opened;
 use super::partial::Partial;
 use crate::blocking::lock;
 
@@ -23,6 +25,7 @@ pub(super) struct Flusher {
 #[derive(Debug)]
 struct Inner {
     config: FsStoreConfig,
+    opened: Arc<Opened>,
     queue: Mutex<Queue>,
     wake: Condvar,
 }
@@ -35,10 +38,11 @@ struct Queue {
 
 impl Flusher {
     /// Starts the thread, if the configuration wants one.
-    pub(super) fn start(config: &FsStoreConfig) -> std::io::Result<Self> {
+    pub(super) fn start(config: &FsStoreConfig, opened: &Arc<Opened>) -> std::io::Result<Self> {
         let (config, queue) = (config.clone(), Mutex::default());
         let inner = Arc::new(Inner {
             config,
+            opened: Arc::clone(opened),
             queue,
             wake: Condvar::new(),
         });
@@ -59,6 +63,13 @@ impl Flusher {
     /// Looks after a partial file until what was written to it is durable.
     pub(super) fn note(&self, partial: &Arc<Partial>) {
         self.inner.note(partial);
+    }
+
+    /// Looks after an object that has been opened.
+    pub(super) fn note_opened(&self) {
+        // Whoever is about to wait has looked at what is open with this lock held.
+        let _queue = lock(&self.inner.queue);
+        self.inner.wake.notify_one();
     }
 
     /// Ends the thread after the commit that is running.
@@ -116,7 +127,7 @@ impl Inner {
         while !queue.stopping {
             let now = Instant::now();
             let mut due = Vec::new();
-            let mut next: Option<Instant> = None;
+            let mut next = self.opened.expire(now);
             queue.dirty.retain(|_, partial| {
                 let at = lock(&partial.pending).due(&self.config, now);
                 match at {

@@ -1,7 +1,7 @@
 //! Metadata in redb: one writer at a time, every commit durable.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use chiral_core::StoreError;
@@ -41,6 +41,8 @@ pub(super) struct Meta {
     state: RwLock<State>,
     /// A write failed, and what became of it is not known: intents must be looked at.
     unsettled: AtomicBool,
+    /// Counts what may have changed something.
+    writes: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -122,6 +124,7 @@ impl Meta {
             config: config.clone(),
             state,
             unsettled: AtomicBool::new(false),
+            writes: AtomicU64::new(0),
         })
     }
 
@@ -153,10 +156,18 @@ impl Meta {
             transaction.commit()?;
             Ok(result)
         });
+        // Also after a failure: what became of it is not always known.
+        self.writes.fetch_add(1, Ordering::AcqRel);
         if !matches!(written, Ok(_) | Err(StoreError::NotFound { .. })) {
             self.unsettle();
         }
         written
+    }
+
+    /// A number that is another one after every change. What was read after asking for it
+    /// holds for as long as it stays.
+    pub(super) fn version(&self) -> u64 {
+        self.writes.load(Ordering::Acquire)
     }
 
     /// Notes that an operation of several steps failed in between.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use chiral_core::chunk_store::PartialInfo;
 use chiral_core::manifest::{MAX_PAGE_LEN, ManifestPage};
 use chiral_core::{ChunkHash, ChunkLayout, ManifestHeader, StoreError, TransferId};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::disk::DiskFile;
 use super::hash_list;
@@ -53,6 +53,9 @@ pub(super) struct Partial {
     chunks: [Mutex<()>; CHUNK_LOCKS],
     /// Held while hashes and what they prove change together.
     proving: Mutex<()>,
+    /// Has one permit, for whoever writes bytes. Of several that write to one file all but one
+    /// would wait in the kernel, and keep a processor busy with that.
+    turn: Semaphore,
     /// Held through a commit.
     pub(super) commit: Mutex<()>,
     pub(super) pending: Mutex<Pending>,
@@ -94,6 +97,7 @@ impl Partial {
             phase: RwLock::new(Phase::Live),
             chunks: std::array::from_fn(|_| Mutex::default()),
             proving: Mutex::default(),
+            turn: Semaphore::new(1),
             commit: Mutex::default(),
             pending: Mutex::new(Pending::new(state)),
             room: Notify::new(),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use chiral_core::{Cid, StoreError, TransferId};
 
@@ -12,10 +12,12 @@ use super::config::FsStoreConfig;
 use super::disk::{Disk, DiskFile, failed};
 use super::flusher::Flusher;
 use super::meta::Meta;
+use super::opened::Opened;
 use super::partial::Partial;
 use super::places::Places;
 use super::vfs::{LockGuard, OpenMode};
 use crate::blocking::lock;
+use crate::buffers::Buffers;
 
 /// An open store.
 #[derive(Debug)]
@@ -26,6 +28,9 @@ pub(super) struct Shared {
     pub(super) meta: Meta,
     pub(super) flusher: Flusher,
     pub(super) sampler: Sampler,
+    /// Objects served a moment ago.
+    pub(super) opened: Arc<Opened>,
+    pub(super) buffers: Arc<Buffers>,
     /// Partial files that somebody holds.
     pub(super) partials: Mutex<HashMap<TransferId, Weak<Partial>>>,
     /// Held from the intent to the end of every operation on objects of several steps, so
@@ -47,7 +52,8 @@ impl Shared {
         meta: Meta,
         guard: LockGuard,
     ) -> Result<Self, StoreError> {
-        let flusher = Flusher::start(&config)
+        let opened = Arc::<Opened>::default();
+        let flusher = Flusher::start(&config, &opened)
             .map_err(|error| failed("start a thread for", places.root(), error))?;
         Ok(Self {
             disk,
@@ -55,6 +61,8 @@ impl Shared {
             meta,
             flusher,
             sampler: Sampler::new(config.verify_served_one_in),
+            opened,
+            buffers: Arc::default(),
             config,
             partials: Mutex::default(),
             registry: Mutex::default(),
@@ -78,6 +86,7 @@ impl Shared {
     pub(super) fn close(&self, flush: bool) -> Result<(), StoreError> {
         self.closed.store(true, Ordering::Release);
         self.flusher.stop();
+        self.opened.close();
         let held: Vec<_> = lock(&self.partials)
             .values()
             .filter_map(Weak::upgrade)

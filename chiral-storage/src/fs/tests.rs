@@ -127,6 +127,37 @@ async fn an_edit_behind_an_unchanged_time_is_found_by_hashing_what_is_served() {
 }
 
 #[tokio::test]
+async fn an_object_is_kept_open_until_it_changes_or_nobody_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path().join("store")).await;
+    let bytes = generated(2 * CHUNK_SIZE);
+    let source = || ImportRequest::new(ImportSource::Bytes(bytes.clone().into()));
+    let cid = store.import(source()).await.unwrap().header.cid;
+    assert!(store.shared.still_open(cid).is_none());
+    store.open(cid).await.unwrap().unwrap();
+    let kept = store.shared.still_open(cid).unwrap();
+    assert_eq!(kept.read(ByteRange::new(3, 9)).await.unwrap(), bytes[3..9]);
+
+    assert!(store.remove(cid).await.unwrap());
+    assert!(store.shared.still_open(cid).is_none());
+    assert!(store.open(cid).await.unwrap().is_none());
+
+    store.import(source()).await.unwrap();
+    store.open(cid).await.unwrap().unwrap();
+    let later = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    assert!(store.shared.opened.expire(later).is_none());
+    assert!(store.shared.still_open(cid).is_none());
+
+    store.open(cid).await.unwrap().unwrap();
+    store.shutdown().await.unwrap();
+    assert!(matches!(store.open(cid).await, Err(StoreError::Closed)));
+    assert!(
+        store.shared.still_open(cid).is_none(),
+        "files are let go of"
+    );
+}
+
+#[tokio::test]
 async fn a_known_file_is_not_read_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mine");

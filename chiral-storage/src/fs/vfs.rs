@@ -75,6 +75,13 @@ pub(super) trait VfsFile: Send + Sync + Debug + 'static {
     /// Reads up to `len` bytes at `offset`, appending them to `into`; 0 at the end.
     fn read_at(&self, offset: u64, len: usize, into: &mut Vec<u8>) -> io::Result<usize>;
 
+    /// Fills all of `into` from `offset` if that is possible at once, without waiting for a
+    /// disk; otherwise it answers false, and `into` may hold anything.
+    fn read_resident(&self, offset: u64, into: &mut [u8]) -> bool {
+        let _ = (offset, into);
+        false
+    }
+
     /// Writes some of the bytes at `offset`.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize>;
 

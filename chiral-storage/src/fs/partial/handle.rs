@@ -18,7 +18,35 @@ use crate::requests;
 #[derive(Debug, Clone)]
 pub(in crate::fs) struct PartialHandle(pub(in crate::fs) Arc<Partial>);
 
+/// The turn of one that writes.
+#[derive(Debug)]
+struct Turn(Arc<Partial>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.turn.add_permits(1);
+    }
+}
+
 impl PartialHandle {
+    /// The same for what writes bytes: one at a time. The turn lasts until the work ends, even
+    /// if nobody waits for that any more.
+    async fn run_in_turn(
+        &self,
+        work: impl FnOnce(&Arc<Partial>) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let place = self.0.admit().await?;
+        // Never closed.
+        let turn = self.0.turn.acquire().await;
+        turn.map_err(|_| StoreError::Closed)?.forget();
+        let turn = Turn(Arc::clone(&self.0));
+        self.run(move |partial| {
+            let _held = (place, turn);
+            work(partial)
+        })
+        .await
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Arc<Partial>) -> Result<T, StoreError> + Send + 'static,
@@ -51,21 +79,12 @@ impl PartialFile for PartialHandle {
     }
 
     async fn write(&self, chunk: VerifiedChunk) -> Result<(), StoreError> {
-        let place = self.0.admit().await?;
-        self.run(move |partial| {
-            let _place = place;
-            partial.write(&chunk)
-        })
-        .await
+        self.run_in_turn(move |partial| partial.write(&chunk)).await
     }
 
     async fn write_unproven(&self, index: u32, bytes: Bytes) -> Result<(), StoreError> {
-        let place = self.0.admit().await?;
-        self.run(move |partial| {
-            let _place = place;
-            partial.write_unproven(index, &bytes)
-        })
-        .await
+        self.run_in_turn(move |partial| partial.write_unproven(index, &bytes))
+            .await
     }
 
     async fn prove(&self, links: Vec<ProvenLink>) -> Result<(), StoreError> {

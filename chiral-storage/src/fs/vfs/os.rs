@@ -117,6 +117,16 @@ impl VfsFile for OsFile {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    fn read_resident(&self, offset: u64, into: &mut [u8]) -> bool {
+        use rustix::io::{ReadWriteFlags, preadv2};
+        let len = into.len();
+        let bufs = &mut [io::IoSliceMut::new(into)];
+        // Less comes if only the beginning is in memory. Old kernels, and some file systems,
+        // answer an error.
+        preadv2(&self.0, bufs, offset, ReadWriteFlags::NOWAIT) == Ok(len)
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         self.0.write_at(bytes, offset)
     }
