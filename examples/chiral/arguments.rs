@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Share(Share),
-    Get(Get),
+    Get(Box<Get>),
     Info(Info),
     Hash(Hash),
     Chain(Chain),

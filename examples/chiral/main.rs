@@ -58,7 +58,7 @@ async fn main() -> ExitCode {
     let output = Output::new(arguments.json);
     let result = match arguments.command {
         Command::Share(command) => share::run(command, &output).await,
-        Command::Get(command) => get::run(command, &output).await,
+        Command::Get(command) => get::run(*command, &output).await,
         Command::Info(command) => info::run(command, &output).await,
         Command::Hash(command) => hash::run(command, &output).await,
         Command::Chain(command) => chain::run(command, &output).await,

@@ -74,8 +74,7 @@ async fn play(
     match (written, interrupted) {
         (_, Some(exit)) => Err(Failure::new(exit, "interrupted")),
         (Some(Ok(false)), _) => {
-            output
-                .note("nobody reads any more; what has come is paid, and the rest is not fetched");
+            output.note("nobody reads any more: the rest is not fetched");
             node.settle().await?;
             Ok(None)
         }

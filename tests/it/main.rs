@@ -1,4 +1,6 @@
 //! Journeys through the facade, over real sockets and real files on loopback.
+// What is not a test itself helps tests only.
+#![allow(clippy::unwrap_used)]
 
 mod auto_seed;
 mod failover;

@@ -271,3 +271,91 @@ impl Active<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use chiral_core::transfer::Stopped;
+
+    use super::*;
+
+    fn wish(start: u64) -> Option<ByteRange> {
+        Some(ByteRange::new(start, start + 10))
+    }
+
+    fn is_ready(future: impl Future<Output = ()>) -> bool {
+        let waker = Waker::noop();
+        pin!(future)
+            .poll(&mut Context::from_waker(waker))
+            .is_ready()
+    }
+
+    fn seat(of: &Readable, id: u64) -> Seat {
+        of.state().readers.insert(id, Entry::default());
+        Seat { id, of: of.clone() }
+    }
+
+    #[test]
+    fn who_waits_and_who_moved_last_comes_first_and_who_leaves_wishes_no_more() {
+        let owner = Owner::new();
+        let readable = owner.readable();
+        let (a, b, c) = (seat(readable, 0), seat(readable, 1), seat(readable, 2));
+        a.want(wish(100));
+        b.want(wish(200));
+        c.want(None);
+        assert!(is_ready(readable.wished()) && !is_ready(readable.wished()));
+        let wishes = || -> Vec<u64> { readable.wishes().iter().map(|w| w.start).collect() };
+        assert_eq!(wishes(), [200, 100]);
+        assert!(!readable.is_waited_for());
+        let cx = Context::from_waker(Waker::noop());
+        assert!(a.poll_chunk(0, &cx).is_pending());
+        assert!(readable.is_waited_for());
+        assert_eq!(wishes(), [100, 200]);
+        // Said again, it is no news.
+        b.want(wish(200));
+        assert!(!is_ready(readable.wished()));
+        drop(a);
+        assert!(is_ready(readable.wished()));
+        assert_eq!(wishes(), [200]);
+        assert!(!readable.is_waited_for());
+    }
+
+    #[test]
+    fn readers_hear_of_every_end() {
+        let cx = Context::from_waker(Waker::noop());
+        let said = |end: Option<Result<(), TransferError>>| {
+            let owner = Owner::new();
+            let seat = seat(owner.readable(), 0);
+            assert!(seat.poll_layout(&cx).is_pending());
+            if let Some(result) = end {
+                owner.end(&result);
+            }
+            drop(owner);
+            seat.poll_layout(&cx)
+        };
+        let failed = |reason: &str| {
+            let reason = reason.to_owned();
+            Poll::Ready(Err(ReadError::Failed { reason }))
+        };
+        assert_eq!(said(Some(Ok(()))), Poll::Ready(Err(ReadError::NotFetched)));
+        assert_eq!(
+            said(Some(Err(Stopped.into()))),
+            Poll::Ready(Err(ReadError::Cancelled))
+        );
+        assert_eq!(said(Some(Err(TransferError::Closed))), failed("shut down"));
+        assert_eq!(said(None), failed("it was abandoned"));
+    }
+
+    #[test]
+    fn there_is_a_limit_on_readers() {
+        let owner = Owner::new();
+        let readers: Vec<_> = (0..MAX_READERS)
+            .map(|_| owner.readable().reader().unwrap())
+            .collect();
+        let one_more = owner.readable().reader();
+        assert_eq!(one_more.err(), Some(ReadError::TooMany));
+        drop(readers);
+        assert!(owner.readable().reader().is_ok());
+    }
+}
