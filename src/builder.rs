@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use chiral_core::{
     ChunkStore, ContentProtocol, PaymentAgent, PaymentGate, PaymentSettler, PeerDirectory, PeerId,
-    TransferRegistry,
+    Rate, TransferRegistry,
 };
-use chiral_protocols::EngineConfig;
+use chiral_protocols::selection::SeedingContext;
+use chiral_protocols::{EngineConfig, Uploads};
 
 use crate::{BuildError, Node, NodeError};
 
@@ -42,6 +43,10 @@ pub struct NodeBuilder {
     pub(crate) agent: Option<Arc<dyn PaymentAgent>>,
     pub(crate) peer: Option<PeerId>,
     pub(crate) engine: EngineConfig,
+    pub(crate) uploads: Uploads,
+    pub(crate) limit_down: Option<Rate>,
+    pub(crate) max_downloads: Option<usize>,
+    pub(crate) seeding: Option<SeedingContext>,
 }
 
 impl std::fmt::Debug for NodeBuilder {
@@ -71,6 +76,10 @@ impl Default for NodeBuilder {
             agent: None,
             peer: None,
             engine: EngineConfig::default(),
+            uploads: Uploads::new(),
+            limit_down: None,
+            max_downloads: None,
+            seeding: None,
         }
     }
 }
@@ -212,6 +221,43 @@ impl NodeBuilder {
     pub fn engine(mut self, config: EngineConfig) -> Self {
         self.engine = config;
         self
+    }
+
+    /// How many downloads work at once, at least one; the others wait for their turn, the most
+    /// important first. Without it all do. [`Node::downloads`] changes it later.
+    #[must_use]
+    pub fn max_downloads(mut self, max: usize) -> Self {
+        self.max_downloads = Some(max);
+        self
+    }
+
+    /// Limits what all downloads receive together. They share it by priority.
+    /// [`Node::downloads`] changes it later.
+    #[must_use]
+    pub fn limit_down(mut self, limit: Rate) -> Self {
+        self.limit_down = Some(limit);
+        self
+    }
+
+    /// Limits what is served, over all protocols together. [`Node::uploads`] changes it later.
+    #[must_use]
+    pub fn limit_up(self, limit: Rate) -> Self {
+        self.uploads.set_limit(Some(limit));
+        self
+    }
+
+    /// How others can reach this node, and what to seed over then: decides which protocol is
+    /// announced first, and in a browser which at all. Without it the node counts as reachable
+    /// at a public address.
+    #[must_use]
+    pub fn seeding(mut self, context: SeedingContext) -> Self {
+        self.seeding = Some(context);
+        self
+    }
+
+    /// The limits on what the node will serve, for protocols that are made before it.
+    pub fn uploads(&self) -> &Uploads {
+        &self.uploads
     }
 
     /// Opens the store, binds what listens, and starts the node. Must be called in a tokio

@@ -9,14 +9,17 @@ use bytes::{Bytes, BytesMut};
 use chiral_core::chunk_store::{Destination, MAX_READ};
 use chiral_core::transfer::{EventStream, Progress, SourceReport};
 use chiral_core::{
-    Bill, ByteRange, Cid, DownloadRequest, FileIdentification, ManifestHeader, PeerOffer, Protocol,
-    ProviderQuery, SettlementStatus, StoreError, Transfer, TransferError, TransferId,
+    Bill, ByteRange, Cid, DownloadRequest, FileIdentification, ManifestHeader, PeerOffer, Priority,
+    Protocol, ProviderQuery, Rate, SettlementStatus, StoreError, Transfer, TransferError,
+    TransferId,
 };
+use chiral_protocols::Downloads;
 use tokio::task::JoinHandle;
 
 use crate::builder::endpoint;
 use crate::node::new_transfer_id;
 use crate::settle::free_bills;
+use crate::unfinished::Record;
 use crate::{Node, NodeError};
 
 /// Limit on a download to bytes unless another is given: 256 MiB.
@@ -38,6 +41,8 @@ pub struct Get {
     target: FileIdentification,
     goal: Goal,
     offers: Vec<PeerOffer>,
+    priority: Priority,
+    limit: Option<Rate>,
     bad: Option<NodeError>,
 }
 
@@ -48,6 +53,8 @@ impl Get {
             target,
             goal: Goal::Store,
             offers: Vec::new(),
+            priority: Priority::Normal,
+            limit: None,
             bad: None,
         }
     }
@@ -105,6 +112,19 @@ impl Get {
         self
     }
 
+    /// How much it matters beside other downloads: it has its turn sooner, and more of what
+    /// they share. [`Getting::set_priority`] changes it.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Limits what it receives. [`Getting::set_limit`] changes it.
+    pub fn limit_down(mut self, limit: Rate) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
     /// Asks the directory who seeds it and begins. A download of the same content that was
     /// interrupted is gone on with.
     ///
@@ -117,12 +137,21 @@ impl Get {
             target,
             goal,
             mut offers,
+            priority,
+            limit,
             bad,
         } = self;
         node.check_open()?;
         if let Some(error) = bad {
             return Err(error);
         }
+        let record = match &goal {
+            // Bytes are for whoever asks for them now.
+            Goal::Bytes(_) => None,
+            Goal::Store => Some(Record::new(target, None, None, &offers)),
+            Goal::File(path) => Some(Record::new(target, Some(path.clone()), None, &offers)),
+            Goal::Part(part) => Some(Record::new(target, None, Some(*part), &offers)),
+        };
         match node.directory().providers(ProviderQuery::new(target)).await {
             Ok(found) => offers.extend(found),
             // Whoever named peers can do without the directory.
@@ -135,7 +164,7 @@ impl Get {
         let mut places = std::collections::BTreeSet::new();
         offers.retain(|offer| places.insert((offer.protocol.clone(), offer.endpoint.clone())));
         let mut request = DownloadRequest::new(target);
-        request.offers = offers;
+        (request.offers, request.priority, request.limit) = (offers, priority, limit);
         match &goal {
             Goal::File(path) => request.destination = Destination::File(path.clone()),
             Goal::Part(part) => request.only = Some(*part),
@@ -152,8 +181,21 @@ impl Get {
             .await?;
         let (transfer, events, finished) = download.split();
         let id = transfer.id();
+        if let Some(record) = record {
+            node.inner()
+                .unfinished
+                .begun(record.with(priority, limit))
+                .await;
+        }
+        let downloads = node.downloads().clone();
         let task = tokio::spawn(async move {
-            let report = finished.report().await?;
+            let report = finished.report().await;
+            let unwanted = matches!(report, Err(TransferError::Cancelled(_)));
+            // One that a shutdown ends is gone on with by the next run.
+            if report.is_ok() || (unwanted && node.check_open().is_ok()) {
+                node.inner().unfinished.over(target).await;
+            }
+            let report = report?;
             let cid = report.header.cid;
             let payees: Vec<_> = report
                 .delivered
@@ -191,6 +233,7 @@ impl Get {
         Ok(Getting {
             transfer,
             events,
+            downloads,
             task,
         })
     }
@@ -243,6 +286,7 @@ pub struct Getting {
     transfer: Transfer,
     /// From the first event; for whoever asks first.
     events: Mutex<Option<EventStream>>,
+    downloads: Downloads,
     task: JoinHandle<Result<Got, NodeError>>,
 }
 
@@ -278,7 +322,7 @@ impl Getting {
         first.unwrap_or_else(|| self.transfer.events())
     }
 
-    /// Pauses; true if it was running.
+    /// Pauses; true if it was running or waiting for its turn, which others then have.
     pub fn pause(&self) -> bool {
         self.transfer.pause()
     }
@@ -291,6 +335,16 @@ impl Getting {
     /// Cancels; true the first time. What is durable stays for another try.
     pub fn cancel(&self) -> bool {
         self.transfer.cancel()
+    }
+
+    /// Changes how much it matters beside other downloads; false if it has ended.
+    pub fn set_priority(&self, priority: Priority) -> bool {
+        self.downloads.set_priority(self.id(), priority)
+    }
+
+    /// Limits what it receives, from now on; false if it has ended.
+    pub fn set_limit(&self, limit: Option<Rate>) -> bool {
+        self.downloads.set_download_limit(self.id(), limit)
     }
 
     /// Waits for the end: all bytes in place and verified, bills handed over.
