@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use chiral::{Link, Price};
+use chiral::{Link, Price, Rate};
 use clap::{Args, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -19,6 +19,7 @@ Examples:
   chiral get LINK --peer http://127.0.0.1:8480/   get it, from a seeder
   chiral get SHA256 -o disc.iso --mirror http://example.org/disc.iso
                                                   get it from any web server, and check it
+  chiral peers --clear-all                        forget who is banned
   chiral hash photo.jpg                           print its link without sharing it
 
 Exit status:
@@ -52,6 +53,7 @@ pub(crate) enum Command {
     Chain(Chain),
     Wallet(Wallet),
     Payments(Payments),
+    Peers(Peers),
 }
 
 /// The network of peers: without these, only what is named by URL is reached
@@ -174,6 +176,23 @@ pub(crate) struct Payments {
     pub(crate) data_dir: Option<PathBuf>,
 }
 
+/// Show which peers are banned or demoted, why, and for how long; and take that back
+///
+/// Who sent bytes that contradict what was proven is banned for a day. Downloads to a file
+/// without --data-dir keep theirs in .NAME.chiral beside the file.
+#[derive(Debug, Args)]
+pub(crate) struct Peers {
+    /// Take back what is held against this peer, by its id or by its URL; may be repeated
+    #[arg(long, value_name = "PEER|URL")]
+    pub(crate) clear: Vec<String>,
+    /// Take back all that is held against anybody
+    #[arg(long)]
+    pub(crate) clear_all: bool,
+    /// The node's directory, where one was named to share or get
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
 /// Serve files until interrupted; prints the link of each
 ///
 /// The files are served from where they are: do not change them meanwhile. Ctrl-C ends it.
@@ -188,6 +207,9 @@ pub(crate) struct Share {
     /// is taken. 0.0.0.0:8480 is for everybody who can reach this machine.
     #[arg(long, value_name = "ADDR")]
     pub(crate) http: Option<SocketAddr>,
+    /// The most to send in a second, all files and clients together, such as 50MiB or 800kB
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) limit_rate: Option<Rate>,
     /// What to be paid, in CHI per MiB (2^20 bytes); free without it
     #[arg(long, value_name = "CHI_PER_MIB", requires = "chain")]
     pub(crate) price: Option<Price>,
@@ -220,6 +242,9 @@ pub(crate) struct Get {
     pub(crate) mirrors: Vec<String>,
     #[command(flatten)]
     pub(crate) network: Network,
+    /// The most to receive in a second, all sources together, such as 50MiB or 800kB
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) limit_rate: Option<Rate>,
     /// The most to pay, in CHI per MiB; nothing without it
     #[arg(long, value_name = "CHI_PER_MIB", requires = "chain")]
     pub(crate) max_price: Option<Price>,

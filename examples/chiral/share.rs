@@ -75,6 +75,9 @@ async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
     }
     let build = |config| {
         let mut builder = Node::builder().data_dir(directory).http(config);
+        if let Some(limit) = command.limit_rate {
+            builder = builder.limit_up(limit);
+        }
         if let Some(network) = network.clone() {
             builder = builder.libp2p(network);
         }
