@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use chiral_core::{
     ChunkStore, ContentProtocol, PaymentAgent, PaymentGate, PaymentSettler, PeerDirectory, PeerId,
-    TransferRegistry,
+    Rate, TransferRegistry,
 };
-use chiral_protocols::EngineConfig;
+use chiral_protocols::selection::SeedingContext;
+use chiral_protocols::{EngineConfig, Uploads};
 
 use crate::{BuildError, Node, NodeError};
 
@@ -43,6 +44,10 @@ pub struct NodeBuilder {
     pub(crate) peer: Option<PeerId>,
     pub(crate) engine: EngineConfig,
     pub(crate) auto_seed: bool,
+    pub(crate) uploads: Uploads,
+    pub(crate) limit_down: Option<Rate>,
+    pub(crate) max_downloads: Option<usize>,
+    pub(crate) seeding: Option<SeedingContext>,
 }
 
 impl std::fmt::Debug for NodeBuilder {
@@ -73,6 +78,10 @@ impl Default for NodeBuilder {
             peer: None,
             engine: EngineConfig::default(),
             auto_seed: false,
+            uploads: Uploads::new(),
+            limit_down: None,
+            max_downloads: None,
+            seeding: None,
         }
     }
 }
@@ -217,11 +226,49 @@ impl NodeBuilder {
     }
 
     /// Whether to seed what is downloaded, while it is and afterwards, unless
-    /// [`Get::seed`](crate::Get::seed) says otherwise; the node has to listen at some address for that. Not unless it is said.
+    /// [`Get::seed`](crate::Get::seed) says otherwise; the node has to listen at some address
+    /// for that. Not unless it is said.
     #[must_use]
     pub fn auto_seed(mut self, seed: bool) -> Self {
         self.auto_seed = seed;
         self
+    }
+
+    /// How many downloads work at once, at least one; the others wait for their turn, the most
+    /// important first. Without it all do. [`Node::downloads`] changes it later.
+    #[must_use]
+    pub fn max_downloads(mut self, max: usize) -> Self {
+        self.max_downloads = Some(max);
+        self
+    }
+
+    /// Limits what all downloads receive together. They share it by priority.
+    /// [`Node::downloads`] changes it later.
+    #[must_use]
+    pub fn limit_down(mut self, limit: Rate) -> Self {
+        self.limit_down = Some(limit);
+        self
+    }
+
+    /// Limits what is served, over all protocols together. [`Node::uploads`] changes it later.
+    #[must_use]
+    pub fn limit_up(self, limit: Rate) -> Self {
+        self.uploads.set_limit(Some(limit));
+        self
+    }
+
+    /// How others can reach this node, and what to seed over then: decides which protocol is
+    /// announced first, and in a browser which at all. Without it the node counts as reachable
+    /// at a public address.
+    #[must_use]
+    pub fn seeding(mut self, context: SeedingContext) -> Self {
+        self.seeding = Some(context);
+        self
+    }
+
+    /// The limits on what the node will serve, for protocols that are made before it.
+    pub fn uploads(&self) -> &Uploads {
+        &self.uploads
     }
 
     /// Opens the store, binds what listens, and starts the node. Must be called in a tokio

@@ -10,16 +10,17 @@ use chiral_core::chunk_store::{Destination, MAX_READ};
 use chiral_core::transfer::{EventStream, Progress, SourceReport};
 use chiral_core::{
     Bill, ByteRange, Cid, DownloadRequest, FileIdentification, ManifestHeader, PeerDirectory,
-    PeerOffer, Protocol, ProviderQuery, SettlementStatus, StoreError, Transfer, TransferError,
-    TransferId,
+    PeerOffer, Priority, Protocol, ProviderQuery, Rate, SettlementStatus, StoreError, Transfer,
+    TransferError, TransferId,
 };
-use chiral_protocols::{ReadError, Readable, Reader};
+use chiral_protocols::{Downloads, ReadError, Readable, Reader};
 use tokio::task::JoinHandle;
 
 use crate::auto_seed::{self, Others};
 use crate::builder::endpoint;
 use crate::node::new_transfer_id;
 use crate::settle::free_bills;
+use crate::unfinished::Record;
 use crate::{Node, NodeError};
 
 /// Limit on a download to bytes unless another is given: 256 MiB.
@@ -42,6 +43,8 @@ pub struct Get {
     goal: Goal,
     offers: Vec<PeerOffer>,
     seed: bool,
+    priority: Priority,
+    limit: Option<Rate>,
     bad: Option<NodeError>,
 }
 
@@ -53,6 +56,8 @@ impl Get {
             target,
             goal: Goal::Store,
             offers: Vec::new(),
+            priority: Priority::Normal,
+            limit: None,
             bad: None,
         }
     }
@@ -120,6 +125,19 @@ impl Get {
         self
     }
 
+    /// How much it matters beside other downloads: it has its turn sooner, and more of what
+    /// they share. [`Getting::set_priority`] changes it.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Limits what it receives. [`Getting::set_limit`] changes it.
+    pub fn limit_down(mut self, limit: Rate) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
     /// Asks the directory who seeds it and begins; if somebody was named, without waiting
     /// for its answer. It is asked again while the download goes on. A download of the same
     /// content that was interrupted is gone on with.
@@ -134,12 +152,21 @@ impl Get {
             goal,
             mut offers,
             seed,
+            priority,
+            limit,
             bad,
         } = self;
         node.check_open()?;
         if let Some(error) = bad {
             return Err(error);
         }
+        let record = match &goal {
+            // Bytes are for whoever asks for them now.
+            Goal::Bytes(_) => None,
+            Goal::Store => Some(Record::new(target, None, None, &offers)),
+            Goal::File(path) => Some(Record::new(target, Some(path.clone()), None, &offers)),
+            Goal::Part(part) => Some(Record::new(target, None, Some(*part), &offers)),
+        };
         if seed {
             auto_seed::check(&node)?;
         }
@@ -154,7 +181,7 @@ impl Get {
         // Nobody gets from himself.
         offers.retain(|offer| offer.peer.is_none() || offer.peer.as_ref() != node.peer_id());
         let mut request = DownloadRequest::new(target);
-        request.offers = offers;
+        (request.offers, request.priority, request.limit) = (offers, priority, limit);
         request.directory = Some(Arc::new(directory));
         request.asked_directory = asked;
         match &goal {
@@ -174,11 +201,23 @@ impl Get {
         let readable = download.readable().clone();
         let (transfer, events, finished) = download.split();
         let id = transfer.id();
+        if let Some(record) = record {
+            node.inner()
+                .unfinished
+                .begun(record.with(priority, limit))
+                .await;
+        }
         let seeding = seed.then(|| auto_seed::begin(&node, &transfer));
+        let downloads = node.downloads().clone();
         let task = tokio::spawn(async move {
             let report = finished.report().await;
             if let Some(seeding) = seeding {
                 seeding.end(&node, &report).await;
+            }
+            let unwanted = matches!(report, Err(TransferError::Cancelled(_)));
+            // One that a shutdown ends is gone on with by the next run.
+            if report.is_ok() || (unwanted && node.check_open().is_ok()) {
+                node.inner().unfinished.over(target).await;
             }
             let report = report?;
             let cid = report.header.cid;
@@ -219,6 +258,7 @@ impl Get {
             transfer,
             events,
             readable,
+            downloads,
             task,
         })
     }
@@ -292,6 +332,7 @@ pub struct Getting {
     /// From the first event; for whoever asks first.
     events: Mutex<Option<EventStream>>,
     readable: Readable,
+    downloads: Downloads,
     task: JoinHandle<Result<Got, NodeError>>,
 }
 
@@ -337,7 +378,7 @@ impl Getting {
         self.readable.reader()
     }
 
-    /// Pauses; true if it was running.
+    /// Pauses; true if it was running or waiting for its turn, which others then have.
     pub fn pause(&self) -> bool {
         self.transfer.pause()
     }
@@ -350,6 +391,16 @@ impl Getting {
     /// Cancels; true the first time. What is durable stays for another try.
     pub fn cancel(&self) -> bool {
         self.transfer.cancel()
+    }
+
+    /// Changes how much it matters beside other downloads; false if it has ended.
+    pub fn set_priority(&self, priority: Priority) -> bool {
+        self.downloads.set_priority(self.id(), priority)
+    }
+
+    /// Limits what it receives, from now on; false if it has ended.
+    pub fn set_limit(&self, limit: Option<Rate>) -> bool {
+        self.downloads.set_download_limit(self.id(), limit)
     }
 
     /// Waits for the end: all bytes in place and verified, bills handed over.

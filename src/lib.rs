@@ -4,6 +4,7 @@ mod auto_seed;
 mod builder;
 mod error;
 mod get;
+mod keeper;
 #[cfg(all(feature = "chain", feature = "libp2p"))]
 mod loopback;
 #[cfg(feature = "chain")]
@@ -12,7 +13,9 @@ mod node;
 mod settle;
 mod share;
 mod start;
+mod state_file;
 mod status;
+mod unfinished;
 
 pub use builder::NodeBuilder;
 pub use error::{BuildError, NodeError};
@@ -21,7 +24,8 @@ pub use get::{DEFAULT_MAX_BYTES, Get, Getting, Got};
 pub use loopback::Loopback;
 pub use node::Node;
 pub use share::{Share, Shared};
-pub use status::{NodeStatus, ProtocolStatus, TransferStatus};
+pub use status::{NodeStatus, PenaltyStatus, ProtocolStatus, TransferStatus};
+pub use unfinished::Unfinished;
 
 #[cfg(feature = "chain")]
 pub use chiral_chain as chain;
@@ -35,6 +39,6 @@ pub use chiral_protocols::{ReadError, Reader};
 
 pub use chiral_core::{
     ByteRange, Cid, ContentProtocol, Endpoint, FileIdentification, FileMetadata, Link,
-    ManifestHeader, MerkleRoot, PeerDirectory, PeerId, PeerOffer, Price, Protocol, Transfer,
-    TransferError, TransferId,
+    ManifestHeader, MerkleRoot, PeerDirectory, PeerId, PeerOffer, Price, Priority, Protocol, Rate,
+    Transfer, TransferError, TransferId,
 };

@@ -8,15 +8,20 @@ use chiral_core::{
     ChunkStore, Cid, FileIdentification, FileMetadata, PaymentAgent, PaymentGate, PeerDirectory,
     PeerId, PeerOffer, ProviderQuery, StoreError, TransferId, TransferRegistry,
 };
-use chiral_protocols::{ProtocolManager, Reader};
+use chiral_protocols::{Downloads, PeerBook, ProtocolManager, Reader, Uploads};
 
+use crate::keeper::Keeper;
 use crate::settle::Cashier;
 use crate::status::status;
+use crate::unfinished::Memory;
 use crate::{Get, NodeBuilder, NodeError, NodeStatus, Share, Shared};
 
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn ChunkStore>,
     pub(crate) manager: ProtocolManager,
+    pub(crate) uploads: Uploads,
+    pub(crate) unfinished: Memory,
+    pub(crate) keeper: Keeper,
     pub(crate) directory: Arc<dyn PeerDirectory>,
     pub(crate) cashier: Cashier,
     pub(crate) gate: Arc<dyn PaymentGate>,
@@ -198,6 +203,24 @@ impl Node {
         self.manager().registry()
     }
 
+    /// The queue of downloads and the limits on what they receive, to be looked at and changed.
+    pub fn downloads(&self) -> &Downloads {
+        self.manager().engine().downloads()
+    }
+
+    /// What is remembered of peers: who is demoted or banned, why and until when, which can be
+    /// cleared, and how fast they were. Bans and rates outlast a restart if the node has a data
+    /// directory.
+    pub fn peers(&self) -> &PeerBook {
+        self.manager().engine().peers()
+    }
+
+    /// The limits on what is served, to be looked at and changed: for all of it, and for each
+    /// file.
+    pub fn uploads(&self) -> &Uploads {
+        &self.inner().uploads
+    }
+
     /// The protocols: registering, preferring, and the architecture's methods.
     pub fn manager(&self) -> &ProtocolManager {
         &self.inner().manager
@@ -270,6 +293,7 @@ impl Node {
             None => Ok(()),
         };
         inner.manager.registry().close();
+        inner.keeper.shutdown().await;
         let store = inner.store.shutdown().await;
         transfers?;
         settler?;

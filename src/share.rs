@@ -7,8 +7,8 @@ use bytes::Bytes;
 use chiral_core::chunk_store::{ImportMode, ImportRequest, ImportSource, ProgressFn};
 use chiral_core::content_protocol::SeedContent;
 use chiral_core::{
-    Announcement, Cid, FileIdentification, FileMetadata, Link, ManifestHeader, Price, SeedRequest,
-    StoreError,
+    Announcement, Cid, FileIdentification, FileMetadata, Link, ManifestHeader, Price, Rate,
+    SeedRequest, StoreError,
 };
 
 use crate::{Node, NodeError};
@@ -24,6 +24,7 @@ pub struct Share {
     mime: Option<String>,
     progress: Option<ProgressFn>,
     price: Option<Price>,
+    limit: Option<Rate>,
 }
 
 impl std::fmt::Debug for Share {
@@ -42,6 +43,7 @@ impl Share {
             mime: None,
             progress: None,
             price: None,
+            limit: None,
         }
     }
 
@@ -83,6 +85,13 @@ impl Share {
     #[must_use]
     pub fn price(mut self, price: Price) -> Self {
         self.price = Some(price);
+        self
+    }
+
+    /// Limits what is served of it, beside the limit on all. [`Node::uploads`] changes it.
+    #[must_use]
+    pub fn limit_up(mut self, limit: Rate) -> Self {
+        self.limit = Some(limit);
         self
     }
 
@@ -139,6 +148,9 @@ pub(crate) async fn share(node: &Node, share: Share) -> Result<Shared, NodeError
     let (header, imported) = import(node, &share).await?;
     if let Some(price) = share.price {
         set_price(node, header.cid, price)?;
+    }
+    if let Some(limit) = share.limit {
+        node.uploads().set_file_limit(header.cid, Some(limit));
     }
     match seed(node, header.clone()).await {
         Ok(metadata) => Ok(Shared {
@@ -232,10 +244,7 @@ async fn import(node: &Node, share: &Share) -> Result<(ManifestHeader, bool), No
 
 pub(crate) async fn seed(node: &Node, header: ManifestHeader) -> Result<FileMetadata, NodeError> {
     let mut offers = Vec::new();
-    for protocol in node.manager().protocols() {
-        if !protocol.capabilities().seed {
-            continue;
-        }
+    for protocol in node.manager().seeding_protocols() {
         let request = SeedRequest::new(SeedContent::Stored(header.cid));
         let seeded = protocol.start_seeding(request).await?;
         for mut offer in seeded.offers {
@@ -260,6 +269,7 @@ pub(crate) async fn unshare(node: &Node, cid: Cid) -> Result<bool, NodeError> {
         Err(StoreError::NotFound { .. }) => Ok(0),
         other => other,
     };
+    node.uploads().set_file_limit(cid, None);
     let any = withdrawn? | stopped?;
     unpinned?;
     Ok(any)

@@ -12,8 +12,10 @@ use chiral_protocols::{Engine, ProtocolManager};
 use chiral_storage::MemoryStore;
 
 use crate::builder::{NodeBuilder, Store};
+use crate::keeper::Keeper;
 use crate::node::Inner;
 use crate::settle::Cashier;
+use crate::unfinished::Memory;
 use crate::{BuildError, Node};
 
 /// What is open so far.
@@ -64,7 +66,6 @@ pub(crate) async fn start(builder: NodeBuilder) -> Result<Node, BuildError> {
 }
 
 async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, BuildError> {
-    #[cfg(any(feature = "chain", feature = "libp2p"))]
     let directory = match &builder.store {
         Store::Directory(path) => Some(path.clone()),
         _ => None,
@@ -121,6 +122,7 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
     if let Some(config) = builder.http {
         use chiral_protocols::http::HttpProtocol;
         let registry = builder.registry.clone();
+        let config = config.with_uploads(builder.uploads.clone());
         let http = HttpProtocol::bind(config, store.clone(), registry, gate.clone()).await?;
         let mut http = http.with_agent(agent.clone());
         if let Some(directory) = &builder.directory {
@@ -133,10 +135,16 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
     let mut protocols = open.protocols.iter().cloned();
     let first = protocols.next().ok_or(BuildError::NoProtocol)?;
     let engine = Engine::new(store.clone(), builder.registry, builder.engine);
+    engine.downloads().set_max(builder.max_downloads);
+    engine.downloads().set_limit(builder.limit_down);
     let manager = ProtocolManager::new(engine, first);
     for protocol in protocols {
         manager.register(protocol);
     }
+    if let Some(context) = builder.seeding {
+        manager.set_seeding(context);
+    }
+    let keeper = Keeper::start(manager.engine().peers().clone(), directory.as_deref());
     let alone = || -> Arc<dyn PeerDirectory> {
         let nobody = PeerId::from_bytes(&[0]).expect("one byte is a peer id");
         Arc::new(MemoryDirectoryNetwork::new().join(nobody))
@@ -146,6 +154,9 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
     Ok(Node::new(Inner {
         store,
         manager,
+        uploads: builder.uploads,
+        unfinished: Memory::open(directory),
+        keeper,
         directory: builder.directory.unwrap_or_else(alone),
         cashier,
         gate,

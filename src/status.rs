@@ -1,7 +1,8 @@
 //! What a node is doing, for people and programs.
 
 use chiral_core::transfer::{Progress, TransferState};
-use chiral_core::{Endpoint, Protocol, TransferId};
+use chiral_core::{Cid, Endpoint, Priority, Protocol, Rate, TransferId};
+use chiral_protocols::Penalty;
 use serde::Serialize;
 
 use crate::{Node, NodeError};
@@ -28,8 +29,49 @@ pub struct TransferStatus {
     pub target: String,
     /// What it is doing.
     pub state: TransferState,
+    /// How much it matters beside others.
+    pub priority: Priority,
+    /// The limit on what it receives, in bytes per second.
+    pub limit_down: Option<Rate>,
     /// How far it is.
     pub progress: Progress,
+}
+
+/// A peer that is demoted or banned, or a place where somebody serves.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct PenaltyStatus {
+    /// `demoted` or `banned`.
+    pub kind: &'static str,
+    /// Who, if known.
+    pub peer: Option<String>,
+    /// Over what.
+    pub protocol: Protocol,
+    /// Where.
+    pub endpoint: String,
+    /// Of a mirror, the file that it has a bad copy of.
+    pub content: Option<Cid>,
+    /// What it did.
+    pub reason: String,
+    /// Since when, in seconds since 1970 (UTC).
+    pub since: u64,
+    /// Until when, in seconds since 1970 (UTC).
+    pub until: u64,
+}
+
+impl From<&Penalty> for PenaltyStatus {
+    fn from(penalty: &Penalty) -> Self {
+        Self {
+            kind: penalty.kind.as_str(),
+            peer: penalty.peer.as_ref().map(ToString::to_string),
+            protocol: penalty.protocol.clone(),
+            endpoint: penalty.endpoint.to_string(),
+            content: penalty.content,
+            reason: penalty.reason.clone(),
+            since: penalty.since.as_secs(),
+            until: penalty.until.as_secs(),
+        }
+    }
 }
 
 /// What a node is doing.
@@ -44,6 +86,14 @@ pub struct NodeStatus {
     pub shared: Vec<String>,
     /// Transfers under way.
     pub transfers: Vec<TransferStatus>,
+    /// How many downloads work at once.
+    pub max_downloads: Option<usize>,
+    /// The limit on what all downloads receive together, in bytes per second.
+    pub limit_down: Option<Rate>,
+    /// The limit on what is served, in bytes per second.
+    pub limit_up: Option<Rate>,
+    /// Peers that are demoted or banned: bans first.
+    pub penalties: Vec<PenaltyStatus>,
     /// Downloads that were begun and are not complete, under way or not.
     pub partial: usize,
 }
@@ -61,6 +111,7 @@ pub(crate) async fn status(node: &Node) -> Result<NodeStatus, NodeError> {
             endpoints: endpoints(protocol.endpoints()),
         })
         .collect();
+    let downloads = node.downloads();
     let transfers = node
         .registry()
         .transfers()
@@ -69,6 +120,8 @@ pub(crate) async fn status(node: &Node) -> Result<NodeStatus, NodeError> {
             transfer: transfer.id(),
             target: transfer.target().to_string(),
             state: transfer.state(),
+            priority: downloads.priority(transfer.id()).unwrap_or_default(),
+            limit_down: downloads.download_limit(transfer.id()),
             progress: transfer.progress(),
         })
         .collect();
@@ -81,6 +134,10 @@ pub(crate) async fn status(node: &Node) -> Result<NodeStatus, NodeError> {
             .map(|object| object.header.link().to_string())
             .collect(),
         transfers,
+        max_downloads: downloads.max(),
+        limit_down: downloads.limit(),
+        limit_up: node.uploads().limit(),
+        penalties: node.peers().penalties().iter().map(Into::into).collect(),
         partial: node.store().partials().await?.len(),
     })
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use chiral::{Link, Price};
+use chiral::{Link, Price, Rate};
 use clap::{Args, Parser, Subcommand};
 
 const EXAMPLES: &str = "\
@@ -21,6 +21,7 @@ Examples:
                                                   get it from any web server, and check it
   chiral get LINK --peer URL -o - | mpv -          play it while it comes
   chiral get LINK --bootstrap MULTIADDR --seed    seed it, too, while it comes and afterwards
+  chiral peers --clear-all                        forget who is banned
   chiral hash photo.jpg                           print its link without sharing it
 
 Exit status:
@@ -54,6 +55,7 @@ pub(crate) enum Command {
     Chain(Chain),
     Wallet(Wallet),
     Payments(Payments),
+    Peers(Peers),
 }
 
 /// The network of peers: without these, only what is named by URL is reached
@@ -176,6 +178,23 @@ pub(crate) struct Payments {
     pub(crate) data_dir: Option<PathBuf>,
 }
 
+/// Show which peers are banned or demoted, why, and for how long; and take that back
+///
+/// Who sent bytes that contradict what was proven is banned for a day. Downloads to a file
+/// without --data-dir keep theirs in .NAME.chiral beside the file.
+#[derive(Debug, Args)]
+pub(crate) struct Peers {
+    /// Take back what is held against this peer, by its id or by its URL; may be repeated
+    #[arg(long, value_name = "PEER|URL")]
+    pub(crate) clear: Vec<String>,
+    /// Take back all that is held against anybody
+    #[arg(long)]
+    pub(crate) clear_all: bool,
+    /// The node's directory, where one was named to share or get
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
 /// Serve files until interrupted; prints the link of each
 ///
 /// The files are served from where they are: do not change them meanwhile. Ctrl-C ends it.
@@ -198,6 +217,9 @@ pub(crate) struct Share {
     /// As JSON it is at /index.json. Without it, a file is found by those who know its link.
     #[arg(long)]
     pub(crate) page: bool,
+    /// The most to send in a second, all files and clients together, such as 50MiB or 800kB
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) limit_rate: Option<Rate>,
     /// What to be paid, in CHI per MiB (2^20 bytes); free without it
     #[arg(long, value_name = "CHI_PER_MIB", requires = "chain")]
     pub(crate) price: Option<Price>,
@@ -247,6 +269,9 @@ pub(crate) struct Get {
         requires = "chain"
     )]
     pub(crate) price: Option<Price>,
+    /// The most to receive in a second, all sources together, such as 50MiB or 800kB
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) limit_rate: Option<Rate>,
     /// The most to pay, in CHI per MiB; nothing without it
     #[arg(long, value_name = "CHI_PER_MIB", requires = "chain")]
     pub(crate) max_price: Option<Price>,

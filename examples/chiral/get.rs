@@ -90,6 +90,9 @@ pub(crate) async fn start(command: &Get, state: &Path) -> Result<Node, Failure> 
     let patience = Duration::from_secs(command.patience);
     let engine = EngineConfig::default().with_source_patience(patience);
     let mut builder = Node::builder().data_dir(state).engine(engine);
+    if let Some(limit) = command.limit_rate {
+        builder = builder.limit_down(limit);
+    }
     if command.seed {
         let address = command.http.unwrap_or((Ipv4Addr::LOCALHOST, 0).into());
         builder = builder.http(listening(address)?).auto_seed(true);
@@ -316,6 +319,9 @@ pub(crate) fn advise(failure: Failure, command: &Get) -> Failure {
     }
     if failure.message.contains("the price is over the limit") {
         return failure.next("say what you would pay, with --max-price CHI_PER_MIB; `chiral info` shows what is asked");
+    }
+    if failure.message.contains("is banned for") {
+        return failure.next("name others, or take the ban back with `chiral peers --clear URL`");
     }
     failure.next("look whether they serve it, name others, and run the same command again")
 }

@@ -30,6 +30,7 @@ mod info;
 mod network;
 mod output;
 mod payments;
+mod peers;
 mod share;
 mod signals;
 mod stream;
@@ -64,6 +65,7 @@ async fn main() -> ExitCode {
         Command::Chain(command) => chain::run(command, &output).await,
         Command::Wallet(command) => wallet::run(command, &output).await,
         Command::Payments(command) => payments::run(command, &output).await,
+        Command::Peers(command) => peers::run(command, &output).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

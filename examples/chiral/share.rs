@@ -69,6 +69,9 @@ async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
     let build = |config: HttpConfig| {
         let config = config.with_max_connections(most, most / 4);
         let mut builder = Node::builder().data_dir(directory).http(config);
+        if let Some(limit) = command.limit_rate {
+            builder = builder.limit_up(limit);
+        }
         if let Some(network) = network.clone() {
             builder = builder.libp2p(network);
         }

@@ -7,6 +7,7 @@
 #![cfg(feature = "full")]
 
 mod commands;
+mod control;
 mod harness;
 mod kills;
 mod paying;

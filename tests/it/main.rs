@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod auto_seed;
+mod control;
 mod failover;
 mod journeys;
 mod lifecycle;

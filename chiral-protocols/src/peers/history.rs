@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use chiral_core::{Endpoint, PeerId, PeerOffer, Protocol};
+use chiral_core::{CHUNK_SIZE, Endpoint, PeerId, PeerOffer, Protocol};
 
 /// Time after which what was measured counts half: three days.
 pub const HALF_LIFE: Duration = Duration::from_secs(3 * 24 * 3600);
@@ -18,7 +18,10 @@ const MAX_PROTOCOLS: usize = 64;
 const MAX_SECONDS: f64 = 120.0;
 
 /// What counts for less than so many seconds of service is as good as unknown.
-const MIN_SECONDS: f64 = 0.05;
+const MIN_SECONDS: f64 = 0.01;
+
+/// A chunk counts for so many seconds at least, in however short a time a fast peer sent it.
+const CHUNK_SECONDS: f64 = 0.25;
 
 /// Seconds of service for which the average of a peer's protocol stands in.
 const PRIOR_SECONDS: f64 = 1.0;
@@ -114,7 +117,9 @@ impl History {
         if bytes == 0 || !rate.is_finite() || rate <= 0.0 {
             return;
         }
-        let (rate, seconds) = (rate.min(MAX_RATE), (bytes as f64 / rate).min(MAX_SECONDS));
+        let rate = rate.min(MAX_RATE);
+        let least = CHUNK_SECONDS * (bytes as f64 / CHUNK_SIZE as f64).min(1.0);
+        let seconds = (bytes as f64 / rate).clamp(least, MAX_SECONDS);
         if held_up
             && self
                 .expected(now, offer)
@@ -296,6 +301,13 @@ mod tests {
         assert!(history.expected(NOW, &offer("a")).is_none());
         assert!(history.of_protocol(NOW, &Protocol::Http).is_some());
         assert_eq!(history.of_protocol(NOW, &Protocol::BitTorrent), None);
+    }
+
+    #[test]
+    fn a_peer_that_was_done_in_no_time_is_remembered_as_well() {
+        let mut history = History::new();
+        history.record(NOW, &offer("a"), 1_000_000, 1e9, false);
+        assert_eq!(history.expected(NOW, &offer("a")), Some(1_000_000_000));
     }
 
     #[test]

@@ -1,0 +1,333 @@
+//! Downloads that were begun and are not complete, also those of an earlier run of the node.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chiral_core::chunk_store::Location;
+use chiral_core::transfer::MAX_TRANSFERS;
+use chiral_core::{
+    ByteRange, Endpoint, FileIdentification, PeerOffer, Priority, Rate, StoreError, TransferId,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::state_file::StateFile;
+use crate::{Get, Getting, Node, NodeError};
+
+/// The file in the data directory, and its version.
+const FILE: (&str, u32) = ("downloads.json", 1);
+
+/// Most sources that are kept of one download: those that the user named, in their order.
+const MAX_SOURCES: usize = 64;
+
+/// A download that was begun and is not complete.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Unfinished {
+    /// What it gets.
+    pub target: FileIdentification,
+    /// The file that it is to become; `None` if it is to stay in the store.
+    pub destination: Option<PathBuf>,
+    /// The part that it is to get, if not all.
+    pub only: Option<ByteRange>,
+    /// Sources that were named for it.
+    pub offers: Vec<PeerOffer>,
+    /// Its priority.
+    pub priority: Priority,
+    /// The limit on what it receives.
+    pub limit: Option<Rate>,
+    /// The transfer, if it is under way.
+    pub transfer: Option<TransferId>,
+}
+
+impl Unfinished {
+    /// Prepares to go on with it.
+    pub fn get(&self, node: &Node) -> Get {
+        let mut get = node.get(self.target).priority(self.priority);
+        if let Some(path) = &self.destination {
+            get = get.to_file(path);
+        }
+        if let Some(part) = self.only {
+            get = get.only(part);
+        }
+        if let Some(limit) = self.limit {
+            get = get.limit_down(limit);
+        }
+        self.offers.iter().cloned().fold(get, Get::offer)
+    }
+}
+
+/// A download as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    target: String,
+    destination: Option<OsString>,
+    only: Option<(u64, u64)>,
+    sources: Vec<Source>,
+    priority: Priority,
+    limit: Option<Rate>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Source {
+    protocol: String,
+    endpoint: String,
+    mirror: bool,
+}
+
+impl Record {
+    pub(crate) fn new(
+        target: FileIdentification,
+        destination: Option<PathBuf>,
+        only: Option<ByteRange>,
+        offers: &[PeerOffer],
+    ) -> Self {
+        let source = |offer: &PeerOffer| Source {
+            protocol: offer.protocol.to_string(),
+            endpoint: offer.endpoint.to_string(),
+            mirror: offer.mirror,
+        };
+        Self {
+            target: target.to_string(),
+            destination: destination.map(PathBuf::into_os_string),
+            only: only.map(|only| (only.start, only.end)),
+            sources: offers.iter().take(MAX_SOURCES).map(source).collect(),
+            priority: Priority::Normal,
+            limit: None,
+        }
+    }
+
+    pub(crate) fn with(mut self, priority: Priority, limit: Option<Rate>) -> Self {
+        (self.priority, self.limit) = (priority, limit);
+        self
+    }
+
+    /// `None` for what this build does not understand.
+    fn read(&self) -> Option<Unfinished> {
+        let offer = |source: &Source| {
+            let endpoint = Endpoint::new(&source.endpoint).ok()?;
+            let mut offer = PeerOffer::new(source.protocol.parse().ok()?, endpoint);
+            offer.mirror = source.mirror;
+            Some(offer)
+        };
+        let only = match self.only {
+            Some((start, end)) if start < end => Some(ByteRange::new(start, end)),
+            Some(_) => return None,
+            None => None,
+        };
+        Some(Unfinished {
+            target: self.target.parse().ok()?,
+            destination: self.destination.clone().map(PathBuf::from),
+            only,
+            offers: self
+                .sources
+                .iter()
+                .take(MAX_SOURCES)
+                .filter_map(offer)
+                .collect(),
+            priority: self.priority,
+            limit: self.limit,
+            transfer: None,
+        })
+    }
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Records {
+    downloads: BTreeMap<String, Record>,
+}
+
+/// The records of a node. Cheap to clone; all clones are one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory {
+    records: Arc<Mutex<Records>>,
+    order: Arc<tokio::sync::Mutex<()>>,
+    file: Option<StateFile>,
+}
+
+impl Memory {
+    /// What an earlier run left in the data directory, if there is one.
+    pub(crate) fn open(directory: Option<PathBuf>) -> Self {
+        let (name, version) = FILE;
+        let file = directory.map(|directory| StateFile::new(directory.join(name), version));
+        let mut records: Records = file.as_ref().and_then(StateFile::read).unwrap_or_default();
+        while records.downloads.len() > MAX_TRANSFERS {
+            records.downloads.pop_last();
+        }
+        Self {
+            records: Arc::new(Mutex::new(records)),
+            order: Arc::default(),
+            file,
+        }
+    }
+
+    fn records(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the records and writes them. The disk is waited for, on a thread for that.
+    async fn change(&self, change: impl FnOnce(&mut Records)) {
+        // Held until it is written, so that what was changed last is written last.
+        let order = self.order.clone().lock_owned().await;
+        let records = {
+            let mut records = self.records();
+            change(&mut records);
+            records.clone()
+        };
+        let Some(file) = self.file.clone() else {
+            return;
+        };
+        let write = tokio::task::spawn_blocking(move || {
+            let written = file.write(&records);
+            drop(order);
+            written
+        });
+        match write.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the list of downloads could not be written");
+            }
+            Err(error) => tracing::error!(%error, "the list of downloads was not written"),
+        }
+    }
+
+    pub(crate) async fn begun(&self, record: Record) {
+        self.change(move |records| {
+            if records.downloads.len() < MAX_TRANSFERS {
+                records.downloads.insert(record.target.clone(), record);
+            }
+        })
+        .await;
+    }
+
+    /// A download is complete, or nobody wants it any more.
+    pub(crate) async fn over(&self, target: FileIdentification) {
+        self.change(move |records| {
+            records.downloads.remove(&target.to_string());
+        })
+        .await;
+    }
+
+    fn list(&self) -> Vec<Unfinished> {
+        let records = self.records();
+        records
+            .downloads
+            .values()
+            .filter_map(Record::read)
+            .collect()
+    }
+}
+
+impl Node {
+    /// Downloads that were begun and neither completed nor cancelled, under way or not, those
+    /// of earlier runs included if the node has a data directory. Not those to bytes.
+    pub fn unfinished(&self) -> Vec<Unfinished> {
+        let mut list = self.inner().unfinished.list();
+        for unfinished in &mut list {
+            let transfer = self.registry().find(&unfinished.target);
+            unfinished.transfer = transfer.map(|transfer| transfer.id());
+        }
+        list
+    }
+
+    /// Goes on with every unfinished download that is not under way, each as it was begun.
+    pub async fn resume_all(&self) -> Vec<Result<Getting, NodeError>> {
+        let mut resumed = Vec::new();
+        for unfinished in self.unfinished() {
+            if unfinished.transfer.is_some() {
+                continue;
+            }
+            if self.is_done(&unfinished).await {
+                // An earlier run ended between its last step and the word that it was done.
+                self.inner().unfinished.over(unfinished.target).await;
+                continue;
+            }
+            resumed.push(unfinished.get(self).start().await);
+        }
+        resumed
+    }
+
+    /// Whether it is where it was to be.
+    async fn is_done(&self, unfinished: &Unfinished) -> bool {
+        let Some(cid) = unfinished
+            .target
+            .cid()
+            .filter(|_| unfinished.only.is_none())
+        else {
+            return false;
+        };
+        match (self.store().object(cid).await, &unfinished.destination) {
+            (Ok(Some(_)), None) => true,
+            (Ok(Some(object)), Some(path)) => object.location == Location::External(path.clone()),
+            _ => false,
+        }
+    }
+
+    /// Gives an unfinished download up and deletes what has come of it; one that is under way
+    /// is cancelled first. True if there was one.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn abandon(&self, target: impl Into<FileIdentification>) -> Result<bool, NodeError> {
+        self.check_open()?;
+        let target = target.into();
+        if let Some(transfer) = self.registry().find(&target) {
+            transfer.cancel();
+            transfer.ended().await;
+        }
+        let mut any = false;
+        let same = |other: &FileIdentification| {
+            *other == target || (target.cid().is_some() && other.cid() == target.cid())
+        };
+        for unfinished in self.unfinished() {
+            if same(&unfinished.target) {
+                any = true;
+                self.inner().unfinished.over(unfinished.target).await;
+            }
+        }
+        for partial in self.store().partials().await? {
+            if same(&partial.target) {
+                any |= match self.store().discard(partial.transfer).await {
+                    Err(StoreError::NotFound { .. }) => false,
+                    discarded => discarded?,
+                };
+            }
+        }
+        Ok(any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chiral_core::Protocol;
+
+    #[tokio::test]
+    async fn a_record_comes_back_as_it_was_and_a_strange_one_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let cid = chiral_core::Cid::from_bytes([7; 32]);
+        let mirror = Endpoint::new("http://example.org/x").unwrap();
+        let offers = [PeerOffer::new(Protocol::Http, mirror).as_mirror()];
+        let part = ByteRange::new(0, 262_144);
+        let path = PathBuf::from("/there/it.bin");
+        let record = Record::new(cid.into(), Some(path.clone()), Some(part), &offers);
+        let memory = Memory::open(Some(dir.path().into()));
+        let limit = "1MiB".parse().ok();
+        memory.begun(record.with(Priority::High, limit)).await;
+        let strange = Record::new(cid.into(), None, None, &[]);
+        let target = "no such thing".to_owned();
+        memory.begun(Record { target, ..strange }).await;
+
+        let memory = Memory::open(Some(dir.path().into()));
+        let [found] = &memory.list()[..] else {
+            panic!("{:?}", memory.list());
+        };
+        assert_eq!(found.target, cid.into());
+        assert_eq!((&found.destination, found.only), (&Some(path), Some(part)));
+        assert_eq!((found.priority, found.limit), (Priority::High, limit));
+        assert_eq!(found.offers, offers);
+        memory.over(cid.into()).await;
+        assert!(Memory::open(Some(dir.path().into())).list().is_empty());
+    }
+}
