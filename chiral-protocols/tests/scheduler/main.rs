@@ -5,6 +5,8 @@
 //! beginning after the round trips that it needs to come up to speed (`Peer::seen_from_afar`). The
 //! allowance is one round trip to the farthest source, and one stall timeout where some stall. `CHIRAL_SEEDS` sets how many seeds each family
 //! runs (default 8); `CHIRAL_REPORT` prints the worst seeds.
+// Figures are for whoever reads the output.
+#![allow(clippy::print_stdout)]
 
 mod behaviour;
 mod gibibyte;
