@@ -13,10 +13,10 @@ use super::escape::Escaped;
 pub(super) const MEDIA: &str = "application/metalink4+xml";
 
 /// What the document calls the file: its name hint made harmless (RFC 5854 §4.1.2.1), or its
-/// cid.
+/// cid. Without ampersands: aria2 leaves them in attributes escaped, however they are.
 pub(super) fn name(header: &ManifestHeader) -> String {
     let name = header.name.as_deref().and_then(link::file_name);
-    name.unwrap_or_else(|| header.cid.to_string())
+    name.map_or_else(|| header.cid.to_string(), |name| name.replace('&', "_"))
 }
 
 /// Writes the document; the URLs come in the order in which they should be tried.
@@ -69,7 +69,7 @@ mod tests {
         let urls = vec!["http://a/?x=1&y=<2>".to_owned(), "http://b/".to_owned()];
         let text = document(&header(Some(name)), &urls);
         assert!(
-            text.contains("<file name=\"a___file name=&#39;x&#39;_&amp;\u{fffd}\">"),
+            text.contains("<file name=\"a___file name=&#39;x&#39;__\u{fffd}\">"),
             "{text}"
         );
         assert!(text.contains("<url priority=\"1\">http://a/?x=1&amp;y=&lt;2&gt;</url>"));

@@ -64,7 +64,7 @@ async fn a_metalink_names_this_server_and_others_that_are_free() {
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
          <metalink xmlns=\"urn:ietf:params:xml:ns:metalink\">\n\
          \x20 <generator>chiral/{}</generator>\n\
-         \x20 <file name=\"a _b_ &amp; &#39;c&#39;.txt\">\n\
+         \x20 <file name=\"a _b_ _ &#39;c&#39;.txt\">\n\
          \x20   <size>300000</size>\n\
          \x20   <hash type=\"sha-256\">{cid}</hash>\n\
          \x20   <url priority=\"1\">http://x/file/{cid}</url>\n\
