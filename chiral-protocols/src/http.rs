@@ -15,6 +15,20 @@
 //! `Chiral-Payment` (base64); an unpaid request is answered 402 with the gate's offer. The
 //! client's [`PaymentAgent`](chiral_core::PaymentAgent) answers it at `/payment`; both are
 //! opaque bytes (`application/octet-stream`), which HTTP carries unread.
+//!
+//! One port takes HTTP/1.1, HTTP/2 from clients that know it is there, and, if it is set up
+//! ([`ServerTls`]), TLS 1.3 with either in it. The client speaks HTTP/2 where a server offers it
+//! over TLS, with all requests of a source on one connection; else HTTP/1.1, on several.
+//!
+//! An `https` URL may say whom to expect: behind `#peer=` stands a peer id, to which the
+//! server's certificate must be bound as libp2p binds them, behind `#sha256=` the hash of the
+//! certificate. An offer that a peer announced needs a certificate that is bound to that peer,
+//! or one that is valid for the host; any other URL one that is valid for the host, by the
+//! roots of the system or given ones ([`ClientTls`]).
+//!
+//! A mirror may redirect three times, but from `https` not to `http`, and never further into a
+//! network than where it is. Proxies ([`ProxySettings`]) look names up themselves: of a name that
+//! a stranger announced they are not asked, where an [`AddressPolicy`] says where such may lead.
 
 mod address;
 mod answer;
@@ -25,22 +39,29 @@ mod connect;
 mod counter;
 mod etag;
 mod headers;
+mod http2;
 mod mirror;
 mod pace;
 mod path;
 mod payer;
 mod pool;
 mod protocol;
+mod proxy;
 mod range;
 mod representation;
 mod routes;
 mod seeds;
 mod server;
+mod sniff;
 mod source;
 mod stream;
+mod tls;
 mod url;
+mod wire;
 
 pub use address::AddressPolicy;
 pub use config::{HttpConfig, HttpError};
 pub use protocol::{HttpProtocol, PIN};
+pub use proxy::ProxySettings;
 pub use source::HttpSource;
+pub use tls::{ClientTls, ServerTls, Signer};
