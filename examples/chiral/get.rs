@@ -36,7 +36,10 @@ pub(crate) async fn run(command: Get, output: &Output) -> Result<(), Failure> {
     }
     let patience = Duration::from_secs(command.patience);
     let engine = EngineConfig::default().with_source_patience(patience);
-    let mut builder = Node::builder().data_dir(state).engine(engine);
+    let mut builder = Node::builder()
+        .data_dir(state)
+        .engine(engine)
+        .http(command.web.settings()?);
     if let Some(network) = command.network.settings()? {
         builder = builder.libp2p(network);
     }

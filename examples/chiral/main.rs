@@ -33,6 +33,7 @@ mod payments;
 mod share;
 mod signals;
 mod wallet;
+mod web;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

@@ -49,7 +49,15 @@ pub(crate) async fn run(command: Share, output: &Output) -> Result<(), Failure> 
 async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
     let wanted = command.http;
     let address = wanted.unwrap_or((Ipv4Addr::LOCALHOST, PORT).into());
-    let mut config = HttpConfig::listening(address);
+    let tls = command.server_tls()?;
+    let serve = |address| {
+        let config = HttpConfig::listening(address);
+        match tls.clone() {
+            Some(tls) => config.with_tls(tls),
+            None => config,
+        }
+    };
+    let mut config = serve(address);
     if address.ip().is_unspecified() {
         if address.port() == 0 {
             return Err(
@@ -59,7 +67,7 @@ async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
                 )),
             );
         }
-        config = config.with_public_url(reachable(address)?);
+        config = config.with_public_url(reachable(address, tls.is_some())?);
     }
     let network = command.network.settings()?;
     let payments = command.account.payments(command.data_dir.as_deref())?;
@@ -86,7 +94,7 @@ async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
     match build(config).await {
         // Only our own choice of port is changed, never the user's.
         Err(BuildError::Http(error)) if wanted.is_none() && error.is_retryable() => {
-            let any = HttpConfig::listening((Ipv4Addr::LOCALHOST, 0).into());
+            let any = serve((Ipv4Addr::LOCALHOST, 0).into());
             Ok(build(any).await?)
         }
         result => Ok(result?),
@@ -94,7 +102,7 @@ async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
 }
 
 /// The URL by which others are likely to reach a server that listens at all addresses.
-fn reachable(address: SocketAddr) -> Result<Endpoint, Failure> {
+fn reachable(address: SocketAddr, secure: bool) -> Result<Endpoint, Failure> {
     // Connecting a datagram socket sends nothing: the system only looks up which address it
     // would use towards that place, here one of those that are for documentation.
     let probe = |from: &str, to: &str| -> std::io::Result<IpAddr> {
@@ -111,7 +119,8 @@ fn reachable(address: SocketAddr) -> Result<Endpoint, Failure> {
         SocketAddr::V6(_) => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
     };
     let reached = SocketAddr::new(found.unwrap_or(loopback), address.port());
-    Endpoint::new(format!("http://{reached}/"))
+    let scheme = if secure { "https" } else { "http" };
+    Endpoint::new(format!("{scheme}://{reached}/"))
         .map_err(|error| Failure::new(Exit::Failed, error.to_string()))
 }
 
@@ -147,7 +156,10 @@ fn tell(node: &Node, output: &Output, file: &Path, shared: &Shared) -> Result<()
         if !price.is_free() {
             continue;
         }
-        output.text(format!("  or with  curl -OJ {peer}file/{cid}"))?;
+        let url = url(peer);
+        // Nobody but us knows what the certificate is bound to.
+        let unknown = if url.len() == peer.len() { "" } else { "-k " };
+        output.text(format!("  or with  curl {unknown}-OJ {url}file/{cid}"))?;
     }
     output.event(&json!({
         "event": "shared",
@@ -159,7 +171,12 @@ fn tell(node: &Node, output: &Output, file: &Path, shared: &Shared) -> Result<()
         "peers": peers,
         "bootstrap": bootstrap,
         "price_wei_per_mib": price.wei_per_mib().to_string(),
-        "urls": peers.iter().map(|peer| format!("{peer}file/{cid}")).collect::<Vec<_>>(),
+        "urls": peers.iter().map(|peer| format!("{}file/{cid}", url(peer))).collect::<Vec<_>>(),
     }))?;
     Ok(())
+}
+
+/// A seeder's URL without whom to expect there, which stands behind it.
+fn url(peer: &str) -> &str {
+    peer.split('#').next().unwrap_or(peer)
 }
