@@ -105,6 +105,12 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
         let network = chiral_dht::Libp2pNode::start(config).await?;
         builder.directory.get_or_insert_with(|| network.directory());
         builder.peer.get_or_insert_with(|| network.local_peer());
+        #[cfg(feature = "http")]
+        if let Some(http) = &mut builder.http
+            && http.signer.is_none()
+        {
+            *http = http.clone().with_signer(network.signer());
+        }
         open.libp2p = Some(network);
     }
 

@@ -19,6 +19,7 @@ mod handle;
 mod kademlia;
 mod network;
 mod node_record;
+mod signer;
 mod streams;
 mod transport;
 

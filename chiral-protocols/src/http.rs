@@ -23,6 +23,20 @@
 //! The whole of a free text of 1 KiB to 64 MiB is sent with gzip, brotli or zstd to clients
 //! that ask for it: under a weak ETag and without `Repr-Digest`, as neither is about those
 //! bytes any more. Ranges, chunks, and whatever is paid for are never encoded.
+//!
+//! One port takes HTTP/1.1, HTTP/2 from clients that know it is there, and, if it is set up
+//! ([`ServerTls`]), TLS 1.3 with either in it. The client speaks HTTP/2 where a server offers it
+//! over TLS, with all requests of a source on one connection; else HTTP/1.1, on several.
+//!
+//! An `https` URL may say whom to expect: behind `#peer=` stands a peer id, to which the
+//! server's certificate must be bound as libp2p binds them, behind `#sha256=` the hash of the
+//! certificate. An offer that a peer announced needs a certificate that is bound to that peer,
+//! or one that is valid for the host; any other URL one that is valid for the host, by the
+//! roots of the system or given ones ([`ClientTls`]).
+//!
+//! A mirror may redirect three times, but from `https` not to `http`, and never further into a
+//! network than where it is. Proxies ([`ProxySettings`]) look names up themselves: of a name that
+//! a stranger announced they are not asked, where an [`AddressPolicy`] says where such may lead.
 
 mod accept;
 mod address;
@@ -38,6 +52,7 @@ mod encoded;
 mod escape;
 mod etag;
 mod headers;
+mod http2;
 mod leave;
 mod media;
 mod metalink;
@@ -50,18 +65,24 @@ mod path;
 mod payer;
 mod pool;
 mod protocol;
+mod proxy;
 mod range;
 mod refusal;
 mod representation;
 mod routes;
 mod seeds;
 mod server;
+mod sniff;
 mod source;
 mod stream;
+mod tls;
 mod url;
+mod wire;
 
 pub use address::AddressPolicy;
 pub use config::{HttpConfig, HttpError};
 pub use elsewhere::OtherSeeders;
 pub use protocol::{HttpProtocol, PIN};
+pub use proxy::ProxySettings;
 pub use source::HttpSource;
+pub use tls::{ClientTls, ServerTls, Signer};

@@ -10,12 +10,19 @@ mod codings;
 mod conformance;
 #[path = "http/curl.rs"]
 mod curl;
+#[path = "http/frames.rs"]
+mod frames;
 #[path = "http/hostile_clients.rs"]
 mod hostile_clients;
+#[cfg(feature = "tls")]
+#[path = "http/hostile_http2.rs"]
+mod hostile_http2;
 #[path = "http/hostile_messages.rs"]
 mod hostile_messages;
 #[path = "http/hostile_servers.rs"]
 mod hostile_servers;
+#[path = "http/http2.rs"]
+mod http2;
 #[path = "http/manners.rs"]
 mod manners;
 #[path = "http/metalink.rs"]
@@ -28,6 +35,8 @@ mod page;
 mod paying;
 #[path = "http/payment.rs"]
 mod payment;
+#[path = "http/proxies.rs"]
+mod proxies;
 #[path = "http/ranges.rs"]
 mod ranges;
 #[path = "http/server.rs"]
@@ -36,3 +45,9 @@ mod server;
 mod support;
 #[path = "http/till.rs"]
 mod till;
+#[cfg(feature = "tls")]
+#[path = "http/tls.rs"]
+mod tls;
+#[cfg(feature = "tls")]
+#[path = "http/tls_support.rs"]
+mod tls_support;

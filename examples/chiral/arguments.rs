@@ -16,6 +16,7 @@ Examples:
   chiral payments                                 what was earned and spent
   chiral share photo.jpg                          serve a file on this machine, free
   chiral share *.iso --http 0.0.0.0:8480          serve files to other machines, too
+  chiral share *.iso --http 0.0.0.0:8480 --tls    so that nobody between sees which
   chiral get LINK --peer http://127.0.0.1:8480/   get it, from a seeder
   chiral get SHA256 -o disc.iso --mirror http://example.org/disc.iso
                                                   get it from any web server, and check it
@@ -71,6 +72,20 @@ pub(crate) struct Network {
     /// An address on this machine or in a private network allows to connect to such addresses.
     #[arg(long, value_name = "MULTIADDR")]
     pub(crate) bootstrap: Vec<String>,
+}
+
+/// How web servers, and seeders over HTTP, are reached
+#[derive(Debug, Args)]
+pub(crate) struct Web {
+    /// Go through this proxy: http://HOST:PORT or socks5://HOST:PORT, with USER:PASSWORD@ or not
+    ///
+    /// Without it, what http_proxy, https_proxy, all_proxy and no_proxy say. The proxy looks
+    /// names up.
+    #[arg(long, value_name = "URL")]
+    pub(crate) proxy: Option<String>,
+    /// Believe the certificates in this file (PEM), too, beside those of the system
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
 }
 
 /// Whose money it is, and on which chain
@@ -220,6 +235,17 @@ pub(crate) struct Share {
     /// The most to send in a second, all files and clients together, such as 50MiB or 800kB
     #[arg(long, value_name = "BYTES")]
     pub(crate) limit_rate: Option<Rate>,
+    /// Serve https, too, with a certificate made for this; clear HTTP stays, at the same port
+    ///
+    /// With --listen it is bound to the node's identity, which outlasts it.
+    #[arg(long, conflicts_with = "tls_cert")]
+    pub(crate) tls: bool,
+    /// Serve https, too, with the certificates in this file (PEM), the server's own first
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// File with the private key that goes with --tls-cert (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// What to be paid, in CHI per MiB (2^20 bytes); free without it
     #[arg(long, value_name = "CHI_PER_MIB", requires = "chain")]
     pub(crate) price: Option<Price>,
@@ -253,6 +279,8 @@ pub(crate) struct Get {
     /// Any web server's copy of the file, by the URL of the file; may be repeated
     #[arg(long = "mirror", value_name = "URL", value_parser = url)]
     pub(crate) mirrors: Vec<String>,
+    #[command(flatten)]
+    pub(crate) web: Web,
     #[command(flatten)]
     pub(crate) network: Network,
     /// Seed it, too: what has come while it comes, and then all of it until Ctrl-C
@@ -298,6 +326,8 @@ pub(crate) struct Info {
     #[arg(long = "peer", value_name = "URL", value_parser = url)]
     pub(crate) peers: Vec<String>,
     #[command(flatten)]
+    pub(crate) web: Web,
+    #[command(flatten)]
     pub(crate) network: Network,
     /// Directory of a node to ask, too
     #[arg(long, value_name = "DIR")]
@@ -314,8 +344,8 @@ pub(crate) struct Hash {
 
 /// Refuses at once what would only fail at connecting.
 fn url(text: &str) -> Result<String, String> {
-    if !text.starts_with("http://") {
-        return Err("only http:// URLs can be used so far".into());
+    if !text.starts_with("http://") && !text.starts_with("https://") {
+        return Err("only http:// and https:// URLs can be used".into());
     }
     chiral::Endpoint::new(text)
         .map(|endpoint| endpoint.to_string())

@@ -6,6 +6,7 @@ use std::path::Path;
 use chiral::chain::{ChainError, KeystoreError, RefusalKind};
 use chiral::core::{StoreError, TransferError};
 use chiral::payment::{JournalError, PaymentsError};
+use chiral::protocols::http::HttpError;
 use chiral::{BuildError, NodeError};
 
 /// Exit status; see the table in `main.rs`.
@@ -179,8 +180,9 @@ impl From<BuildError> for Failure {
         match error {
             BuildError::Store(error) => error.into(),
             BuildError::Payments(error) => error.into(),
-            BuildError::Http(_) => Self::of(Exit::Failed, &error)
+            BuildError::Http(HttpError::Listen { .. }) => Self::of(Exit::Failed, &error)
                 .next("name another address with --http ADDR; port 0 takes any free one"),
+            BuildError::Http(HttpError::Proxy) => Self::of(Exit::Usage, &error),
             error => Self::of(Exit::Failed, &error),
         }
     }

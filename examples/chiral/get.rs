@@ -93,10 +93,13 @@ pub(crate) async fn start(command: &Get, state: &Path) -> Result<Node, Failure> 
     if let Some(limit) = command.limit_rate {
         builder = builder.limit_down(limit);
     }
+    let mut web = command.web.settings()?;
     if command.seed {
         let address = command.http.unwrap_or((Ipv4Addr::LOCALHOST, 0).into());
-        builder = builder.http(listening(address)?).auto_seed(true);
+        web = listening(web, address)?;
+        builder = builder.auto_seed(true);
     }
+    builder = builder.http(web);
     if let Some(network) = command.network.settings()? {
         builder = builder.libp2p(network);
     }

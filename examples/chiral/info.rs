@@ -10,7 +10,7 @@ use super::failure::{Exit, Failure, causes};
 use super::output::Output;
 
 pub(crate) async fn run(command: Info, output: &Output) -> Result<(), Failure> {
-    let mut builder = Node::builder();
+    let mut builder = Node::builder().http(command.web.settings()?);
     if let Some(directory) = &command.data_dir {
         builder = builder.data_dir(directory);
     }

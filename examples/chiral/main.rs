@@ -35,6 +35,7 @@ mod share;
 mod signals;
 mod stream;
 mod wallet;
+mod web;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

@@ -51,8 +51,12 @@ pub(crate) async fn run(command: Share, output: &Output) -> Result<(), Failure> 
 
 async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
     let wanted = command.http;
-    let config = listening(wanted.unwrap_or((Ipv4Addr::LOCALHOST, PORT).into()))?;
-    let config = config.with_page(command.page);
+    let mut serve = HttpConfig::default().with_page(command.page);
+    if let Some(tls) = command.server_tls()? {
+        serve = serve.with_tls(tls);
+    }
+    let address = wanted.unwrap_or((Ipv4Addr::LOCALHOST, PORT).into());
+    let config = listening(serve.clone(), address)?;
     let network = command.network.settings()?;
     let payments = command.account.payments(command.data_dir.as_deref())?;
     let payments = payments.map(|payments| match command.price {
@@ -83,16 +87,16 @@ async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
     match build(config).await {
         // Only our own choice of port is changed, never the user's.
         Err(BuildError::Http(error)) if wanted.is_none() && error.is_retryable() => {
-            let any = HttpConfig::listening((Ipv4Addr::LOCALHOST, 0).into());
-            Ok(build(any.with_page(command.page)).await?)
+            let any = serve.with_listen((Ipv4Addr::LOCALHOST, 0).into());
+            Ok(build(any).await?)
         }
         result => Ok(result?),
     }
 }
 
-/// Serves at this address, under a URL that others can use.
-pub(crate) fn listening(address: SocketAddr) -> Result<HttpConfig, Failure> {
-    let config = HttpConfig::listening(address);
+/// Serves at this address, too, under a URL that others can use.
+pub(crate) fn listening(config: HttpConfig, address: SocketAddr) -> Result<HttpConfig, Failure> {
+    let config = config.with_listen(address);
     if !address.ip().is_unspecified() {
         return Ok(config);
     }
@@ -100,11 +104,12 @@ pub(crate) fn listening(address: SocketAddr) -> Result<HttpConfig, Failure> {
         let example = format!("name one, for instance --http {}:{PORT}", address.ip());
         return Err(Failure::new(Exit::Usage, format!("{address} has no port")).next(example));
     }
-    Ok(config.with_public_url(reachable(address)?))
+    let secure = config.tls.is_some();
+    Ok(config.with_public_url(reachable(address, secure)?))
 }
 
 /// The URL by which others are likely to reach a server that listens at all addresses.
-fn reachable(address: SocketAddr) -> Result<Endpoint, Failure> {
+fn reachable(address: SocketAddr, secure: bool) -> Result<Endpoint, Failure> {
     // Connecting a datagram socket sends nothing: the system only looks up which address it
     // would use towards that place, here one of those that are for documentation.
     let probe = |from: &str, to: &str| -> std::io::Result<IpAddr> {
@@ -121,7 +126,8 @@ fn reachable(address: SocketAddr) -> Result<Endpoint, Failure> {
         SocketAddr::V6(_) => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
     };
     let reached = SocketAddr::new(found.unwrap_or(loopback), address.port());
-    Endpoint::new(format!("http://{reached}/"))
+    let scheme = if secure { "https" } else { "http" };
+    Endpoint::new(format!("{scheme}://{reached}/"))
         .map_err(|error| Failure::new(Exit::Failed, error.to_string()))
 }
 
@@ -170,7 +176,10 @@ fn tell(node: &Node, output: &Output, file: &Path, shared: &Shared) -> Result<()
         if !price.is_free() {
             continue;
         }
-        output.text(format!("  or with  curl -OJ {peer}file/{cid}"))?;
+        let url = url(peer);
+        // Nobody but us knows what the certificate is bound to.
+        let unknown = if url.len() == peer.len() { "" } else { "-k " };
+        output.text(format!("  or with  curl {unknown}-OJ {url}file/{cid}"))?;
     }
     output.event(&json!({
         "event": "shared",
@@ -182,7 +191,12 @@ fn tell(node: &Node, output: &Output, file: &Path, shared: &Shared) -> Result<()
         "peers": peers,
         "bootstrap": bootstrap,
         "price_wei_per_mib": price.wei_per_mib().to_string(),
-        "urls": peers.iter().map(|peer| format!("{peer}file/{cid}")).collect::<Vec<_>>(),
+        "urls": peers.iter().map(|peer| format!("{}file/{cid}", url(peer))).collect::<Vec<_>>(),
     }))?;
     Ok(())
+}
+
+/// A seeder's URL without whom to expect there, which stands behind it.
+fn url(peer: &str) -> &str {
+    peer.split('#').next().unwrap_or(peer)
 }

@@ -47,6 +47,11 @@ pub(crate) fn chiral(home: &TempDir) -> Command {
         .current_dir(home.path())
         .env("HOME", home.path())
         .env_remove("XDG_DATA_HOME")
+        .env_remove("http_proxy")
+        .env_remove("https_proxy")
+        .env_remove("HTTPS_PROXY")
+        .env_remove("all_proxy")
+        .env_remove("ALL_PROXY")
         .env_remove("CHIRAL_LOG");
     command
 }

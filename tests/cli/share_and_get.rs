@@ -123,3 +123,52 @@ fn several_files_are_shared_at_once() {
     }
     assert!(home.path().join(".local/share/chiral").is_dir());
 }
+
+#[test]
+fn over_tls_a_seeder_is_known_by_its_certificate() {
+    let home = home();
+    let original = file(&home.path().join("original"), 700_000, 21);
+    let mut command = chiral(&home);
+    command.args(["share", "--tls", "--http", "127.0.0.1:0"]);
+    let sharing = Running::start(command, [&original]);
+    let shared = sharing.until("shared");
+    let (link, peer) = (
+        shared["link"].as_str().unwrap(),
+        shared["peers"][0].as_str().unwrap(),
+    );
+    let (url, hash) = peer.split_once("#sha256=").unwrap();
+    assert!(
+        url.starts_with("https://127.0.0.1:") && hash.len() == 64,
+        "{peer}"
+    );
+    let copy = home.path().join("copy");
+    run(chiral(&home), get(link, &copy, peer)).ok();
+    assert!(same(&original, &copy));
+    let bytes = curl(&["-k", "--http2", shared["urls"][0].as_str().unwrap()]);
+    assert_eq!(bytes, std::fs::read(&original).unwrap());
+    // By nobody's root, and by no other certificate's hash.
+    let other = format!("{url}#sha256={}", "0".repeat(64));
+    for wrong in [url, &other] {
+        let copy = home.path().join("never");
+        let mut arguments = get(link, &copy, wrong).to_vec();
+        arguments.extend(["--patience", "3"]);
+        let ended = run(chiral(&home), arguments);
+        assert_ne!(ended.code, 0, "{ended:?}");
+        assert!(!copy.exists());
+    }
+}
+
+#[test]
+fn a_proxy_that_cannot_be_used_is_not_passed_by() {
+    let home = home();
+    let original = file(&home.path().join("original"), 10, 22);
+    let seeder = Seeder::start(&home, &original, "seeder");
+    for (proxy, code) in [("ftp://127.0.0.1:1", 2), ("http://127.0.0.1:1", 3)] {
+        let copy = home.path().join("copy");
+        let mut arguments = get(&seeder.link, &copy, &seeder.peer).to_vec();
+        arguments.extend(["--patience", "3", "--proxy", proxy]);
+        let ended = run(chiral(&home), arguments);
+        assert_eq!(ended.code, code, "{ended:?}");
+        assert!(!copy.exists());
+    }
+}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use chiral_core::{Cid, PeerDirectory, PeerId, PeerNetwork};
+use chiral_core::{Cid, PeerDirectory, PeerId, PeerNetwork, PeerSigner};
 use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
 use tokio::sync::{mpsc, watch};
@@ -18,6 +18,7 @@ use super::error::Libp2pError;
 use super::handle::{Closed, Handle, MAX_COMMANDS, Status};
 use super::network::Libp2pNetwork;
 use super::node_record::{Author, NodeInfo};
+use super::signer::Signer;
 use super::streams::Registry;
 use super::{behaviour, data_dir, from_core, node_record, to_core};
 use crate::records::store::UnixClock;
@@ -111,6 +112,11 @@ impl Libp2pNode {
     /// Streams and topics.
     pub fn network(&self) -> Arc<dyn PeerNetwork> {
         self.network.clone()
+    }
+
+    /// This node's identity key, to sign with.
+    pub fn signer(&self) -> Arc<dyn PeerSigner> {
+        Arc::new(Signer(self.author.key.clone()))
     }
 
     /// This node's id.

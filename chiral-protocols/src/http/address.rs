@@ -45,6 +45,12 @@ impl Reach {
         let announced = self.announced.is_none_or(|policy| policy.allows(ip));
         announced && self.all.allows(ip)
     }
+
+    /// Whether there is nothing that it forbids.
+    pub(super) fn is_any(self) -> bool {
+        let any = AddressPolicy::Any;
+        self.all == any && self.announced.is_none_or(|policy| policy == any)
+    }
 }
 
 /// How far an address reaches.
@@ -58,13 +64,13 @@ pub(super) enum Scope {
     Reserved,
 }
 
-/// Whether a server at `from` may send us on to `to`: outward always, else only within its
-/// own scope, and never to an address in disguise.
-pub(super) fn may_follow(from: IpAddr, to: IpAddr) -> bool {
+/// Whether a server that reaches as far as `from` may send us on to `to`: outward always,
+/// else only within its own scope, and never to an address in disguise.
+pub(super) fn may_follow(from: Scope, to: IpAddr) -> bool {
     match scope(to) {
         Scope::Global => true,
         Scope::Reserved => false,
-        inner => inner == scope(from),
+        inner => inner == from,
     }
 }
 
@@ -161,7 +167,11 @@ mod tests {
             ("127.0.0.1", "::ffff:127.0.0.1", false),
             ("8.8.8.8", "0.0.0.0", false),
         ] {
-            assert_eq!(may_follow(ip(from), ip(to)), allowed, "{from} -> {to}");
+            assert_eq!(
+                may_follow(scope(ip(from)), ip(to)),
+                allowed,
+                "{from} -> {to}"
+            );
         }
         assert!(AddressPolicy::Any.allows(ip("10.0.0.1")));
         assert!(!AddressPolicy::GlobalOnly.allows(ip("10.0.0.1")));

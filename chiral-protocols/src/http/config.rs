@@ -1,11 +1,14 @@
 //! [`HttpConfig`]: where to listen and how much to put up with.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use chiral_core::{Endpoint, PeerOffer};
+use chiral_core::{Endpoint, PeerOffer, PeerSigner};
 
 use super::address::{AddressPolicy, Reach};
+use super::proxy::ProxySettings;
+use super::tls::{ClientTls, ServerTls, Signer};
 use crate::limits::Uploads;
 
 /// Longest redirect chain that a mirror may send us through.
@@ -30,10 +33,19 @@ pub struct HttpConfig {
     /// Base URL to announce, for a server behind a name, a proxy or a port mapping. Without
     /// it the address listened on is announced, unless that is the unspecified one.
     pub public_url: Option<Endpoint>,
+    /// What to show those who speak TLS; `None` for clear HTTP only. Clear HTTP is served
+    /// beside it, on the same port.
+    pub tls: Option<ServerTls>,
+    /// The identity that the server's own certificate is bound to.
+    pub signer: Option<Signer>,
     /// Most connections served at once; more wait to be accepted.
     pub max_connections: usize,
     /// Most connections served at once to one IPv4 address or IPv6 /64; more are closed.
     pub max_connections_per_ip: usize,
+    /// Most requests served at once on one connection over HTTP/2.
+    pub max_streams: u32,
+    /// Time for a handshake of TLS.
+    pub handshake_timeout: Duration,
     /// Time from the server's readiness for a request to the end of the request's headers;
     /// hence also how long a kept connection may stay idle.
     pub header_timeout: Duration,
@@ -56,7 +68,8 @@ pub struct HttpConfig {
     pub answer_timeout: Duration,
     /// Time in which at least something of an answer's body must come.
     pub idle_timeout: Duration,
-    /// Requests under way at once to one source, each on a connection of its own.
+    /// Requests under way at once to one source: each on a connection of its own over
+    /// HTTP/1.1, on one together over HTTP/2.
     pub max_requests_per_source: usize,
     /// Which addresses are dialled at all.
     pub addresses: AddressPolicy,
@@ -64,6 +77,10 @@ pub struct HttpConfig {
     /// peer or a time until which they hold; offers that the user named have neither. Without
     /// a setting, all.
     pub announced: AddressPolicy,
+    /// Whom to believe that a host is who it says, for URLs that do not say whom to expect.
+    pub trust: ClientTls,
+    /// The proxies to go through.
+    pub proxies: ProxySettings,
     /// Time for one agreement with a seeder's payment gate, payments that it asks for
     /// included.
     pub payment_timeout: Duration,
@@ -80,8 +97,12 @@ impl Default for HttpConfig {
         Self {
             listen: None,
             public_url: None,
+            tls: None,
+            signer: None,
             max_connections: 512,
             max_connections_per_ip: 128,
+            max_streams: 32,
+            handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(60),
             min_send_bytes_per_second: 1024,
@@ -95,6 +116,8 @@ impl Default for HttpConfig {
             max_requests_per_source: 4,
             addresses: AddressPolicy::Any,
             announced: AddressPolicy::Any,
+            trust: ClientTls::default(),
+            proxies: ProxySettings::default(),
             payment_timeout: Duration::from_secs(600),
             payment_attempts: 12,
             page: false,
@@ -119,6 +142,43 @@ impl HttpConfig {
     #[must_use]
     pub fn with_public_url(mut self, url: Endpoint) -> Self {
         self.public_url = Some(url);
+        self
+    }
+
+    /// Serves TLS too.
+    #[must_use]
+    pub fn with_tls(mut self, tls: ServerTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Binds the server's own certificate to an identity.
+    #[must_use]
+    pub fn with_signer(mut self, signer: Arc<dyn PeerSigner>) -> Self {
+        self.signer = Some(Signer(signer));
+        self
+    }
+
+    /// Sets whom to believe that a host is who it says.
+    #[must_use]
+    pub fn with_trust(mut self, trust: ClientTls) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// Goes through proxies.
+    #[must_use]
+    pub fn with_proxies(mut self, proxies: ProxySettings) -> Self {
+        self.proxies = proxies;
+        self
+    }
+
+    /// Limits requests at once on a connection over HTTP/2, and the time for a handshake of
+    /// TLS.
+    #[must_use]
+    pub fn with_session_limits(mut self, streams: u32, handshake: Duration) -> Self {
+        self.max_streams = streams.max(1);
+        self.handshake_timeout = handshake;
         self
     }
 
@@ -241,6 +301,25 @@ pub enum HttpError {
     PublicUrl {
         /// What was given.
         url: Endpoint,
+    },
+    /// A certificate, key or root that cannot be used.
+    #[error("TLS cannot be set up: {reason}")]
+    Tls {
+        /// Why.
+        reason: String,
+    },
+    /// A proxy that cannot be used. Its text may hold a password, and is not repeated.
+    #[error(
+        "a proxy is http://[user:password@]host[:port] or socks5://[user:password@]host[:port]"
+    )]
+    Proxy,
+    /// This build cannot do it.
+    #[error("{what} needs the feature `{feature}`")]
+    Unsupported {
+        /// What was set.
+        what: &'static str,
+        /// What is not built in.
+        feature: &'static str,
     },
 }
 

@@ -1,7 +1,6 @@
 //! What a plain web server says of a file: its size, whether it serves ranges, and where
 //! it really lies.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use chiral_core::{ByteRange, Endpoint, TransferError};
@@ -9,11 +8,11 @@ use hyper::header::{self, HeaderMap};
 use hyper::{Method, StatusCode};
 use tokio_util::sync::CancellationToken;
 
-use super::address::Reach;
+use super::address::{Reach, Scope};
 use super::answer::{self, content_length};
 use super::client::collect;
-use super::config::{HttpConfig, MAX_REDIRECTS};
-use super::connect::{Origin, protocol, refused};
+use super::config::MAX_REDIRECTS;
+use super::connect::{Origin, Transport, protocol, refused};
 use super::pool::{Ask, Pool};
 use super::range;
 use super::stream::refusal;
@@ -29,21 +28,20 @@ pub(super) struct Mirror {
 
 /// Asks a mirror, and those that it sends us to.
 pub(super) async fn find(
-    config: Arc<HttpConfig>,
+    transport: Arc<Transport>,
     mut origin: Origin,
     closed: CancellationToken,
     name: &Endpoint,
     reach: Reach,
 ) -> Result<Mirror, TransferError> {
     for _ in 0..=MAX_REDIRECTS {
-        let pool = Pool::new(name.clone(), config.clone(), origin, closed.clone());
+        let pool = Pool::new(name.clone(), transport.clone(), origin, closed.clone());
         match probe(&pool).await? {
             Found::File { size, ranges } => return Ok(Mirror { pool, size, ranges }),
             Found::Redirect { location, peer } => {
-                let wait = config.connect_timeout;
                 origin = pool
                     .origin
-                    .redirect(&location, peer, name, reach, wait)
+                    .redirect(&location, peer, name, reach, &transport)
                     .await?;
             }
         }
@@ -53,7 +51,7 @@ pub(super) async fn find(
 
 enum Found {
     File { size: u64, ranges: bool },
-    Redirect { location: String, peer: IpAddr },
+    Redirect { location: String, peer: Scope },
 }
 
 async fn probe(pool: &Pool) -> Result<Found, TransferError> {

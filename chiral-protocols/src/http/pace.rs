@@ -2,6 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,8 +19,12 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    fn bytes_per_period(self) -> u64 {
-        let bytes = u128::from(self.bytes_per_second) * self.period.as_millis() / 1000;
+    pub(super) fn bytes_per_period(self) -> u64 {
+        self.bytes_over(self.period)
+    }
+
+    pub(super) fn bytes_over(self, time: Duration) -> u64 {
+        let bytes = u128::from(self.bytes_per_second) * time.as_millis() / 1000;
         // Whatever the rate: to take nothing at all is too slow.
         u64::try_from(bytes).unwrap_or(u64::MAX).max(1)
     }
@@ -48,6 +54,7 @@ pub(super) struct Paced<T> {
     period: Option<Pin<Box<Sleep>>>,
     taken: u64,
     blocked: bool,
+    written: Arc<AtomicU64>,
 }
 
 impl<T: Abort> Paced<T> {
@@ -58,7 +65,13 @@ impl<T: Abort> Paced<T> {
             period: None,
             taken: 0,
             blocked: false,
+            written: Arc::default(),
         }
+    }
+
+    /// Counts the bytes that were written.
+    pub(super) fn written(&self) -> Arc<AtomicU64> {
+        self.written.clone()
     }
 
     fn judge(
@@ -68,6 +81,7 @@ impl<T: Abort> Paced<T> {
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = written {
             self.taken = self.taken.saturating_add(bytes as u64);
+            self.written.fetch_add(bytes as u64, Ordering::Relaxed);
         }
         let was_blocked = std::mem::replace(&mut self.blocked, written.is_pending());
         if !was_blocked && !self.blocked {

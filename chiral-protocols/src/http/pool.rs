@@ -11,22 +11,34 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response};
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Link, LinkError};
+use super::client::{Link, LinkError, Shared};
 use super::config::HttpConfig;
-use super::connect::{Origin, connection, protocol};
+use super::connect::{Origin, Transport, Way, connection, protocol};
 use super::headers::PAYMENT;
+use super::tls::Towards;
 
 /// First of all bytes as they are: a payment gate's terms come as such to who says so.
 const ACCEPTED: &str = "application/octet-stream, */*;q=0.9";
 
-/// Idle connections to one server, and the means to make more.
+/// Connections to one server, and the means to make more: idle ones over HTTP/1.1, or one
+/// over HTTP/2 that all requests share.
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) name: Endpoint,
     pub(super) config: Arc<HttpConfig>,
     pub(super) origin: Origin,
     pub(super) closed: CancellationToken,
-    idle: Mutex<Vec<Link>>,
+    transport: Arc<Transport>,
+    kept: Mutex<Kept>,
+    /// What TLS is spoken with, and whether HTTP/1.1 was agreed on. Held while a connection is
+    /// made over which others may go too.
+    tls: tokio::sync::Mutex<Option<(Towards, bool)>>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    idle: Vec<Link>,
+    shared: Option<Shared>,
 }
 
 /// What to ask.
@@ -64,16 +76,18 @@ impl Ask {
 impl Pool {
     pub(super) fn new(
         name: Endpoint,
-        config: Arc<HttpConfig>,
+        transport: Arc<Transport>,
         origin: Origin,
         closed: CancellationToken,
     ) -> Self {
         Self {
             name,
-            config,
+            config: transport.config.clone(),
             origin,
             closed,
-            idle: Mutex::default(),
+            transport,
+            kept: Mutex::default(),
+            tls: tokio::sync::Mutex::default(),
         }
     }
 
@@ -83,20 +97,23 @@ impl Pool {
     /// only: then no kept connection is left, and whoever asked makes a new one.
     pub(super) async fn ask(&self, ask: &Ask) -> Result<(Link, Response<Incoming>), TransferError> {
         let work = async {
+            let mut broken = 0;
             loop {
                 let mut link = match self.take().await {
                     Some(link) => link,
-                    None => Link::open(&self.origin, &self.name, &self.config).await?,
+                    None => self.open().await?,
                 };
                 let was_used = link.is_used();
-                match link
-                    .send(self.request(ask)?, self.config.answer_timeout)
-                    .await
-                {
+                let request = self.request(ask, link.is_http2())?;
+                match link.send(request, &self.config).await {
                     Ok(answer) => return Ok((link, answer)),
-                    Err(LinkError::Broken(error)) if was_used && !error.is_parse() => {
+                    // Others may have used a shared one since it was made: once is enough.
+                    Err(LinkError::Broken(error))
+                        if was_used && !error.is_parse() && !(link.is_http2() && broken > 0) =>
+                    {
                         tracing::debug!(source = %self.name, %error, "kept connection was gone");
-                        self.idle().clear();
+                        broken += 1;
+                        *self.kept() = Kept::default();
                         if ask.credential.is_some() {
                             return Err(connection(&self.name, error));
                         }
@@ -111,14 +128,57 @@ impl Pool {
             .unwrap_or(Err(TransferError::Closed))
     }
 
-    fn request(&self, ask: &Ask) -> Result<Request<Full<Bytes>>, TransferError> {
+    /// Makes a connection. Over TLS one at a time, until it is known to be HTTP/1.1: of HTTP/2
+    /// there shall be one only.
+    async fn open(&self) -> Result<Link, TransferError> {
+        let (origin, name, transport) = (&self.origin, &self.name, &self.transport);
+        if !origin.url.secure {
+            return Link::open(origin, name, transport, None, &self.closed).await;
+        }
+        let mut tls = self.tls.lock().await;
+        if let Some(link) = self.take().await {
+            return Ok(link);
+        }
+        let (towards, http1) = match &*tls {
+            Some(known) => known.clone(),
+            None => (
+                transport.tls.towards(origin.trust.clone(), name).await?,
+                false,
+            ),
+        };
+        if http1 {
+            drop(tls);
+            return Link::open(origin, name, transport, Some(&towards), &self.closed).await;
+        }
+        let link = Link::open(origin, name, transport, Some(&towards), &self.closed).await?;
+        self.kept().shared = link.shared();
+        *tls = Some((towards, !link.is_http2()));
+        Ok(link)
+    }
+
+    fn request(&self, ask: &Ask, http2: bool) -> Result<Request<Full<Bytes>>, TransferError> {
         let mut request = Request::new(Full::new(ask.body.clone()));
         *request.method_mut() = ask.method.clone();
-        *request.uri_mut() = ask.path.clone().into();
-        let headers = request.headers_mut();
         let invalid = |_| protocol(&self.name, "a url that cannot be sent");
-        let host = HeaderValue::try_from(self.origin.url.authority.as_str());
-        headers.insert(header::HOST, host.map_err(invalid)?);
+        let (url, mut proxy) = (&self.origin.url, None);
+        if let Way::Proxy(via) = &self.origin.way {
+            proxy = Some(via).filter(|via| via.forwards());
+        }
+        *request.uri_mut() = if http2 || proxy.is_some() {
+            let text = format!("{}{}{}", url.scheme(), url.authority, ask.path);
+            text.parse()
+                .map_err(|_| protocol(&self.name, "a url that cannot be sent"))?
+        } else {
+            ask.path.clone().into()
+        };
+        let headers = request.headers_mut();
+        if !http2 {
+            let host = HeaderValue::try_from(url.authority.as_str());
+            headers.insert(header::HOST, host.map_err(invalid)?);
+        }
+        if let Some(authorization) = proxy.and_then(|proxy| proxy.authorization()) {
+            headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
+        }
         let agent = concat!("chiral/", env!("CARGO_PKG_VERSION"));
         headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
         headers.insert(header::ACCEPT, HeaderValue::from_static(ACCEPTED));
@@ -145,13 +205,20 @@ impl Pool {
         Ok(request)
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Link>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn take(&self) -> Option<Link> {
         loop {
-            let mut link = self.idle().pop()?;
+            let mut link = {
+                let mut kept = self.kept();
+                kept.shared = kept.shared.take().filter(Shared::is_open);
+                match &kept.shared {
+                    Some(shared) => return Some(shared.link()),
+                    None => kept.idle.pop()?,
+                }
+            };
             if link.is_ready().await {
                 return Some(link);
             }
@@ -160,14 +227,18 @@ impl Pool {
 
     /// Keeps a connection whose answer was read to its end.
     pub(super) fn put_back(&self, link: Link) {
-        let mut idle = self.idle();
-        if !self.closed.is_cancelled() && idle.len() < self.config.max_requests_per_source {
-            idle.push(link);
+        // A shared one is kept all along.
+        if link.is_http2() {
+            return;
+        }
+        let mut kept = self.kept();
+        if !self.closed.is_cancelled() && kept.idle.len() < self.config.max_requests_per_source {
+            kept.idle.push(link);
         }
     }
 
     pub(super) fn close(&self) {
         self.closed.cancel();
-        self.idle().clear();
+        *self.kept() = Kept::default();
     }
 }

@@ -20,16 +20,18 @@ use tokio_util::task::TaskTracker;
 use super::address::Reach;
 use super::body::Sending;
 use super::config::{HttpConfig, HttpError};
-use super::connect::{Origin, bad_url};
+use super::connect::{Origin, Transport, bad_url};
 use super::counter::Counter;
 use super::elsewhere::{Elsewhere, OtherSeeders};
 use super::payer::post;
 use super::pool::Pool;
+use super::proxy::Proxies;
 use super::routes::{MAX_ENCODERS, Routes};
 use super::seeds::Seeds;
 use super::server::Server;
 use super::source::{HttpSource, payments};
-use super::url::{Url, UrlError};
+use super::tls::{Connector, ServerTls};
+use super::url::Url;
 
 /// Name under which content is pinned that was imported to be seeded over HTTP.
 pub const PIN: &str = "http";
@@ -50,11 +52,10 @@ pub struct HttpProtocol {
 /// What sources are made with.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) config: Arc<HttpConfig>,
+    /// Its tasks are what goes on behind the sources, conversations with payment gates too.
+    pub(super) transport: Arc<Transport>,
     pub(super) agent: Option<Arc<dyn PaymentAgent>>,
     pub(super) closed: CancellationToken,
-    /// What goes on behind the sources: conversations with payment gates.
-    pub(super) tasks: TaskTracker,
 }
 
 impl Client {
@@ -62,8 +63,10 @@ impl Client {
     pub(super) async fn origin(&self, offer: &PeerOffer) -> Result<(Origin, Reach), TransferError> {
         let name = &offer.endpoint;
         let url = Url::parse(name.as_str()).map_err(|error| bad_url(name, error))?;
-        let (reach, wait) = (self.config.reach(offer), self.config.connect_timeout);
-        Ok((Origin::resolve(url, name, reach, wait).await?, reach))
+        let reach = self.transport.config.reach(offer);
+        let peer = offer.peer.as_ref();
+        let origin = Origin::resolve(url, peer, name, reach, &self.transport).await?;
+        Ok((origin, reach))
     }
 }
 
@@ -82,6 +85,13 @@ impl HttpProtocol {
         if let Some(url) = config.public_url.as_ref().filter(|url| !is_base(url)) {
             return Err(HttpError::PublicUrl { url: url.clone() });
         }
+        let transport = Transport {
+            proxies: Proxies::new(&config.proxies)?,
+            tls: Connector::new(&config.trust)?,
+            tasks: TaskTracker::new(),
+            config: Arc::new(config),
+        };
+        let config = &transport.config;
         let seeds = Arc::new(Seeds::new(store));
         let (server, routes) = match config.listen {
             None => (None, None),
@@ -98,15 +108,14 @@ impl HttpProtocol {
                     public_url: config.public_url.clone(),
                     page: config.page,
                 });
-                let server = Server::bind(address, &config, tracker, routes.clone()).await?;
+                let server = Server::bind(address, config, tracker, routes.clone()).await?;
                 (Some(server), Some(routes))
             }
         };
         let client = Client {
-            config: Arc::new(config),
+            transport: Arc::new(transport),
             agent: None,
             closed: CancellationToken::new(),
-            tasks: TaskTracker::new(),
         };
         Ok(Self {
             client,
@@ -133,7 +142,7 @@ impl HttpProtocol {
     #[must_use]
     pub fn with_other_seeders(self, seeders: Arc<dyn OtherSeeders>) -> Self {
         if let Some(routes) = &self.routes {
-            let elsewhere = Elsewhere::new(seeders, self.client.config.announced);
+            let elsewhere = Elsewhere::new(seeders, self.client.transport.config.announced);
             // Only the first counts; there is no way here to have given one before.
             let _ = routes.elsewhere.set(elsewhere);
         }
@@ -191,9 +200,8 @@ impl HttpProtocol {
 /// Whether a URL can stand before the paths of the server. `https` is fine: somebody else's
 /// proxy may speak it.
 fn is_base(url: &Endpoint) -> bool {
-    let plain = url.as_str().replacen("https://", "http://", 1);
-    let parsed: Result<Url, UrlError> = Url::parse(&plain);
-    parsed.is_ok_and(|url| url.path.query().is_none()) && !plain.contains('#')
+    let parsed = Url::parse(url.as_str());
+    parsed.is_ok_and(|url| url.path.query().is_none()) && !url.as_str().contains('#')
 }
 
 #[async_trait]
@@ -299,9 +307,11 @@ impl ContentProtocol for HttpProtocol {
             let name = offer.endpoint.clone();
             let (origin, _) = self.client.origin(offer).await?;
             let path = payments(&origin.url, &name)?;
-            let (config, closed) = (&self.client.config, self.client.closed.child_token());
-            let pool = Pool::new(name, config.clone(), origin, closed);
-            post(&pool, path, message).await
+            let closed = self.client.closed.child_token();
+            let pool = Pool::new(name, self.client.transport.clone(), origin, closed);
+            let answer = post(&pool, path, message).await;
+            pool.close();
+            answer
         };
         let answer = self.client.closed.run_until_cancelled(deliver).await;
         answer.unwrap_or(Err(TransferError::Closed))
@@ -311,21 +321,28 @@ impl ContentProtocol for HttpProtocol {
         let Some(address) = self.local_addr() else {
             return Vec::new();
         };
-        if let Some(url) = &self.client.config.public_url {
-            return vec![url.clone()];
-        }
-        if address.ip().is_unspecified() {
-            return Vec::new();
-        }
-        Endpoint::new(format!("http://{address}/"))
-            .into_iter()
-            .collect()
+        let acceptor = self.server.as_ref().and_then(Server::acceptor);
+        let config = &self.client.transport.config;
+        let url = match (&config.public_url, acceptor) {
+            // What is shown for a name is for its owner to know, unless it is of our making.
+            (Some(url), Some(acceptor))
+                if config.tls == Some(ServerTls::SelfSigned)
+                    && url.as_str().starts_with("https://") =>
+            {
+                format!("{url}{}", acceptor.mark())
+            }
+            (Some(url), _) => url.to_string(),
+            (None, _) if address.ip().is_unspecified() => return Vec::new(),
+            (None, Some(acceptor)) => format!("https://{address}/{}", acceptor.mark()),
+            (None, None) => format!("http://{address}/"),
+        };
+        Endpoint::new(url).into_iter().collect()
     }
 
     async fn shutdown(&self) -> Result<(), TransferError> {
         self.client.closed.cancel();
-        self.client.tasks.close();
-        self.client.tasks.wait().await;
+        self.client.transport.tasks.close();
+        self.client.transport.tasks.wait().await;
         if let Some(server) = &self.server {
             server.shutdown().await;
         }

@@ -1,21 +1,27 @@
-//! The accepting side: connections, their limits, and the way they end.
+//! The accepting side: connections, their limits, what they speak, and the way they end.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::config::{HttpConfig, HttpError};
+use super::http2::Sessions;
 use super::pace::{Pace, Paced};
 use super::routes::Routes;
+use super::sniff::{Beginning, sniff};
+use super::tls::Acceptor;
+use super::url::Url;
 
 /// Pause after a failed accept, as when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -24,6 +30,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Server {
     address: SocketAddr,
+    acceptor: Option<Acceptor>,
     drain: Duration,
     tracker: TaskTracker,
     /// Ends the accepting, and each connection after the request that it is at.
@@ -42,14 +49,31 @@ impl Server {
         let listen = |source| HttpError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
+        let acceptor = match &config.tls {
+            Some(tls) => {
+                let names = names(address, config);
+                Some(Acceptor::new(tls, config.signer.as_ref(), names)?)
+            }
+            None => None,
+        };
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
-        let connections = Connections {
+        let pace = Pace {
+            period: config.write_timeout,
+            bytes_per_second: config.min_send_bytes_per_second,
+        };
+        let (tasks, end) = (tracker.clone(), kill.clone());
+        let speakers = Speakers {
+            http1: builder(config),
+            http2: Sessions::new(config, routes.clone(), tasks, end, pace),
             routes,
-            builder: builder(config),
-            pace: Pace {
-                period: config.write_timeout,
-                bytes_per_second: config.min_send_bytes_per_second,
-            },
+            acceptor: acceptor.clone(),
+            patience: config.header_timeout,
+            handshake: config.handshake_timeout,
+            stop: stop.clone(),
+        };
+        let connections = Connections {
+            speakers: Arc::new(speakers),
+            pace,
             slots: Arc::new(Semaphore::new(
                 config.max_connections.min(Semaphore::MAX_PERMITS),
             )),
@@ -64,6 +88,7 @@ impl Server {
         tracker.spawn(connections.accept(listener));
         Ok(Self {
             address,
+            acceptor,
             drain: config.drain_timeout,
             tracker,
             stop,
@@ -73,6 +98,11 @@ impl Server {
 
     pub(super) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it speaks TLS with.
+    pub(super) fn acceptor(&self) -> Option<&Acceptor> {
+        self.acceptor.as_ref()
     }
 
     /// Stops accepting, lets requests under way go on for a while, then ends them. When it
@@ -115,9 +145,28 @@ fn builder(config: &HttpConfig) -> http1::Builder {
     builder
 }
 
+/// What a certificate of our own making is for: where we are reached, as far as we know.
+fn names(address: SocketAddr, config: &HttpConfig) -> Vec<String> {
+    let public = config.public_url.as_ref();
+    let public = public.and_then(|url| Url::parse(url.as_str()).ok());
+    let mut names: Vec<String> = public.into_iter().map(|url| url.host).collect();
+    names.push("localhost".to_owned());
+    for ip in [
+        address.ip(),
+        Ipv4Addr::LOCALHOST.into(),
+        Ipv6Addr::LOCALHOST.into(),
+    ] {
+        if !ip.is_unspecified() {
+            names.push(ip.to_string());
+        }
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
 struct Connections {
-    routes: Arc<Routes>,
-    builder: http1::Builder,
+    speakers: Arc<Speakers>,
     pace: Pace,
     slots: Arc<Semaphore>,
     crowd: Arc<Crowd>,
@@ -154,27 +203,75 @@ impl Connections {
             tracing::debug!(%peer, %error, "connection lost");
             return;
         }
+        let stream = Paced::new(stream, self.pace);
+        let (speakers, kill) = (self.speakers.clone(), self.kill.clone());
+        self.tracker.spawn(async move {
+            let serve = kill.run_until_cancelled(speakers.serve(stream));
+            if let Some(Err(error)) = serve.await {
+                tracing::debug!(%peer, %error, "connection ended");
+            }
+            drop((place, slot));
+        });
+    }
+}
+
+/// How connections are served, whatever they speak.
+struct Speakers {
+    routes: Arc<Routes>,
+    http1: http1::Builder,
+    http2: Sessions,
+    acceptor: Option<Acceptor>,
+    /// For the first bytes.
+    patience: Duration,
+    /// For a handshake of TLS.
+    handshake: Duration,
+    stop: CancellationToken,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl Speakers {
+    async fn serve(&self, stream: Paced<TcpStream>) -> Result<(), Failure> {
+        let written = stream.written();
+        // Whoever has asked nothing yet is not waited for.
+        let first = timeout(self.patience, sniff(stream));
+        let Some(first) = self.stop.run_until_cancelled(first).await else {
+            return Ok(());
+        };
+        let Some((beginning, stream)) = first?? else {
+            return Ok(());
+        };
+        match (beginning, &self.acceptor) {
+            (Beginning::Tls, Some(acceptor)) => {
+                let shake = timeout(self.handshake, acceptor.accept(stream));
+                let (stream, http2) = shake.await??;
+                match http2 {
+                    true => Ok(self.http2.serve(stream, written, &self.stop).await?),
+                    false => self.serve_http1(stream).await,
+                }
+            }
+            (Beginning::Http2, _) => Ok(self.http2.serve(stream, written, &self.stop).await?),
+            // TLS that was not set up is answered as any request that cannot be read.
+            (Beginning::Http1 | Beginning::Tls, _) => self.serve_http1(stream).await,
+        }
+    }
+
+    async fn serve_http1<T>(&self, io: T) -> Result<(), Failure>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let routes = self.routes.clone();
         let service = service_fn(move |request| {
             let routes = routes.clone();
             async move { Ok::<_, std::convert::Infallible>(routes.answer(request).await) }
         });
-        let io = TokioIo::new(Paced::new(stream, self.pace));
-        let mut connection = Box::pin(self.builder.serve_connection(io, service));
-        let (stop, kill) = (self.stop.clone(), self.kill.clone());
-        self.tracker.spawn(async move {
-            let serve = async {
-                if let Some(result) = stop.run_until_cancelled(connection.as_mut()).await {
-                    return result;
-                }
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            };
-            if let Some(Err(error)) = kill.run_until_cancelled(serve).await {
-                tracing::debug!(%peer, %error, "connection ended");
-            }
-            drop((place, slot));
-        });
+        let connection = self.http1.serve_connection(TokioIo::new(io), service);
+        let mut connection = std::pin::pin!(connection);
+        if let Some(result) = self.stop.run_until_cancelled(connection.as_mut()).await {
+            return Ok(result?);
+        }
+        connection.as_mut().graceful_shutdown();
+        Ok(connection.await?)
     }
 }
 

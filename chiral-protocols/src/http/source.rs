@@ -52,11 +52,11 @@ impl HttpSource {
     ) -> Result<Self, TransferError> {
         let name = &offer.endpoint;
         let (origin, reach) = client.origin(offer).await?;
-        let (config, closed) = (client.config.clone(), client.closed.child_token());
+        let (transport, closed) = (client.transport.clone(), client.closed.child_token());
         let url = origin.url.clone();
-        let permits = Arc::new(Semaphore::new(config.max_requests_per_source));
+        let permits = Arc::new(Semaphore::new(transport.config.max_requests_per_source));
         let source = if offer.mirror {
-            let found = mirror::find(config, origin, closed, name, reach).await?;
+            let found = mirror::find(transport, origin, closed, name, reach).await?;
             let (size, path) = (found.size, found.pool.origin.url.path.clone());
             let grid = if found.ranges {
                 RequestGrid::ANY
@@ -81,7 +81,7 @@ impl HttpSource {
             }
         } else {
             let cid = cid_of(offer, target)?;
-            let pool = Arc::new(Pool::new(name.clone(), config, origin, closed));
+            let pool = Arc::new(Pool::new(name.clone(), transport, origin, closed));
             let path = below(&url, name, cid, Part::Manifest)?;
             let bytes = small(&pool, path, MAX_HEADER_LEN).await?;
             let header = ManifestHeader::decode(&bytes)
@@ -113,7 +113,7 @@ impl HttpSource {
                 None => None,
                 Some(agent) => {
                     let purchase = Purchase::new(cid, offer.clone());
-                    let (pool, tasks) = (pool.clone(), client.tasks.clone());
+                    let (pool, tasks) = (pool.clone(), client.transport.tasks.clone());
                     Some(Arc::new(Payer::new(
                         agent.clone(),
                         purchase,

@@ -1,17 +1,31 @@
-//! URLs as far as they are needed here: `http`, a host, a port, a path.
+//! URLs as far as they are needed here: `http` or `https`, a host, a port, a path, and whom
+//! to expect there.
 
+use chiral_core::{Cid, PeerId};
 use hyper::Uri;
 use hyper::http::uri::PathAndQuery;
 
-/// An `http` URL without user and fragment.
+/// Whom a URL says to expect; stands in its fragment, which is sent to nobody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Expect {
+    /// `#peer=ID`: a server whose certificate is bound to this peer.
+    Peer(PeerId),
+    /// `#sha256=HEX`: the server whose certificate has this SHA-256.
+    Fingerprint([u8; 32]),
+}
+
+/// An `http` or `https` URL without user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Url {
+    /// Whether it is `https`.
+    pub(super) secure: bool,
     /// Name or address as it stands in the URL, brackets of IPv6 taken off.
     pub(super) host: String,
     pub(super) port: u16,
     /// What goes in the header `Host`.
     pub(super) authority: String,
     pub(super) path: PathAndQuery,
+    pub(super) expected: Option<Expect>,
 }
 
 /// Why a text is no URL that can be used.
@@ -21,20 +35,25 @@ pub(super) enum UrlError {
     Malformed,
     #[error("a url with a user or password")]
     User,
-    #[error("https: TLS is not built in")]
-    Tls,
-    #[error("a url that is not http")]
+    #[error("a url that is not http or https")]
     Scheme,
+    #[error("a url that says whom to expect in an unknown way, or without https")]
+    Expect,
 }
 
 impl Url {
     pub(super) fn parse(text: &str) -> Result<Self, UrlError> {
         let uri: Uri = text.parse().map_err(|_| UrlError::Malformed)?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(UrlError::Tls),
+        let (secure, usual_port) = match uri.scheme_str() {
+            Some("http") => (false, 80),
+            Some("https") => (true, 443),
             Some(_) => return Err(UrlError::Scheme),
             None => return Err(UrlError::Malformed),
+        };
+        let fragment = text.split_once('#').map_or("", |(_, fragment)| fragment);
+        let expected = parse_expected(fragment)?;
+        if expected.is_some() && !secure {
+            return Err(UrlError::Expect);
         }
         let authority = uri.authority().ok_or(UrlError::Malformed)?;
         if authority.as_str().contains('@') {
@@ -42,9 +61,9 @@ impl Url {
         }
         let port = match authority.as_str().rsplit_once(':') {
             // Inside the brackets of an IPv6 address.
-            Some((_, tail)) if tail.ends_with(']') => 80,
+            Some((_, tail)) if tail.ends_with(']') => usual_port,
             Some((_, tail)) => parse_port(tail).ok_or(UrlError::Malformed)?,
-            None => 80,
+            None => usual_port,
         };
         let host = parse_host(authority.host()).ok_or(UrlError::Malformed)?;
         let path = match uri.path_and_query() {
@@ -56,10 +75,12 @@ impl Url {
             None => PathAndQuery::from_static("/"),
         };
         Ok(Self {
+            secure,
             host,
             port,
             authority: authority.as_str().to_owned(),
             path,
+            expected,
         })
     }
 
@@ -69,16 +90,38 @@ impl Url {
         format!("{base}{path}").parse().ok()
     }
 
-    /// Where a redirect's `Location` leads.
+    /// Scheme, host and port: what makes two URLs those of one server.
+    pub(super) fn server(&self) -> (bool, &str, u16) {
+        (self.secure, &self.host, self.port)
+    }
+
+    /// The scheme with its colon and slashes.
+    pub(super) fn scheme(&self) -> &'static str {
+        match self.secure {
+            true => "https://",
+            false => "http://",
+        }
+    }
+
+    /// Where a redirect's `Location` leads. Whom to expect is not for it to say, but holds
+    /// on for the same server.
     pub(super) fn join(&self, location: &str) -> Result<Self, UrlError> {
-        let scheme = location.split(['/', '?', '#']).next().unwrap_or("");
-        if scheme.contains(':') {
-            return Self::parse(location);
-        }
-        if location.starts_with("//") {
-            return Self::parse(&format!("http:{location}"));
-        }
         let location = location.split('#').next().unwrap_or("");
+        let scheme = location.split(['/', '?']).next().unwrap_or("");
+        let other = if scheme.contains(':') {
+            Some(Self::parse(location)?)
+        } else if location.starts_with("//") {
+            let scheme = self.scheme().trim_end_matches("//");
+            Some(Self::parse(&format!("{scheme}{location}"))?)
+        } else {
+            None
+        };
+        if let Some(mut other) = other {
+            if other.server() == self.server() {
+                other.expected.clone_from(&self.expected);
+            }
+            return Ok(other);
+        }
         let own = self.path.path();
         let path = match location.chars().next() {
             Some('/') => location.to_owned(),
@@ -94,6 +137,20 @@ impl Url {
             path,
             ..self.clone()
         })
+    }
+}
+
+/// Fragments that begin otherwise are a page's own business.
+fn parse_expected(fragment: &str) -> Result<Option<Expect>, UrlError> {
+    if let Some(peer) = fragment.strip_prefix("peer=") {
+        let peer = peer.parse().map_err(|_| UrlError::Expect)?;
+        Ok(Some(Expect::Peer(peer)))
+    } else if let Some(hex) = fragment.strip_prefix("sha256=") {
+        // Written like a cid, which is a SHA-256 too.
+        let hash: Cid = hex.parse().map_err(|_| UrlError::Expect)?;
+        Ok(Some(Expect::Fingerprint(*hash.as_bytes())))
+    } else {
+        Ok(None)
     }
 }
 
@@ -131,17 +188,31 @@ mod tests {
             ("http://[::1]:65535/x", "::1", 65535, "/x"),
             ("http://[::1]", "::1", 80, "/"),
             ("http://a?b", "a", 80, "/?b"),
+            ("https://a", "a", 443, "/"),
+            ("https://a:80/b", "a", 80, "/b"),
+            ("https://[::1]/", "::1", 443, "/"),
         ] {
             let url = Url::parse(text).unwrap();
             let got = (url.host.as_str(), url.port, url.path.as_str());
             assert_eq!(got, (host, port, path), "{text}");
+            assert_eq!(
+                (url.secure, url.expected),
+                (text.starts_with("https"), None)
+            );
         }
     }
 
     #[test]
     fn what_cannot_be_used_is_refused() {
         for (text, error) in [
-            ("https://a/", UrlError::Tls),
+            ("https://user@a/", UrlError::User),
+            (
+                "http://a/#peer=12D3KooWGzh5VFyNoqZk6s7vr1vZbqz9dkUTZ4Pfjq5FEfnSPfym",
+                UrlError::Expect,
+            ),
+            ("https://a/#peer=", UrlError::Expect),
+            ("https://a/#peer=0", UrlError::Expect),
+            ("https://a/#sha256=12", UrlError::Expect),
             ("ftp://a/", UrlError::Scheme),
             ("file:///etc/passwd", UrlError::Malformed),
             ("http://user@a/", UrlError::User),
@@ -177,13 +248,41 @@ mod tests {
         ] {
             assert_eq!(base.join(location), Url::parse(expected), "{location}");
         }
-        assert_eq!(base.join("https://x/"), Err(UrlError::Tls));
+        assert!(base.join("https://x/").unwrap().secure);
         assert_eq!(base.below("/file/x").unwrap().as_str(), "/b/c/file/x");
+    }
+
+    #[test]
+    fn a_url_can_say_whom_to_expect() {
+        let peer = "12D3KooWGzh5VFyNoqZk6s7vr1vZbqz9dkUTZ4Pfjq5FEfnSPfym";
+        let url = Url::parse(&format!("https://a/b?c#peer={peer}")).unwrap();
+        assert_eq!(url.expected, Some(Expect::Peer(peer.parse().unwrap())));
+        assert_eq!(url.path.as_str(), "/b?c");
+        let hex = "ab".repeat(32);
+        let marked = Url::parse(&format!("https://a/#sha256={hex}")).unwrap();
+        assert_eq!(marked.expected, Some(Expect::Fingerprint([0xab; 32])));
+        // A redirect cannot say it; on the same server it holds on.
+        for (location, holds) in [
+            ("/y", true),
+            ("//a/y", true),
+            ("https://a:443/y", true),
+            ("https://a:444/y", false),
+            ("http://a/y", false),
+            (&*format!("https://b/#sha256={hex}"), false),
+        ] {
+            let expected = marked.join(location).unwrap().expected;
+            assert_eq!(
+                expected,
+                marked.expected.clone().filter(|_| holds),
+                "{location}"
+            );
+        }
+        assert_eq!(marked.join("//b/y"), Url::parse("https://b/y"));
     }
 
     proptest! {
         #[test]
-        fn no_text_panics(text in ".{0,80}", more in "(http:)?[/a-z0-9:@\\[\\].?#%-]{0,40}") {
+        fn no_text_panics(text in ".{0,80}", more in "(https?:)?[/a-z0-9:@\\[\\].?#%-]{0,40}") {
             for text in [&text, &more] {
                 if let Ok(url) = Url::parse(text) {
                     prop_assert!(!url.host.is_empty() && url.port != 0);

@@ -188,7 +188,7 @@ async fn what_is_no_request_does_no_harm() {
     let mut hello = vec![0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
     hello.extend_from_slice(&content(512));
     for request in [
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\rx".to_vec(),
         hello,
         content(100_000).to_vec(),
         vec![0; 100_000],
