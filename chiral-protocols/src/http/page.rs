@@ -245,7 +245,7 @@ mod tests {
             "{html}"
         );
         assert!(
-            html.contains(">__img src=x onerror=alert(1)__script_.mp4</a>"),
+            html.contains(">___img src=x onerror=alert(1)__script_.mp4</a>"),
             "{html}"
         );
     }
