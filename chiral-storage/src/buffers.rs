@@ -47,7 +47,7 @@ impl Buffers {
 }
 
 impl Buffer {
-    pub(crate) fn as_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[..self.len]
     }
 
@@ -79,7 +79,7 @@ mod tests {
     fn a_buffer_comes_back_when_the_last_of_its_bytes_goes() {
         let buffers = Arc::new(Buffers::default());
         let mut buffer = buffers.take(10).unwrap();
-        buffer.as_mut().copy_from_slice(b"0123456789");
+        buffer.bytes_mut().copy_from_slice(b"0123456789");
         let place = buffer.bytes.as_ptr();
         let bytes = buffer.into_bytes();
         let part = bytes.slice(3..5);

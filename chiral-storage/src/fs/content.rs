@@ -126,7 +126,7 @@ impl Inner {
             return None;
         }
         let mut buffer = self.shared.buffers.take(range.len() as usize)?;
-        let filled = self.data.read_resident(range.start, buffer.as_mut());
+        let filled = self.data.read_resident(range.start, buffer.bytes_mut());
         filled.then(|| buffer.into_bytes())
     }
 

@@ -10,6 +10,11 @@ use rustix::buffer::spare_capacity;
 
 use super::{FileStat, LockGuard, OpenMode, Vfs, VfsFile};
 
+/// Most bytes written in one call. For longer writes the system takes memory in pieces so large
+/// that a virtual machine gets them from its host first, if it gives back what is free: that
+/// took up to four times as long as the writing itself.
+const MAX_WRITE: usize = 16 << 10;
+
 /// The operating system.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::fs) struct OsVfs;
@@ -128,7 +133,8 @@ impl VfsFile for OsFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write_at(bytes, offset)
+        self.0
+            .write_at(&bytes[..bytes.len().min(MAX_WRITE)], offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
