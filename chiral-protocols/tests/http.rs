@@ -14,6 +14,8 @@ mod hostile_clients;
 mod hostile_messages;
 #[path = "http/hostile_servers.rs"]
 mod hostile_servers;
+#[path = "http/limits.rs"]
+mod limits;
 #[path = "http/mirrors.rs"]
 mod mirrors;
 #[path = "http/paying.rs"]
