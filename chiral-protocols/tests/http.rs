@@ -23,6 +23,8 @@ mod hostile_messages;
 mod hostile_servers;
 #[path = "http/http2.rs"]
 mod http2;
+#[path = "http/limits.rs"]
+mod limits;
 #[path = "http/manners.rs"]
 mod manners;
 #[path = "http/metalink.rs"]

@@ -34,7 +34,7 @@ fn rates_are_limited_on_either_side() {
         run(chiral(&home), arguments).ok();
         let took = begun.elapsed().as_secs_f64();
         // 6 MiB at 3 MiB/s; a chunk that shows the identity is not under the limit.
-        assert!((1.8..20.0).contains(&took), "{to}: {took}");
+        assert!(took >= 1.8, "{to}: {took}");
         assert!(same(&original, &home.path().join(to)));
     }
     for bad in ["fast", "0", "10X", "-1M"] {

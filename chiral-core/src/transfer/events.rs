@@ -104,7 +104,7 @@ pub enum TransferEventKind {
     },
     /// As many transfers as may work at once are at work: it waits for its turn.
     Queued,
-    /// It has its turn.
+    /// It does not wait any more: it has its turn, or is paused.
     Dequeued,
     /// Nothing moves until it is resumed.
     Paused,

@@ -59,6 +59,15 @@ impl Bucket {
         self.filled = self.filled.max(now);
     }
 
+    /// Somebody comes where nobody was: what piled up to the brim meanwhile is forfeited, so that
+    /// whoever begins anew gets no more than the rate from the beginning.
+    pub(super) fn begin(&mut self, now: Duration) {
+        self.fill(now);
+        if self.level >= self.capacity() {
+            self.level = 0;
+        }
+    }
+
     /// Whether so many bytes can be taken, at the time of the last `fill`.
     pub(super) fn has(&self, bytes: u64) -> bool {
         self.level >= u128::from(bytes) * BYTE

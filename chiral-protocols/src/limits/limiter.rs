@@ -243,7 +243,8 @@ impl<'a> Wish<'a> {
     fn new(flow: &'a Flow, bytes: u64) -> Self {
         let wake = Arc::<Notify>::default();
         let mut state = flow.inner.shared.state();
-        let ticket = state.shaper.ask(flow.inner.id, bytes);
+        let now = state.now();
+        let ticket = state.shaper.ask(now, flow.inner.id, bytes);
         let waiter = Waiter {
             wake: wake.clone(),
             granted: None,

@@ -117,10 +117,18 @@ impl Shaper {
     }
 
     /// Asks for leave to move bytes; [`poll`](Self::poll) grants it, or a part of it.
-    pub fn ask(&mut self, id: FlowId, bytes: u64) -> Ticket {
+    pub fn ask(&mut self, now: Duration, id: FlowId, bytes: u64) -> Ticket {
         let ticket = Ticket(self.number());
+        if self.backlog.is_empty()
+            && let Some(total) = &mut self.total
+        {
+            total.begin(now);
+        }
         if let Some(flow) = self.flows.get_mut(&id) {
             if flow.waiting.is_empty() {
+                if let Some(own) = &mut flow.own {
+                    own.begin(now);
+                }
                 flow.start = flow.start.max(self.clock);
                 self.backlog.insert((flow.start, id));
             }

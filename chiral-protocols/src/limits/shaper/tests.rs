@@ -25,7 +25,7 @@ fn greedy_from(
     let mut owner = BTreeMap::new();
     let mut moved = vec![0; flows.len()];
     for (at, flow) in flows.iter().enumerate() {
-        owner.insert(shaper.ask(*flow, MIB), at);
+        owner.insert(shaper.ask(now, *flow, MIB), at);
     }
     while let Some(next) = shaper.next_at(now) {
         now = next.max(now) + late;
@@ -35,7 +35,7 @@ fn greedy_from(
         while let Some(grant) = shaper.poll(now) {
             let at = owner.remove(&grant.ticket).unwrap();
             moved[at] += grant.bytes;
-            owner.insert(shaper.ask(flows[at], MIB), at);
+            owner.insert(shaper.ask(now, flows[at], MIB), at);
         }
     }
     for (ticket, at) in owner {
@@ -125,6 +125,17 @@ fn one_that_was_idle_has_no_claim_on_what_it_did_not_use() {
 }
 
 #[test]
+fn whoever_begins_after_a_pause_gets_the_rate_and_no_more() {
+    let mut shaper = Shaper::new();
+    shaper.set_total(Duration::ZERO, Some(rate(50 * MIB)));
+    let flow = [shaper.add(Duration::ZERO, 1, Some(rate(50 * MIB)))];
+    let hour = Duration::from_secs(3600);
+    let second = Duration::from_secs(1);
+    let moved = greedy_from(&mut shaper, &flow, hour, hour + second, Duration::ZERO)[0];
+    assert!((49 * MIB..=50 * MIB).contains(&moved), "{moved}");
+}
+
+#[test]
 fn everybody_in_a_flow_has_an_equal_part() {
     let mut shaper = Shaper::new();
     shaper.set_total(Duration::ZERO, Some(rate(MIB)));
@@ -145,7 +156,7 @@ fn everybody_in_a_flow_has_an_equal_part() {
 fn without_limits_everything_is_granted_at_once_in_full() {
     let mut shaper = Shaper::new();
     let flow = shaper.add(Duration::ZERO, 4, None);
-    let ticket = shaper.ask(flow, u64::MAX);
+    let ticket = shaper.ask(Duration::ZERO, flow, u64::MAX);
     assert_eq!(shaper.next_at(Duration::ZERO), Some(Duration::ZERO));
     let bytes = u64::MAX;
     assert_eq!(shaper.poll(Duration::ZERO), Some(Grant { ticket, bytes }));
@@ -191,7 +202,7 @@ proptest! {
         let mut open: Vec<(Ticket, usize, u64)> = Vec::new();
         for step in steps {
             match step {
-                Step::Ask(flow, bytes) => open.push((shaper.ask(flows[flow], bytes), flow, bytes)),
+                Step::Ask(flow, bytes) => open.push((shaper.ask(now, flows[flow], bytes), flow, bytes)),
                 Step::Withdraw(at) if at < open.len() => {
                     let (ticket, flow, _) = open.swap_remove(at);
                     shaper.withdraw(flows[flow], ticket);
