@@ -1,7 +1,8 @@
 //! Time that the scheduler takes per decision: a request assigned, delivered and finished.
 //!
 //! The file has 1 TiB; of every 4 MiB the first chunk is there already, so that 262,144 runs
-//! of bytes are missing. `cargo bench --bench scheduler`.
+//! of bytes are missing. And the same near the end, where a source that is done has to take
+//! work from others. `cargo bench --bench scheduler`.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -77,5 +78,63 @@ fn decisions(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decisions);
+/// A download in which all bytes are asked for: what is delivered is wanted again only when a
+/// quarter of it has been, so that sources run dry and take from each other.
+fn take_over(
+    scheduler: &mut Scheduler,
+    sources: u32,
+    now: &mut Duration,
+    queue: &mut VecDeque<(RequestId, ByteRange)>,
+    delivered: &mut VecDeque<ByteRange>,
+) {
+    if let Some((request, range)) = queue.pop_front() {
+        let rate = f64::from(8 << 20) * f64::from(sources);
+        *now += Duration::from_secs_f64(range.len() as f64 / rate);
+        black_box(scheduler.arrived(*now, request, range));
+        scheduler.completed(*now, request);
+        delivered.push_back(range);
+    }
+    if queue.is_empty() || delivered.len() > sources as usize / 4 {
+        for range in delivered.drain(..) {
+            scheduler.want(range);
+        }
+    }
+    scheduler.tick(*now);
+    while let Some(action) = scheduler.poll(*now) {
+        match action {
+            Action::Assign { request, range, .. } => queue.push_back((request, range)),
+            Action::Cancel { request } => queue.retain(|(queued, _)| *queued != request),
+            Action::Truncate { request, end } => {
+                for (queued, range) in queue.iter_mut() {
+                    if *queued == request {
+                        *range = ByteRange::new(range.start, range.end.min(end));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    black_box(scheduler.next_deadline());
+}
+
+fn near_the_end(c: &mut Criterion) {
+    let mut group = c.benchmark_group("scheduler/near-the-end");
+    for sources in [10u32, 50, 500] {
+        let size = u64::from(sources) * (8 << 20);
+        let mut state = Scheduler::new(SchedulerConfig::default(), size);
+        state.want(ByteRange::new(0, size));
+        for id in 0..sources {
+            let spec = SourceSpec::complete(4).with_rate_hint(8 << 20);
+            state.source_up(Duration::ZERO, SourceId(id), spec);
+        }
+        let (mut now, mut queue) = (Duration::ZERO, VecDeque::new());
+        let mut delivered = VecDeque::new();
+        group.bench_function(BenchmarkId::from_parameter(sources), |b| {
+            b.iter(|| take_over(&mut state, sources, &mut now, &mut queue, &mut delivered));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, decisions, near_the_end);
 criterion_main!(benches);

@@ -93,9 +93,11 @@ pub struct Scheduler {
     cursors: Vec<(RequestGrid, u64)>,
     /// What readers want next, most urgent first; at most `ahead::MAX_READERS`.
     ahead: Vec<ByteRange>,
-    /// Bytes that were ever wanted; bytes asked for twice on purpose.
+    /// Bytes that were ever wanted; bytes that requests under way probably bring twice.
     wanted_ever: u64,
     doubled: u64,
+    /// Bytes that came although nobody needed them.
+    duplicate: u64,
 }
 
 impl Scheduler {
@@ -119,6 +121,7 @@ impl Scheduler {
             ahead: Vec::new(),
             wanted_ever: 0,
             doubled: 0,
+            duplicate: 0,
         }
     }
 
@@ -162,6 +165,9 @@ impl Scheduler {
     pub fn poll(&mut self, now: Duration) -> Option<Action> {
         if !self.paused && self.actions.is_empty() {
             self.wake_due(now);
+            if self.order == Order::Backward && self.ledger.window.len() < self.ledger.size {
+                self.hasten_backwards(now);
+            }
             while let Some(id) = self.hungry.pop_front() {
                 if let Some(source) = self.sources.get_mut(&id) {
                     source.hungry = false;

@@ -11,6 +11,8 @@ use super::{RequestId, Scheduler, SourceId};
 
 /// Most places that can be read from at once.
 pub(super) const MAX_READERS: usize = 8;
+/// Most sources that are compared for one piece.
+const MAX_SWIFT: usize = 16;
 /// Most steps of one search for bytes that are open and that the source has.
 const MAX_STEPS: usize = 32;
 /// A request for bytes that are about to be read takes its source this many seconds at most.
@@ -59,11 +61,24 @@ impl Scheduler {
             .collect();
         let new = ranges != self.ahead;
         self.ahead = ranges;
+        self.settle(now);
         if new {
             self.wake_all();
         }
         for range in self.ahead.clone() {
             self.hasten(now, range);
+        }
+    }
+
+    /// When the last bytes of the window hold up the others, sees to it that they come soon.
+    pub(super) fn hasten_backwards(&mut self, now: Duration) {
+        let Some(last) = self.ledger.wanted.prev_run(self.ledger.window.end) else {
+            return;
+        };
+        let start = (last.end - 1) / self.config.chunk_bytes * self.config.chunk_bytes;
+        let claimed = self.ledger.first.within(ByteRange::new(start, last.end));
+        if !claimed.is_empty() {
+            self.hasten(now, ByteRange::new(start.max(last.start), last.end));
         }
     }
 
@@ -179,15 +194,16 @@ impl Scheduler {
         but: Option<SourceId>,
     ) -> Option<(SourceId, f64, f64)> {
         let size = self.ledger.size;
-        let able = self.sources.iter().filter(|(id, source)| {
-            Some(**id) != but
-                && source.standing == Standing::Active
-                && source.meter.rate().is_some()
-                && source.covers(source.grid.expand(piece, size))
+        let able = self.index.swiftest().filter(|id| Some(*id) != but);
+        let able = able.take(MAX_SWIFT).filter_map(|id| {
+            self.index.count(0, 1);
+            let source = self.sources.get(&id)?;
+            let covers = source.covers(source.grid.expand(piece, size));
+            covers.then_some((id, source))
         });
         able.map(|(id, source)| {
             let pace = self.pace_or_guess(now, source).max(1.0);
-            (*id, source.latency() + piece.len() as f64 / pace, pace)
+            (id, source.latency() + piece.len() as f64 / pace, pace)
         })
         .min_by(|a, b| a.1.total_cmp(&b.1))
     }

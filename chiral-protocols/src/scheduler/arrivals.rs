@@ -80,6 +80,7 @@ impl Scheduler {
             source.useful += fresh;
             source.duplicate += range.len() - fresh;
         }
+        self.duplicate += range.len() - fresh;
         if let Some(request) = request {
             touched.remove(&request);
             match self.requests.get(&request) {
@@ -165,6 +166,7 @@ impl Scheduler {
                 source.meter.idle(now);
             }
         }
+        self.doubled -= known.risk;
         self.ghosts.push_back((request, known.source, known.range));
         if self.ghosts.len() > MAX_GHOSTS {
             self.ghosts.pop_front();

@@ -25,6 +25,7 @@ pub(super) const MAX_PLACES: usize = 16;
 impl Scheduler {
     /// Gives one source at most one request. Returns whether it did.
     pub(super) fn feed(&mut self, now: Duration, id: SourceId) -> bool {
+        self.index.count(1, 1);
         let Some(limit) = self.allowance(now, id) else {
             self.index.waiting.insert(id);
             return false;
@@ -308,6 +309,7 @@ impl Scheduler {
                 issued: now,
                 started: false,
                 last: now,
+                risk: 0,
                 whole: None,
             },
         );

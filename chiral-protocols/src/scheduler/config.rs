@@ -33,7 +33,7 @@ pub struct SchedulerConfig {
     /// A source is not stalled before this many of its usual gaps between bytes have passed.
     /// Default 4.
     pub stall_factor: u32,
-    /// How long a source rests after its first stall; doubles with each further one. Default 5 s.
+    /// How long a source rests after its first stall; doubles with each further one. Default 1 s.
     pub stall_demotion: Duration,
     /// How long a source rests after its first temporary failure; doubles with each further
     /// one. Default 500 ms.
@@ -42,7 +42,7 @@ pub struct SchedulerConfig {
     pub max_demotion: Duration,
     /// Longest rest of a source that nobody can stand in for. Default 5 s.
     pub max_lone_demotion: Duration,
-    /// Bytes asked for twice on purpose, in thousandths of the bytes wanted. Default 10.
+    /// Bytes asked for twice on purpose, in thousandths of the bytes wanted. Default 3.
     pub duplicate_permille: u32,
 }
 
@@ -59,11 +59,11 @@ impl Default for SchedulerConfig {
             stall_timeout: Duration::from_secs(4),
             first_byte_timeout: Duration::from_secs(8),
             stall_factor: 4,
-            stall_demotion: Duration::from_secs(5),
+            stall_demotion: Duration::from_secs(1),
             failure_demotion: Duration::from_millis(500),
             max_demotion: Duration::from_secs(300),
             max_lone_demotion: Duration::from_secs(5),
-            duplicate_permille: 10,
+            duplicate_permille: 3,
         }
     }
 }

@@ -15,6 +15,9 @@ const JUDGE_AGAIN: Duration = Duration::from_millis(20);
 /// What one source adds to the index.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Entry {
+    /// How long a chunk would take that it were asked for while idle; `None` unless it is in
+    /// use and was measured.
+    swift: Option<Duration>,
     /// When it is expected to have delivered what it owes; `None` if it owes nothing.
     finish: Option<Duration>,
     /// When it has to be looked after at the latest.
@@ -29,6 +32,7 @@ pub(super) struct Entry {
     pace: u64,
     /// Bytes that it would deliver in the time that its first byte will take.
     lead: u64,
+    complete: bool,
     busy: bool,
     complete_and_active: bool,
 }
@@ -36,6 +40,7 @@ pub(super) struct Entry {
 /// All sources in order of what is asked about them. A change costs O(log n).
 #[derive(Debug, Default)]
 pub(super) struct Index {
+    swift: BTreeSet<(Duration, SourceId)>,
     finish: BTreeSet<(Duration, SourceId)>,
     deadlines: BTreeSet<(Duration, SourceId)>,
     looks: BTreeSet<(Duration, SourceId)>,
@@ -43,18 +48,31 @@ pub(super) struct Index {
     rates: u128,
     rated: u32,
     paces: u128,
-    leads: u128,
+    complete_paces: u128,
+    complete_leads: u128,
     busy: u32,
     complete_and_active: u32,
     /// Sources whose entries may have changed.
     dirty: Vec<SourceId>,
     /// Sources that found nothing to do.
     pub(super) waiting: BTreeSet<SourceId>,
+    /// Decisions made and sources looked at for them, for the test of what they cost.
+    #[cfg(test)]
+    pub(super) work: std::cell::Cell<(u64, u64)>,
 }
 
 impl Index {
+    /// Counts decisions, and sources looked at for them.
+    pub(super) fn count(&self, decisions: u64, sources: u64) {
+        #[cfg(test)]
+        self.work.update(|(d, s)| (d + decisions, s + sources));
+        #[cfg(not(test))]
+        let _ = (decisions, sources);
+    }
+
     fn replace(&mut self, id: SourceId, old: Entry, new: Entry) {
         for (set, before, after) in [
+            (&mut self.swift, old.swift, new.swift),
             (&mut self.finish, old.finish, new.finish),
             (&mut self.deadlines, old.deadline, new.deadline),
             (&mut self.looks, old.look, new.look),
@@ -69,7 +87,9 @@ impl Index {
         self.rates = self.rates - wide(old.rate) + wide(new.rate);
         self.rated = self.rated - u32::from(old.rate.is_some()) + u32::from(new.rate.is_some());
         self.paces = self.paces - u128::from(old.pace) + u128::from(new.pace);
-        self.leads = self.leads - u128::from(old.lead) + u128::from(new.lead);
+        let whole = |entry: Entry, of: u64| if entry.complete { u128::from(of) } else { 0 };
+        self.complete_paces = self.complete_paces - whole(old, old.pace) + whole(new, new.pace);
+        self.complete_leads = self.complete_leads - whole(old, old.lead) + whole(new, new.lead);
         self.busy = self.busy - u32::from(old.busy) + u32::from(new.busy);
         self.complete_and_active = self.complete_and_active - u32::from(old.complete_and_active)
             + u32::from(new.complete_and_active);
@@ -80,10 +100,15 @@ impl Index {
         (self.rated > 0).then(|| self.rates as f64 / f64::from(self.rated))
     }
 
-    /// Bytes per second of all that get work, and bytes that those which are idle now would
-    /// deliver in the time that their first byte takes.
-    pub(super) fn pace_and_lead(&self) -> (f64, f64) {
-        (self.paces as f64, self.leads as f64)
+    /// Bytes per second of all sources that get work.
+    pub(super) fn pace(&self) -> f64 {
+        self.paces as f64
+    }
+
+    /// Bytes per second of those among them that have the whole file, and bytes that those which
+    /// are idle now would deliver in the time that their first byte takes.
+    pub(super) fn complete_pace_and_lead(&self) -> (f64, f64) {
+        (self.complete_paces as f64, self.complete_leads as f64)
     }
 
     /// How many sources get work and owe bytes.
@@ -104,6 +129,11 @@ impl Index {
     /// The sources that owe bytes, those that are expected to be done last first.
     pub(super) fn last(&self) -> impl Iterator<Item = SourceId> + '_ {
         self.finish.iter().rev().map(|(_, id)| *id)
+    }
+
+    /// The sources in use, those that would deliver a chunk soonest first.
+    pub(super) fn swiftest(&self) -> impl Iterator<Item = SourceId> + '_ {
+        self.swift.iter().map(|(_, id)| *id)
     }
 
     /// When a source has to be looked after, and when one wants to look for work again.
@@ -164,6 +194,7 @@ impl Scheduler {
         let Some(source) = self.sources.get(&id) else {
             return;
         };
+        self.index.count(0, 1);
         let entry = self.entry(now, id, source);
         if let Some(source) = self.sources.get_mut(&id) {
             let old = std::mem::replace(&mut source.entry, entry);
@@ -200,7 +231,12 @@ impl Scheduler {
             };
             now.saturating_add(super::meter::span(next).max(JUDGE_AGAIN))
         });
+        let swift = (source.standing == Standing::Active && pace > 0.0).then(|| {
+            let chunk = self.config.chunk_bytes as f64;
+            super::meter::span(source.latency() + chunk / pace)
+        });
         Entry {
+            swift,
             finish,
             deadline: self.deadline(source),
             look: source.look_at.filter(|_| source.standing != Standing::Held),
@@ -208,6 +244,7 @@ impl Scheduler {
             rate: source.meter.rate().map(|rate| rate as u64),
             pace: pace as u64,
             lead: lead as u64,
+            complete: source.is_complete(),
             busy: works && owes,
             complete_and_active: source.is_complete() && source.standing == Standing::Active,
         }

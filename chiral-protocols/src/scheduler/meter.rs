@@ -46,6 +46,11 @@ impl Meter {
         self.rate.or((self.at_least > 0.0).then_some(self.at_least))
     }
 
+    /// Whether the rate was measured, or expected from the start.
+    pub(super) fn is_measured(&self) -> bool {
+        self.rate.is_some()
+    }
+
     /// Seconds to the first byte of a request to the idle source, if known.
     pub(super) fn latency(&self) -> Option<f64> {
         self.latency

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::assign::FINE_CUT;
+use super::assign::{FINE_CUT, MAX_MEMBERS};
 use super::source::{Source, Standing};
 use super::{Scheduler, SourceId};
 
@@ -99,18 +99,39 @@ impl Scheduler {
         };
         // All are done together at the time t where the sum of rate * (t - lead) is what is
         // left, an idle source's lead being its latency.
-        let (rate, leads) = self.index.pace_and_lead();
-        let left = (self.ledger.pool.open().len() + self.ledger.first.len()) as f64 + leads;
+        let lead = |source: &Source, pace: f64| {
+            if source.queue.is_empty() {
+                source.latency() * pace
+            } else {
+                0.0
+            }
+        };
+        let (mut rate, leads) = self.index.complete_pace_and_lead();
+        let mut left = (self.ledger.pool.open().len() + self.ledger.first.len()) as f64 + leads;
+        let pool = &self.ledger.pool;
+        let place = pool
+            .best_rank(source.list(id))
+            .and_then(|r| pool.seek(source.list(id), r, 0));
+        let members = place.map_or(&[][..], |(_, run)| pool.members(run.start));
+        let looked_at = members.len().min(MAX_MEMBERS);
+        let able = members.iter().take(MAX_MEMBERS);
+        let able = able.filter_map(|other| self.sources.get(other).filter(|s| !s.is_demoted()));
+        let (mut others, mut late) = (0.0, 0.0);
+        for peer in able {
+            let pace = peer.pace(now).unwrap_or(0.0);
+            others += pace;
+            late += lead(peer, pace);
+        }
+        // The others of many are taken to be like these.
+        let scale = members.len() as f64 / looked_at.max(1) as f64;
+        rate += others * scale;
+        left += late * scale;
         let alone = self.index.busy() <= u32::from(!source.queue.is_empty());
         if alone || rate <= 0.0 {
             return (wish, false);
         }
         let pace = self.pace_or_guess(now, source);
-        let lead = if source.queue.is_empty() {
-            source.latency() * pace
-        } else {
-            0.0
-        };
+        let lead = lead(source, pace);
         let share = left / rate * pace - source.out as f64 - lead;
         if share >= 2.0 * wish {
             return (wish, false);

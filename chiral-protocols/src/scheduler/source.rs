@@ -218,6 +218,8 @@ pub(super) struct Request {
     pub(super) started: bool,
     /// When it last brought a byte.
     pub(super) last: Duration,
+    /// How many of its bytes probably come twice.
+    pub(super) risk: u64,
     /// Start of the held range that it fetches whole.
     pub(super) whole: Option<u64>,
 }

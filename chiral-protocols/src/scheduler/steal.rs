@@ -22,13 +22,25 @@ const DOUBLE_GAIN: f64 = 2.0;
 const DOUBLE_MIN_GAIN: f64 = 0.05;
 /// Bytes that may be doubled in any download, however small.
 const DOUBLE_FLOOR: u64 = 64 << 10;
+/// One doubling may cost this part of what is left for all.
+const BUDGET_PARTS: u64 = 6;
 /// A source that slowed down just now is expected to get this much faster again.
 const RECOVERY: f64 = 3.0;
+/// Seconds after which a source that was never heard of has probably sent nothing.
+const UNHEARD: f64 = 0.5;
+/// More may have been sent than the mean rate says.
+const CAUTION: f64 = 1.2;
+/// What is overdue for so many seconds does not come any more.
+const DEAD: f64 = 1.5;
+/// What is overdue for so many seconds probably was not sent.
+const GIVEN_UP: f64 = 0.5;
 /// How long a new source is left alone.
 const CONNECTING: Duration = Duration::from_secs(2);
 /// An idle source looks again after this part of the time that the others still need.
 const LOOK_AGAIN_PART: f64 = 0.125;
-const LOOK_AGAIN: (f64, f64) = (0.01, 0.25);
+const LOOK_AGAIN: (f64, f64) = (0.01, 0.1);
+/// Most sources among which the nearest one of the whole file is looked for.
+const MAX_NEAR: usize = 4;
 
 /// The source that wants work.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +63,8 @@ pub(super) struct Victim {
     pub(super) finish: f64,
     /// Bytes that it probably sent already.
     in_flight: f64,
+    /// Whether that is a mere guess: it may have sent everything.
+    doubtful: bool,
 }
 
 impl Scheduler {
@@ -78,11 +92,13 @@ impl Scheduler {
             .take(MAX_VICTIMS)
             .filter_map(|other| Some(self.victim(now, other, self.sources.get(&other)?)))
             .collect();
+        self.index.count(0, victims.len() as u64);
         let Some(last) = victims.first().map(|victim| victim.finish) else {
             return false;
         };
+        let worth_it = !self.comes_late(thief);
         for victim in victims {
-            if victim.finish <= thief.ready {
+            if victim.finish <= thief.ready || !worth_it {
                 break;
             }
             if self.steal_from(now, thief, victim)
@@ -98,6 +114,19 @@ impl Scheduler {
         }
         self.touch(id);
         false
+    }
+
+    /// Whether nearer sources will have delivered everything before the first byte from this
+    /// one: what it took, they could not take any more.
+    fn comes_late(&self, thief: Thief) -> bool {
+        let rate = self.index.pace();
+        let left = (self.ledger.pool.open().len() + self.ledger.first.len()) as f64;
+        let near = self.index.swiftest().take(MAX_NEAR);
+        let near = near.filter_map(|id| self.sources.get(&id));
+        let Some(nearest) = near.filter(|s| s.is_complete()).map(Source::latency).next() else {
+            return false;
+        };
+        thief.latency > left / rate.max(1.0) + 2.0 * nearest + MIN_GAIN
     }
 
     fn thief(&self, now: Duration, id: SourceId, source: &Source) -> Thief {
@@ -131,34 +160,36 @@ impl Scheduler {
                 pace: 1.0,
                 finish: source.out as f64,
                 in_flight: 0.0,
+                doubtful: false,
             };
         }
-        // A request that has not begun takes the time that it usually takes; one that should
-        // have begun is expected to take as long again as it already did.
+        // A request that has not begun does so when its round trip is over and what was before
+        // it has come; one that should have begun is expected to take as long again as it
+        // already is late.
         let head = source
             .queue
             .front()
-            .and_then(|head| self.requests.get(head));
-        let wait = match head {
-            Some(head) if !head.started && source.meter.last().is_none_or(|l| l <= head.issued) => {
-                let waited = now.saturating_sub(head.issued).as_secs_f64();
-                (source.latency() - waited).abs()
+            .and_then(|head| self.requests.get(head))
+            .filter(|head| !head.started);
+        let waited = head.map(|head| now.saturating_sub(head.issued).as_secs_f64());
+        let wait = match (head, waited) {
+            (Some(head), Some(waited)) => {
+                let begins = source.latency() - waited;
+                let last = source.meter.last().filter(|last| *last > head.issued);
+                let since = last.map(|last| now.saturating_sub(last).as_secs_f64());
+                begins.max(since.map_or(-begins, |since| since.min(begins.abs())))
             }
             _ => 0.0,
         };
         // Likewise one that went silent.
         let usual = 2.0 * (source.latency() + source.meter.gap());
         let overdue = (source.silence(now).as_secs_f64() - usual).max(0.0);
-        let in_flight = if overdue > 0.0 {
-            0.0
-        } else {
-            pace * source.latency()
-        };
         Victim {
             id,
             pace,
             finish: wait.max(overdue) + source.out as f64 / pace,
-            in_flight,
+            in_flight: in_flight(source, waited, overdue),
+            doubtful: overdue < DEAD && (overdue > GIVEN_UP || !source.meter.is_measured()),
         }
     }
 
@@ -170,7 +201,10 @@ impl Scheduler {
         let together = victim.pace * thief.pace / (victim.pace + thief.pace);
         let even = (victim.finish - thief.ready) * together;
         let movable = (source.out as f64 - victim.in_flight).max(0.0);
-        let most = even.min(movable).min(thief.limit as f64);
+        let mut most = even.min(movable).min(thief.limit as f64);
+        if victim.doubtful {
+            most = most.min(self.budget() as f64);
+        }
         let gain = most / victim.pace;
         if most < self.config.min_steal_bytes as f64
             || gain < MIN_GAIN + MIN_GAIN_LATENCIES * thief.latency
@@ -186,7 +220,7 @@ impl Scheduler {
             .collect();
         let taken = queue
             .into_iter()
-            .any(|r| self.take_tail(now, thief, r, most as u64));
+            .any(|r| self.take_tail(now, thief, r, most as u64, victim.doubtful));
         if taken {
             self.doubt(now, victim.id);
         }
@@ -202,7 +236,14 @@ impl Scheduler {
     }
 
     /// Moves up to `most` bytes from the end of a request to the thief.
-    fn take_tail(&mut self, now: Duration, thief: Thief, request: RequestId, most: u64) -> bool {
+    fn take_tail(
+        &mut self,
+        now: Duration,
+        thief: Thief,
+        request: RequestId,
+        most: u64,
+        doubtful: bool,
+    ) -> bool {
         if self.is_new(now, request) {
             return false;
         }
@@ -217,7 +258,10 @@ impl Scheduler {
         }
         self.ledger.release(ask, request);
         self.shorten(now, request);
-        self.assign(now, thief.id, ask);
+        let made = self.assign(now, thief.id, ask);
+        if doubtful {
+            self.take_risk(made, ask.len());
+        }
         true
     }
 
@@ -272,13 +316,12 @@ impl Scheduler {
         if !worth_doubling(thief, victim, ask) {
             return false;
         }
-        self.doubled += cost;
         if let Some(known) = self.requests.get_mut(&request) {
             known.claim.remove(run);
         }
         self.ledger.release(run, request);
         self.shorten(now, request);
-        self.assign_twice(now, thief.id, ask);
+        self.assign_twice(now, thief.id, ask, cost);
         self.doubt(now, victim.id);
         true
     }
@@ -297,47 +340,39 @@ impl Scheduler {
             return None;
         }
         let budget = self.budget();
-        owner
-            .queue
-            .iter()
-            .rev()
-            .take(MAX_REQUESTS)
-            .find_map(|request| {
-                let known = self
-                    .requests
-                    .get(request)
-                    .filter(|known| known.whole.is_none())?;
-                if self.is_new(now, *request) {
-                    return None;
-                }
-                let run = known
-                    .claim
-                    .prev_run(u64::MAX)?
-                    .intersection(self.ledger.window)?;
-                let ask = source.grid.expand(run, self.ledger.size);
-                let sent = if known.started {
-                    victim.in_flight as u64
-                } else {
-                    0
-                };
-                let cost = sent.min(run.len()) + (ask.len() - run.len());
-                let holders = [&self.ledger.first, &self.ledger.second];
-                let own = holders
-                    .iter()
-                    .flat_map(|layer| layer.within(run))
-                    .any(|(_, holder)| {
-                        self.requests
-                            .get(&holder)
-                            .is_some_and(|r| r.source == thief.id)
-                    });
-                (!own && run.len() <= thief.limit && cost <= budget && source.covers(ask))
-                    .then_some((*request, run, ask, cost))
-            })
+        let mut before = owner.out;
+        let requests = owner.queue.iter().rev().take(MAX_REQUESTS);
+        for (request, known) in requests.filter_map(|id| Some((*id, self.requests.get(id)?))) {
+            before = before.saturating_sub(known.due.len());
+            if known.whole.is_some() || self.is_new(now, request) {
+                continue;
+            }
+            let run = known.claim.prev_run(u64::MAX);
+            let Some(run) = run.and_then(|run| run.intersection(self.ledger.window)) else {
+                continue;
+            };
+            let ask = source.grid.expand(run, self.ledger.size);
+            let sent = (victim.in_flight as u64).saturating_sub(before);
+            let cost = sent.min(run.len()) + (ask.len() - run.len());
+            let fits = run.len() <= thief.limit && cost <= budget && source.covers(ask);
+            if fits && !self.holds_some(thief.id, run) {
+                return Some((request, run, ask, cost));
+            }
+        }
+        None
+    }
+
+    /// Whether some of `range` was asked of the source.
+    fn holds_some(&self, id: SourceId, range: ByteRange) -> bool {
+        let holders = [&self.ledger.first, &self.ledger.second];
+        let mut parts = holders.into_iter().flat_map(|layer| layer.within(range));
+        parts.any(|(_, holder)| self.requests.get(&holder).is_some_and(|r| r.source == id))
     }
 
     /// Asks for `ask` and claims its free bytes, and as a second holder the others.
-    fn assign_twice(&mut self, now: Duration, id: SourceId, ask: ByteRange) {
+    fn assign_twice(&mut self, now: Duration, id: SourceId, ask: ByteRange, risk: u64) {
         let request = self.assign(now, id, ask);
+        self.take_risk(request, risk);
         for part in self.not_held_for_others(ask, Some(request)).iter() {
             let second = self.ledger.take_second(part, request);
             if let Some(known) = self.requests.get_mut(&request) {
@@ -348,11 +383,22 @@ impl Scheduler {
         }
     }
 
-    /// Bytes that may still be asked for twice.
+    /// Notes that a request may bring so many bytes for the second time.
+    fn take_risk(&mut self, request: RequestId, bytes: u64) {
+        if let Some(known) = self.requests.get_mut(&request) {
+            known.risk += bytes;
+            self.doubled += bytes;
+        }
+    }
+
+    /// Bytes that may be asked for twice now. Only a part of what is left of the whole, so that
+    /// many small ones go on after a few large ones.
     fn budget(&self) -> u64 {
-        (self.wanted_ever / 1_000 * u64::from(self.config.duplicate_permille))
-            .max(DOUBLE_FLOOR)
-            .saturating_sub(self.doubled)
+        let whole = self.wanted_ever / 1_000 * u64::from(self.config.duplicate_permille);
+        let spent = self.doubled + self.duplicate;
+        let parts = u64::from(self.index.busy()).clamp(1, BUDGET_PARTS);
+        let left = whole.saturating_sub(spent) / parts;
+        left.max(DOUBLE_FLOOR.saturating_sub(spent))
     }
 
     /// Asks the thief for bytes that the victim was asked for, too, if it is much sooner and
@@ -365,8 +411,7 @@ impl Scheduler {
         if !worth_doubling(thief, victim, ask) {
             return false;
         }
-        self.doubled += ask.len();
-        self.assign_twice(now, thief.id, ask);
+        self.assign_twice(now, thief.id, ask, ask.len());
         true
     }
 
@@ -392,6 +437,20 @@ impl Scheduler {
                 (single && ask.len() <= budget && source.covers(ask)).then_some(ask)
             })
     }
+}
+
+/// Bytes that a source may have sent by the time it hears that it need not, late as they may
+/// come. Of one whose rate is not known yet that may be all.
+fn in_flight(source: &Source, waited: Option<f64>, overdue: f64) -> f64 {
+    if !source.meter.is_measured() {
+        let silent = overdue > 0.0 || waited.is_some_and(|waited| waited > UNHEARD);
+        return if silent { 0.0 } else { source.out as f64 };
+    }
+    if overdue > GIVEN_UP {
+        return 0.0;
+    }
+    let rate = source.meter.rate().unwrap_or(0.0);
+    rate * (source.latency().min(waited.unwrap_or(f64::INFINITY)) + overdue) * CAUTION
 }
 
 /// Whether the thief would deliver `ask` so much sooner that asking twice is justified.

@@ -360,3 +360,78 @@ fn one_that_is_held_is_late_and_no_worse_for_it() {
     s.release(ms(now), SourceId(77));
     s.hold(SourceId(77));
 }
+
+/// Sources looked at for one decision, on average, while so many sources bring a whole file.
+fn looked_at(count: u32) -> f64 {
+    let size = u64::from(count) * 20_000_000;
+    let mut s = Scheduler::new(SchedulerConfig::default(), size);
+    s.want(ByteRange::new(0, size));
+    let rate = |id: u32| 100_000 + u64::from(id % 97) * 20_000;
+    let mut busy: BTreeMap<SourceId, VecDeque<(RequestId, ByteRange)>> = BTreeMap::new();
+    for id in 0..count {
+        s.source_up(Duration::ZERO, SourceId(id), SourceSpec::complete(4));
+    }
+    // What each source sends in 200 ms arrives, one source after the other.
+    let mut now = Duration::ZERO;
+    while !s.is_complete() {
+        for id in 0..count {
+            now += Duration::from_millis(200) / count;
+            while let Some(action) = s.poll(now) {
+                match action {
+                    Action::Assign {
+                        request,
+                        source,
+                        range,
+                    } => {
+                        busy.entry(source).or_default().push_back((request, range));
+                    }
+                    Action::Cancel { request } => {
+                        for queue in busy.values_mut() {
+                            queue.retain(|(queued, _)| *queued != request);
+                        }
+                    }
+                    Action::Truncate { request, end } => {
+                        for (queued, range) in busy.values_mut().flatten() {
+                            if *queued == request {
+                                range.end = range.end.min(end.max(range.start));
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            let mut room = rate(id) / 5;
+            while let Some((request, range)) =
+                busy.get_mut(&SourceId(id)).and_then(VecDeque::pop_front)
+            {
+                let end = range.end.min(range.start + room);
+                room -= end - range.start;
+                s.arrived(now, request, ByteRange::new(range.start, end));
+                if end == range.end {
+                    s.completed(now, request);
+                } else {
+                    let rest = (request, ByteRange::new(end, range.end));
+                    busy.entry(SourceId(id)).or_default().push_front(rest);
+                    break;
+                }
+            }
+            s.tick(now);
+        }
+        assert!(
+            now < Duration::from_secs(3_600),
+            "missing {}",
+            s.missing().len()
+        );
+    }
+    let (decisions, sources) = s.index.work.get();
+    sources as f64 / decisions as f64
+}
+
+#[test]
+fn a_decision_looks_at_no_more_sources_if_there_are_more() {
+    let few = looked_at(10);
+    let many = looked_at(if cfg!(debug_assertions) { 300 } else { 1_000 });
+    println!("sources looked at for a decision: {few:.2} of 10, {many:.2} of many");
+    assert!(many <= 2.0 * few + 1.0, "{few} of 10, {many} of many");
+    assert!(many <= 16.0, "{many}");
+}

@@ -90,10 +90,13 @@ impl Peer {
         peer
     }
 
-    /// Whether it stops sending before `to`, while it is up.
-    pub(crate) fn stalls_before(&self, to: f64) -> bool {
-        let stall = |&(at, rate): &(f64, f64)| rate == 0.0 && at < to.min(self.down_at);
-        self.profile.iter().any(stall)
+    /// When it stops sending while it is up, each time with its round trip.
+    pub(crate) fn stalls(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
+        let steps = self
+            .profile
+            .iter()
+            .filter(|step| step.1 == 0.0 && step.0 < self.down_at);
+        steps.map(|step| (step.0, self.latency))
     }
 
     pub(crate) fn covers(&self, range: ByteRange) -> bool {
