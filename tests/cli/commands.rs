@@ -52,7 +52,7 @@ fn exit_statuses_tell_what_happened() {
         (2, vec!["get", "no link", "-o", "x"]),
         (
             2,
-            vec!["get", link, "-o", "x", "--peer", "https://a.example/"],
+            vec!["get", link, "-o", "x", "--peer", "ftp://a.example/"],
         ),
         (2, vec!["frobnicate"]),
         (3, vec!["get", link, "-o", "x"]),

@@ -167,10 +167,12 @@ async fn a_download_outlives_the_directory() {
     engine.look_again = Duration::from_millis(200);
     let c = network.node(3).engine(engine).data_dir(dir.path());
     let c = within(c.start()).await.unwrap();
-    let getting = within(c.get(&link).start()).await.unwrap();
+    // So that it is not over before the directory is lost.
+    let slow = chiral::core::Rate::new(2 * MIB).unwrap();
+    let getting = within(c.get(&link).limit_down(slow).start()).await.unwrap();
     let mut reader = getting.reader().unwrap();
     within(reader.read_u8()).await.unwrap();
-    assert!(getting.pause());
+    assert!(getting.pause() && getting.set_limit(None));
     network.router().shutdown().await;
     // Long enough that the directory is asked and does not answer.
     tokio::time::sleep(Duration::from_secs(1)).await;
