@@ -3,8 +3,9 @@
 //! The ideal is the earliest time at which the capacities of the sources add up to the file
 //! (see `peer::ideal`), without any latency. What is possible is the same with each source
 //! beginning after the round trips that it needs to come up to speed (`Peer::seen_from_afar`). The
-//! allowance is one round trip to the farthest source, and one stall timeout where some stall. `CHIRAL_SEEDS` sets how many seeds each family
-//! runs (default 8); `CHIRAL_REPORT` prints the worst seeds.
+//! allowance is one round trip to the farthest source, and one stall timeout where some stall.
+//! `CHIRAL_SEEDS` sets how many seeds each family runs (default 8); `CHIRAL_REPORT` prints the
+//! worst seeds.
 // Figures are for whoever reads the output.
 #![allow(clippy::print_stdout)]
 
