@@ -57,7 +57,8 @@ impl Run {
 fn runs_of_each() -> u64 {
     std::env::var("CHIRAL_GIBIBYTE_SEEDS")
         .ok()
-        .map_or(8, |text| text.parse().unwrap())
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(8)
         .min(MOST_SEEDS)
 }
 
