@@ -1,12 +1,13 @@
 //! One request to one source: its deliveries, cut into pieces of chunks.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use chiral_core::{ByteRange, CHUNK_SIZE, ChunkSource, Delivery, TransferError};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::limits::Flow;
 use crate::scheduler::{RequestId, SourceId};
