@@ -146,7 +146,16 @@ pub(super) async fn fetch(from: Arc<dyn ChunkSource>, asked: Asked, out: mpsc::S
             delivery = stream.next() => delivery,
         };
         match delivery {
-            None => break Ok(()),
+            // It may have been told meanwhile to stop here.
+            None if received >= end.borrow().saturating_sub(range.start) => break Ok(()),
+            None => {
+                let source_name = from.offer().endpoint.as_str().to_owned();
+                let reason = "its answer ended early";
+                break Err(TransferError::Protocol {
+                    source_name,
+                    reason,
+                });
+            }
             Some(Err(error)) => break Err(error),
             Some(Ok(delivery)) => {
                 if !range.covers(delivery.range()) || delivery.bytes.is_empty() {
