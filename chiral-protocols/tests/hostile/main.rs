@@ -4,8 +4,8 @@
 //!
 //! `CHIRAL_HOSTILE_SEEDS` is the number of downloads (default 1,000); `CHIRAL_SEED` picks one;
 //! `--nocapture` tells how they went.
-// What is not a test itself helps tests only.
-#![allow(clippy::unwrap_used)]
+// What is not a test itself helps tests only, and figures are told.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[allow(dead_code, reason = "the tests of the engine use more of it")]
 #[path = "../engine/bench.rs"]
