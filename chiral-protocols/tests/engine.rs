@@ -242,6 +242,28 @@ async fn a_source_that_lies_about_its_coverage_costs_nothing_but_questions() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_that_say_they_have_everything_each_has_what_the_other_lacks() {
+    let file = File::new(chunks(40));
+    for target in [file.link(), file.cid().into()] {
+        let bench = Bench::new();
+        let lacks = |odd: bool| Manners {
+            pretends: set((0..40).filter(|i| (i % 2 == 1) == odd)),
+            ..honest()
+        };
+        let offers = vec![
+            bench.network.seeder("even", &file, lacks(true)),
+            bench.network.seeder("odd", &file, lacks(false)),
+        ];
+        let (result, _) = bench.get(target, offers).await;
+        bench.assert_complete(&file, result).await;
+        for (name, told) in bench.network.told() {
+            let asked = told.asked.len();
+            assert!(asked <= 200, "{name}: {asked} questions about 40 chunks");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lone_source_of_a_bare_cid_is_let_finish_what_it_began() {
     let file = File::new(chunks(40));
