@@ -40,6 +40,7 @@ mod arrivals;
 mod assign;
 mod claims;
 mod config;
+mod denied;
 mod health;
 mod index;
 mod ledger;

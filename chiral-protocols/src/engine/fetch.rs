@@ -1,12 +1,13 @@
 //! One request to one source: its deliveries, cut into pieces of chunks.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use chiral_core::{ByteRange, CHUNK_SIZE, ChunkSource, Delivery, TransferError};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::limits::Flow;
 use crate::scheduler::{RequestId, SourceId};
@@ -145,7 +146,16 @@ pub(super) async fn fetch(from: Arc<dyn ChunkSource>, asked: Asked, out: mpsc::S
             delivery = stream.next() => delivery,
         };
         match delivery {
-            None => break Ok(()),
+            // It may have been told meanwhile to stop here.
+            None if received >= end.borrow().saturating_sub(range.start) => break Ok(()),
+            None => {
+                let source_name = from.offer().endpoint.as_str().to_owned();
+                let reason = "its answer ended early";
+                break Err(TransferError::Protocol {
+                    source_name,
+                    reason,
+                });
+            }
             Some(Err(error)) => break Err(error),
             Some(Ok(delivery)) => {
                 if !range.covers(delivery.range()) || delivery.bytes.is_empty() {

@@ -1,7 +1,7 @@
 //! Learning what is to be downloaded: size, and what chunks can be checked against.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chiral_core::chain::EMPTY_CID;
 use chiral_core::chunk_store::PartialRequest;
@@ -11,6 +11,7 @@ use chiral_core::{
     ChunkHash, ChunkLayout, Cid, FileIdentification, ManifestHeader, MerkleRoot, PartialFile,
     TransferError, VerifiedChunk, VerifiedPage, merkle,
 };
+use tokio::time::Instant;
 
 use super::backward::Candidate;
 use super::control::{self, Control};

@@ -1,12 +1,13 @@
 //! A download from beginning to end: learn the identity, transfer, finish.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chiral_core::chunk_store::StoreError;
 use chiral_core::transfer::{TransferEventKind, TransferOutcome};
 use chiral_core::{DownloadRequest, TransferDriver, TransferError};
 use std::sync::Arc;
+use tokio::time::Instant;
 
 use super::assembly::Contributions;
 use super::attribution::Attribution;

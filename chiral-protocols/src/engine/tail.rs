@@ -18,6 +18,10 @@ use super::run::describe;
 use super::source::Connected;
 use crate::scheduler::SourceId;
 
+/// After this time without an answer another source is asked for the last chunk, too: one that
+/// stalls does not hold the beginning up for as long as it is waited for.
+const ANOTHER_AFTER: Duration = Duration::from_millis(500);
+
 /// What a tail check showed.
 pub(super) struct Tail {
     /// Position of the candidate that closed.
@@ -85,10 +89,26 @@ async fn check_one(
         .partition(|(id, _)| candidate.announcers.contains(id));
     order.extend(others);
     let mut failed: Vec<(SourceId, Bytes)> = Vec::new();
-    for (id, connected) in order {
-        let range = layout.range(last);
-        let fetching = collect(&*connected.source, range, layout.size());
-        let bytes = match tokio::time::timeout(limit, fetching).await {
+    let mut waiting = order.into_iter();
+    let mut asked = FuturesUnordered::new();
+    loop {
+        if let Some((id, connected)) = waiting.next() {
+            asked.push(async move {
+                let fetching = collect(&*connected.source, layout.range(last), layout.size());
+                (id, tokio::time::timeout(limit, fetching).await)
+            });
+        }
+        let answer = if waiting.len() == 0 {
+            asked.next().await
+        } else {
+            match tokio::time::timeout(ANOTHER_AFTER, asked.next()).await {
+                Ok(answer) => answer,
+                Err(_) => continue,
+            }
+        };
+        // All were asked, and none is left that could answer.
+        let (id, answer) = answer?;
+        let bytes = match answer {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(error)) => {
                 let mut trouble = trouble.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,7 +141,6 @@ async fn check_one(
             _ => failed.push((*id, bytes)),
         }
     }
-    None
 }
 
 /// As the source of a job needs it.

@@ -66,7 +66,7 @@ impl Scheduler {
             self.wake_all();
         }
         for range in self.ahead.clone() {
-            self.hasten(now, range);
+            self.hasten(now, range, true);
         }
     }
 
@@ -78,7 +78,11 @@ impl Scheduler {
         let start = (last.end - 1) / self.config.chunk_bytes * self.config.chunk_bytes;
         let claimed = self.ledger.first.within(ByteRange::new(start, last.end));
         if !claimed.is_empty() {
-            self.hasten(now, ByteRange::new(start.max(last.start), last.end));
+            // A source that is relieved of them is not asked for them alone next time, as for a
+            // reader, but for a run that ends with them: taken away from the fastest source,
+            // they would come back to it later and later, and never arrive.
+            let piece = ByteRange::new(start.max(last.start), last.end);
+            self.hasten(now, piece, false);
         }
     }
 
@@ -208,8 +212,9 @@ impl Scheduler {
         .min_by(|a, b| a.1.total_cmp(&b.1))
     }
 
-    /// Sees to it that the first missing bytes of what is about to be read come soon.
-    fn hasten(&mut self, now: Duration, range: ByteRange) {
+    /// Sees to it that the first missing bytes of what is about to be read come soon. If
+    /// `anew`, a source may be asked once more, and sooner, for what it has to bring itself.
+    fn hasten(&mut self, now: Duration, range: ByteRange, anew: bool) {
         let Some(first) = self.ledger.wanted.within(range).next() else {
             return;
         };
@@ -223,8 +228,9 @@ impl Scheduler {
         let holders: Vec<(ByteRange, RequestId)> = self.ledger.first.within(piece);
         let claimed = !holders.is_empty();
         for (part, holder) in holders {
+            let own = self.requests.get(&holder).map(|known| known.source) == Some(fastest);
             let left = self.until(now, holder, part.end);
-            if left > patience && !self.is_new(now, holder) {
+            if (anew || !own) && left > patience && !self.is_new(now, holder) {
                 self.give_back_from(now, holder, part.start);
             }
         }

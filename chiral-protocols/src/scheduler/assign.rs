@@ -130,6 +130,10 @@ impl Scheduler {
             Order::Backward => self.pick_last(id, source, portion),
             Order::Forward | Order::Rarest => self.pick_first(id, source, portion, clear),
         }?;
+        let picked = match source.denied.is_contradictory() {
+            true => self.within_a_chunk(source.grid, picked),
+            false => picked,
+        };
         if self.order == Order::Rarest && source.grid.cell() > COARSE_CELL {
             let grid = source.grid;
             match self.cursors.iter().position(|(known, _)| *known == grid) {
@@ -139,6 +143,24 @@ impl Scheduler {
             }
         }
         Some(picked)
+    }
+
+    /// The part of a request in the chunk that comes first in this order: whoever lacks some
+    /// chunk says no to all of a request that touches it.
+    fn within_a_chunk(&self, grid: RequestGrid, ask: ByteRange) -> ByteRange {
+        let chunk = self.config.chunk_bytes;
+        let part = match self.order {
+            Order::Backward => {
+                let start = ask.end.saturating_sub(1) / chunk * chunk;
+                ByteRange::new(start.max(ask.start), ask.end)
+            }
+            Order::Forward | Order::Rarest => {
+                let end = (ask.start / chunk + 1).saturating_mul(chunk);
+                ByteRange::new(ask.start, end.min(ask.end))
+            }
+        };
+        // Cells may be longer than chunks.
+        grid.shrink(part, self.ledger.size).unwrap_or(ask)
     }
 
     fn pick_first(

@@ -22,6 +22,11 @@ impl Scheduler {
         if kind != FailureKind::Temporary {
             for run in undelivered {
                 self.uncover(id, run);
+                if kind == FailureKind::Missing
+                    && let Some(source) = self.sources.get_mut(&id)
+                {
+                    source.denied.add(now, run, &self.config);
+                }
             }
         }
         let reason = match kind {
@@ -50,7 +55,7 @@ impl Scheduler {
         self.end_request(now, request, false);
     }
 
-    /// Time passed: finds stalls and ends demotions.
+    /// Time passed: finds stalls, ends demotions, and believes what sources list again.
     pub fn tick(&mut self, now: Duration) {
         self.settle(now);
         while let Some(id) = self.index.due(now) {
@@ -64,6 +69,7 @@ impl Scheduler {
             {
                 self.end_request(now, request, true);
             }
+            self.believe(now, id);
             if let Some(source) = self.sources.get_mut(&id)
                 && matches!(source.standing, Standing::Demoted { until, .. } if until <= now)
             {
@@ -86,7 +92,7 @@ impl Scheduler {
         changed.chain(care).chain(look).min()
     }
 
-    /// When a source has to be looked after, if it owes bytes or rests.
+    /// When a source has to be looked after, if it owes bytes, rests or is not believed.
     pub(super) fn deadline(&self, source: &Source) -> Option<Duration> {
         let rest = match source.standing {
             Standing::Held => return None,
@@ -95,7 +101,8 @@ impl Scheduler {
         };
         let stall = stall_deadline(source, &self.config);
         let overtaken = self.overtaken(source).map(|(at, _)| at);
-        [rest, stall, overtaken].into_iter().flatten().min()
+        let denied = source.denied.until();
+        [rest, stall, overtaken, denied].into_iter().flatten().min()
     }
 
     /// A source owes bytes and sends none: it loses its requests and rests.

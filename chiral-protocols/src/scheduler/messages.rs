@@ -83,7 +83,8 @@ pub enum FailureKind {
     Temporary,
     /// The source does not want to serve this range: it is not asked for it again, and rests.
     Refused,
-    /// The source does not have this range: it is not asked for it again.
+    /// The source does not have this range: it is not asked for it again, unless it still
+    /// lists it a while later.
     Missing,
 }
 

@@ -50,13 +50,16 @@ impl Scheduler {
         self.wake_all();
     }
 
-    /// A source now has exactly these bytes. Outstanding requests stay. Costs
-    /// O(fragments of both sets); [`coverage_added`](Self::coverage_added) is cheaper.
+    /// A source now has exactly these bytes, it says. Outstanding requests stay. Of what it
+    /// lately [said](super::FailureKind::Missing) that it lacks it is not believed for a while,
+    /// longer each time. Costs O(fragments of both sets);
+    /// [`coverage_added`](Self::coverage_added) is cheaper.
     pub fn coverage_changed(&mut self, _now: Duration, id: SourceId, mut coverage: RangeSet) {
         coverage.remove(ByteRange::new(self.ledger.size, u64::MAX));
         let Some(source) = self.sources.get_mut(&id) else {
             return;
         };
+        source.denied.correct(&mut coverage, false);
         let old = std::mem::replace(&mut source.coverage, Coverage::Partial(coverage.clone()));
         let old = match old {
             Coverage::Complete => RangeSet::new(),
@@ -78,10 +81,17 @@ impl Scheduler {
         let range = clip(range, self.ledger.size);
         if let Some(source) = self.sources.get_mut(&id)
             && let Coverage::Partial(set) = &mut source.coverage
-            && set.insert(range) > 0
         {
-            self.ledger.pool.cover(id, range);
-            self.wake(id);
+            let mut added = RangeSet::from(range);
+            source.denied.correct(&mut added, true);
+            let mut fresh = 0;
+            for run in added.iter() {
+                fresh += set.insert(run);
+                self.ledger.pool.cover(id, run);
+            }
+            if fresh > 0 {
+                self.wake(id);
+            }
         }
     }
 
@@ -92,6 +102,7 @@ impl Scheduler {
         let Some(source) = self.sources.get_mut(&id) else {
             return;
         };
+        source.denied.unlist(range);
         match &mut source.coverage {
             Coverage::Partial(set) => {
                 set.remove(range);

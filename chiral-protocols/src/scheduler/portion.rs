@@ -79,6 +79,9 @@ impl Scheduler {
         bytes = bytes
             .min(ramp.max(config.initial_request_bytes as f64))
             .max(minimum as f64);
+        if source.denied.is_contradictory() {
+            bytes = bytes.min(config.chunk_bytes.max(minimum) as f64);
+        }
         let depth = (in_flight + bytes).min(ramp.max(2.0 * config.initial_request_bytes as f64));
         let (share, late) = self.share(now, id, bytes);
         let behind = source.max_requests.saturating_sub(1).max(1) as f64;

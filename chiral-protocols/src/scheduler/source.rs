@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chiral_core::{ByteRange, RangeSet, RequestGrid};
 
+use super::denied::Denied;
 use super::index::Entry;
 use super::meter::Meter;
 use super::{Coverage, RequestId, SourceId, SourceSpec, SourceState, SourceStats};
@@ -35,6 +36,8 @@ pub(super) enum Standing {
 pub(super) struct Source {
     pub(super) grid: RequestGrid,
     pub(super) coverage: Coverage,
+    /// What it said that it lacks although it listed it.
+    pub(super) denied: Denied,
     pub(super) max_requests: usize,
     pub(super) meter: Meter,
     /// Its requests, oldest first.
@@ -68,6 +71,7 @@ impl Source {
         Self {
             grid: spec.grid,
             coverage: spec.coverage,
+            denied: Denied::default(),
             max_requests: spec.max_requests.max(1),
             meter: Meter::new(spec.rate_hint),
             queue: VecDeque::new(),

@@ -25,13 +25,17 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Self {
-        let network = FakeNetwork::default();
-        let store: Arc<dyn ChunkStore> = Arc::new(MemoryStore::new(1 << 30));
         let mut config = EngineConfig::default().with_source_patience(Duration::from_secs(2));
         config.manifest_patience = Duration::from_millis(300);
         config.scheduler.stall_timeout = Duration::from_millis(300);
         config.scheduler.first_byte_timeout = Duration::from_millis(500);
         config.request_timeout = Duration::from_secs(1);
+        Self::with(config)
+    }
+
+    pub(crate) fn with(config: EngineConfig) -> Self {
+        let network = FakeNetwork::default();
+        let store: Arc<dyn ChunkStore> = Arc::new(MemoryStore::new(1 << 30));
         let engine = Engine::new(store.clone(), network.registry.clone(), config);
         Self {
             store,

@@ -83,6 +83,10 @@ pub(crate) struct Manners {
     pub(crate) pretends: BTreeSet<u32>,
     /// It sends this many bytes and then nothing more, ever.
     pub(crate) stalls_after: Option<u64>,
+    /// It ends each answer this many bytes early.
+    pub(crate) short: u64,
+    /// It sends this many bytes more than it was asked for.
+    pub(crate) long: u64,
     /// Time taken for each 64 KiB.
     pub(crate) slow: Option<Duration>,
     /// It knows no manifest.
@@ -106,13 +110,15 @@ pub(crate) struct Fake {
     told: Arc<Mutex<Told>>,
 }
 
-/// What a source was told.
+/// What a source was told and asked.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Told {
     pub(crate) verified: RangeSet,
     /// It was told that the root is known, before anything was verified.
     pub(crate) root_known: bool,
     pub(crate) closed: bool,
+    /// What it was asked for, and when.
+    pub(crate) asked: Vec<(tokio::time::Instant, ByteRange)>,
 }
 
 impl Fake {
@@ -183,6 +189,8 @@ impl ChunkSource for Fake {
             None => true,
         };
         let outside = !self.file.layout.touched(range).all(held);
+        let asked = (tokio::time::Instant::now(), range);
+        self.told.lock().unwrap().asked.push(asked);
         let missing = self
             .manners
             .pretends
@@ -191,13 +199,17 @@ impl ChunkSource for Fake {
         if missing || outside || range.end > self.file.layout.size() {
             return futures_util::stream::iter([Err(self.broken())]).boxed();
         }
-        let bytes = Bytes::from(self.bytes(range));
+        let mut bytes = self.bytes(range);
+        bytes.truncate(bytes.len().saturating_sub(self.manners.short as usize));
+        bytes.resize(bytes.len() + self.manners.long as usize, 0x5a);
+        let bytes = Bytes::from(bytes);
+        let length = bytes.len() as u64;
         let sent = self.sent.clone();
         let (slow, stalls_after) = (self.manners.slow, self.manners.stalls_after);
-        let parts = (0..range.len()).step_by(65_536);
+        let parts = (0..length).step_by(65_536);
         futures_util::stream::iter(parts)
             .then(move |at| {
-                let end = range.len().min(at + 65_536);
+                let end = length.min(at + 65_536);
                 let part = bytes.slice(at as usize..end as usize);
                 let sent = sent.clone();
                 async move {

@@ -106,6 +106,85 @@ fn a_range_that_a_source_refused_or_lacks_is_not_asked_of_it_again() {
     assert!(next.intersection(range).is_none());
 }
 
+/// Runs a source of which every request fails at once, as it lacks the range, whereupon it lists
+/// what `lists` says of the range; counts the requests of a minute.
+fn requests_of_a_liar(lists: impl Fn(ByteRange) -> RangeSet) -> usize {
+    let mut scheduler = wanting(4 * CHUNK);
+    scheduler.source_up(at(0.0), A, SourceSpec::complete(2));
+    let mut now = at(0.0);
+    let mut tries = 0;
+    while now < at(60.0) {
+        let before = tries;
+        loop {
+            let requests = assigned(&actions(&mut scheduler, now), A);
+            if requests.is_empty() {
+                break;
+            }
+            for (request, range) in requests {
+                tries += 1;
+                scheduler.failed(now, request, FailureKind::Missing);
+                scheduler.coverage_changed(now, A, lists(range));
+            }
+            assert!(tries - before <= 8, "asked without end at {now:?}");
+        }
+        let deadline = scheduler.next_deadline().expect("a retry is planned");
+        assert!(deadline > now, "nothing is gained by waiting");
+        now = deadline;
+        scheduler.tick(now);
+    }
+    tries
+}
+
+#[test]
+fn who_lacks_what_it_lists_is_asked_for_it_again_but_not_at_once() {
+    let all = ByteRange::new(0, 4 * CHUNK);
+    let tries = requests_of_a_liar(|_| RangeSet::from(all));
+    assert!((8..=64).contains(&tries), "{tries} tries in a minute");
+    // Nor if it owns up to what it was asked for last, and to nothing else.
+    let tries = requests_of_a_liar(|last| {
+        let mut rest = RangeSet::from(all);
+        rest.remove(last);
+        rest
+    });
+    assert!((8..=64).contains(&tries), "{tries} tries in a minute");
+}
+
+#[test]
+fn who_lacks_a_part_is_asked_for_the_rest_meanwhile_and_for_the_part_later() {
+    let mut scheduler = wanting(4 * CHUNK);
+    let all = RangeSet::from(ByteRange::new(0, 4 * CHUNK));
+    scheduler.source_up(at(0.0), A, SourceSpec::complete(1));
+    let (request, lacking) = assigned(&actions(&mut scheduler, at(0.0)), A)[0];
+    scheduler.failed(at(0.1), request, FailureKind::Missing);
+    scheduler.coverage_changed(at(0.1), A, all.clone());
+    assert_eq!(scheduler.unserved(), RangeSet::from(lacking));
+    // Saying so again, and bit by bit, changes nothing.
+    scheduler.coverage_added(at(0.1), A, lacking);
+    let mut now = at(0.1);
+    while scheduler.missing().len() > lacking.len() {
+        now += at(0.05);
+        for (request, range) in assigned(&actions(&mut scheduler, now), A) {
+            assert!(range.intersection(lacking).is_none());
+            scheduler.arrived(now, request, range);
+            scheduler.completed(now, request);
+        }
+        scheduler.tick(now);
+    }
+    assert!(now < at(0.5), "the rest was asked for at once");
+    assert!(assigned(&actions(&mut scheduler, now), A).is_empty());
+    // It has it by now.
+    let later = scheduler.next_deadline().expect("a retry is planned");
+    assert_eq!(later, at(0.6));
+    scheduler.tick(later);
+    for _ in 0..8 {
+        for (request, range) in assigned(&actions(&mut scheduler, later), A) {
+            scheduler.arrived(later, request, range);
+            scheduler.completed(later, request);
+        }
+    }
+    assert!(scheduler.is_complete());
+}
+
 #[test]
 fn a_lone_source_that_fails_is_tried_again_but_not_at_once() {
     let mut scheduler = wanting(4 * CHUNK);
