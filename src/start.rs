@@ -65,6 +65,8 @@ pub(crate) async fn start(builder: NodeBuilder) -> Result<Node, BuildError> {
     }
 }
 
+// Which parts take from it depends on the features.
+#[cfg_attr(not(any(feature = "chain", feature = "libp2p")), allow(unused_mut))]
 async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, BuildError> {
     let directory = match &builder.store {
         Store::Directory(path) => Some(path.clone()),
