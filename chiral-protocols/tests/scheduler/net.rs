@@ -1,8 +1,8 @@
 //! A discrete-event network in virtual time, driving one scheduler.
 //!
 //! Each peer serves its requests one after the other in order, like HTTP keep-alive, in pieces
-//! of 10 ms, at most 2 MiB; slow ones of up to 200 ms. A message takes half a round trip. Cutting short a request that is being
-//! served costs the peer `cut_cost` round trips, like a new connection.
+//! of 10 ms, at most 2 MiB; slow ones of up to 200 ms. A message takes half a round trip. Cutting
+//! short a request that is being served costs the peer `cut_cost` round trips, like a new connection.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
