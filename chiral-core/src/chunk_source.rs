@@ -231,6 +231,22 @@ pub async fn collect(
     range: ByteRange,
     size: u64,
 ) -> Result<Bytes, TransferError> {
+    collect_watched(source, range, size, |_| {}).await
+}
+
+/// As [`collect`], and tells how many bytes came whenever some do.
+///
+/// # Errors
+/// As those of [`collect`].
+///
+/// # Cancel safety
+/// Dropping the future cancels the request.
+pub async fn collect_watched(
+    source: &dyn ChunkSource,
+    range: ByteRange,
+    size: u64,
+    mut came: impl FnMut(u64),
+) -> Result<Bytes, TransferError> {
     let broken = |reason| TransferError::Protocol {
         source_name: source.offer().endpoint.as_str().to_owned(),
         reason,
@@ -250,6 +266,7 @@ pub async fn collect(
         left = left
             .checked_sub(part.len())
             .ok_or_else(|| broken("sent bytes twice"))?;
+        came(len as u64);
     }
     Ok(Bytes::from(buffer))
 }

@@ -298,6 +298,8 @@ pub struct DownloadRequest {
     pub priority: Priority,
     /// The most to receive; can be changed while it runs.
     pub limit: Option<Rate>,
+    /// Whether it begins paused, and does nothing before it is resumed.
+    pub paused: bool,
 }
 
 impl DownloadRequest {
@@ -312,6 +314,7 @@ impl DownloadRequest {
             asked_directory: false,
             priority: Priority::Normal,
             limit: None,
+            paused: false,
         }
     }
 }

@@ -170,7 +170,10 @@ mod tests {
         assert!(transfer.pause() && !transfer.pause());
         assert_eq!(transfer.state(), TransferState::Paused);
         assert_eq!(ready(driver.running()), None);
+        assert_eq!(ready(transfer.pause_changed(true)), None);
+        assert_eq!(ready(transfer.pause_changed(false)), Some(Some(true)));
         assert!(transfer.resume() && !transfer.resume());
+        assert_eq!(ready(transfer.pause_changed(true)), Some(Some(false)));
         assert_eq!(ready(driver.running()), Some(Ok(())));
         assert!(transfer.cancel() && !transfer.cancel());
         assert!(!transfer.pause());
@@ -178,6 +181,7 @@ mod tests {
         assert_eq!(ready(transfer.ended()), None);
         drop(driver);
         assert_eq!(ready(transfer.ended()), Some(TransferOutcome::Cancelled));
+        assert_eq!(ready(transfer.pause_changed(false)), Some(None));
         let mut seen = Vec::new();
         while let Some(Some(event)) = ready(own.next()) {
             seen.push(event);

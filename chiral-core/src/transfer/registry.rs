@@ -323,6 +323,25 @@ impl Transfer {
         true
     }
 
+    /// Waits until it is paused, or not any more: until that is not as `known`. `None` once it
+    /// has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn pause_changed(&self, known: bool) -> Option<bool> {
+        loop {
+            listener!(self.shared.changed => changed);
+            let now = {
+                let state = self.shared.state();
+                state.outcome.is_none().then_some(state.paused)
+            };
+            if now != Some(known) {
+                return now;
+            }
+            changed.await;
+        }
+    }
+
     /// Asks the transfer to end; true the first time, unless it has ended.
     pub fn cancel(&self) -> bool {
         let mut state = self.shared.state();
