@@ -1,9 +1,11 @@
 //! [`Downloads`]: whose turn it is, and how fast.
 //!
 //! Every download of an engine has a [`Turn`] here: it works while the turn is its own, gives
-//! it away while it is paused, and receives as much as its [`Flow`] lets.
+//! it away while it is paused, loses it to one that matters more, and receives as much as its
+//! [`Flow`] lets.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chiral_core::{Priority, Rate, TransferId};
@@ -13,7 +15,7 @@ use crate::limits::{Flow, Limiter};
 
 mod line;
 
-pub use line::{Line, Place};
+pub use line::{Admitted, Line, Place};
 
 /// The queue of an engine's downloads and the limits on what they receive. Cheap to clone; all
 /// clones are one. A new one lets everybody run, and limits nothing.
@@ -21,6 +23,8 @@ pub use line::{Line, Place};
 pub struct Downloads {
     limiter: Limiter,
     state: Arc<Mutex<State>>,
+    /// A download's priority or limit was changed.
+    set: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -37,9 +41,11 @@ struct Member {
 
 impl State {
     fn admit(&mut self) {
-        while let Some(id) = self.line.admit() {
-            if let Some(member) = self.members.get(&id) {
-                member.changed.notify_one();
+        while let Some(Admitted { id, instead_of }) = self.line.admit() {
+            for id in [Some(id), instead_of].into_iter().flatten() {
+                if let Some(member) = self.members.get(&id) {
+                    member.changed.notify_one();
+                }
             }
         }
     }
@@ -78,14 +84,19 @@ impl Downloads {
         self.limiter.limit()
     }
 
-    /// Changes a download's priority: its place in the queue, and its share of the limit.
-    /// False if it is not under way.
+    /// Changes a download's priority: its place in the queue, and its share of the limit. If it
+    /// matters more now than one that has its turn, it takes that; if it matters less than one
+    /// that waits, it loses its own. False if it is not under way.
     pub fn set_priority(&self, id: TransferId, priority: Priority) -> bool {
         let mut state = self.state();
         if let Some(member) = state.members.get(&id) {
             member.flow.set_weight(priority.weight());
         }
-        state.line.set_priority(id, priority)
+        let is_there = state.line.set_priority(id, priority);
+        state.admit();
+        drop(state);
+        self.set.notify_waiters();
+        is_there
     }
 
     /// A download's priority, if it is under way.
@@ -97,7 +108,10 @@ impl Downloads {
     pub fn set_download_limit(&self, id: TransferId, limit: Option<Rate>) -> bool {
         let state = self.state();
         let member = state.members.get(&id);
-        member.map(|member| member.flow.set_limit(limit)).is_some()
+        let is_there = member.map(|member| member.flow.set_limit(limit)).is_some();
+        drop(state);
+        self.set.notify_waiters();
+        is_there
     }
 
     /// The limit on one download, if it is under way and has one.
@@ -105,7 +119,31 @@ impl Downloads {
         self.state().members.get(&id)?.flow.limit()
     }
 
-    /// A download comes and waits for its turn, which it may have at once.
+    /// Waits until a download's priority or limit are not as `known`; `None` if it is not under
+    /// way.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn settings_changed(
+        &self,
+        id: TransferId,
+        known: (Priority, Option<Rate>),
+    ) -> Option<(Priority, Option<Rate>)> {
+        let mut set = pin!(self.set.notified());
+        loop {
+            // Before it is looked at, so that no change slips in between.
+            set.as_mut().enable();
+            let now = (self.priority(id)?, self.download_limit(id));
+            if now != known {
+                return Some(now);
+            }
+            set.as_mut().await;
+            set.set(self.set.notified());
+        }
+    }
+
+    /// A download comes and waits for its turn, which it may have at once: also in the place of
+    /// one that matters less, which waits again then.
     pub fn enter(&self, id: TransferId, priority: Priority, limit: Option<Rate>) -> Turn {
         let flow = self.limiter.flow(priority.weight(), limit);
         let changed = Arc::<Notify>::default();
@@ -163,6 +201,16 @@ impl Turn {
         }
     }
 
+    /// Waits until the turn is not its own any more.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn lost(&self) {
+        while self.is_own() {
+            self.changed.notified().await;
+        }
+    }
+
     /// What limits what it receives.
     pub fn flow(&self) -> &Flow {
         &self.flow
@@ -196,7 +244,6 @@ mod tests {
         let second = downloads.enter(id(2), Priority::Normal, None);
         let third = downloads.enter(id(3), Priority::Normal, None);
         assert!(first.is_own() && !second.is_own());
-        assert!(downloads.set_priority(id(3), Priority::High));
         let patience = Duration::from_secs(1);
         assert!(timeout(patience, third.own()).await.is_err());
         let waiting = tokio::spawn(async move {
@@ -204,8 +251,16 @@ mod tests {
             third
         });
         tokio::task::yield_now().await;
-        first.set_aside(true);
+        assert!(timeout(patience, first.lost()).await.is_err());
+        // It matters more now than the one that works.
+        assert!(downloads.set_priority(id(3), Priority::High));
+        timeout(patience, first.lost()).await.unwrap();
         let third = timeout(patience, waiting).await.unwrap().unwrap();
+        third.set_aside(true);
+        timeout(patience, first.own()).await.unwrap();
+        first.set_aside(true);
+        third.set_aside(false);
+        assert!(third.is_own());
         first.set_aside(false);
         assert!(!first.is_own() && !second.is_own());
         drop(third);
@@ -213,6 +268,27 @@ mod tests {
         downloads.set_max(Some(2));
         timeout(patience, second.own()).await.unwrap();
         assert_eq!(downloads.priority(id(3)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_keeps_settings_hears_of_each_change() {
+        let downloads = Downloads::new();
+        let turn = downloads.enter(id(1), Priority::Low, None);
+        let patience = Duration::from_secs(1);
+        let known = (Priority::Low, None);
+        let nothing = timeout(patience, downloads.settings_changed(id(1), known)).await;
+        assert!(nothing.is_err());
+        let (limit, other) = ("1MiB".parse().ok(), downloads.clone());
+        let waiting = tokio::spawn(async move { other.settings_changed(id(1), known).await });
+        tokio::task::yield_now().await;
+        assert!(downloads.set_download_limit(id(1), limit));
+        let known = (Priority::Low, limit);
+        assert_eq!(waiting.await.unwrap(), Some(known));
+        assert!(downloads.set_priority(id(1), Priority::High));
+        let now = downloads.settings_changed(id(1), known).await;
+        assert_eq!(now, Some((Priority::High, limit)));
+        drop(turn);
+        assert_eq!(downloads.settings_changed(id(1), known).await, None);
     }
 
     #[test]

@@ -25,15 +25,36 @@ struct Member {
     place: Place,
 }
 
+impl Member {
+    fn key(&self, id: TransferId) -> Key {
+        (Reverse(self.priority), self.number, id)
+    }
+}
+
+/// Somebody has a turn from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// Who.
+    pub id: TransferId,
+    /// Who has none any more for it, and waits again.
+    pub instead_of: Option<TransferId>,
+}
+
+/// How a line is sorted: the most important first, of those that matter as much whoever came
+/// first.
+type Key = (Reverse<Priority>, u64, TransferId);
+
 /// Lets a limited number have their turn at once: the most important first, of those that
-/// matter as much whoever came first. Whoever has a turn keeps it, also when somebody comes
-/// who matters more or when the number is made smaller.
+/// matter as much whoever came first. Who matters more than somebody who has a turn takes it,
+/// from the last one of those who matter least; that one goes back to where it was in the
+/// line. Whoever matters as much as those who wait keeps its turn, also when the number is made
+/// smaller.
 #[derive(Debug, Default)]
 pub struct Line {
     max: Option<usize>,
     members: BTreeMap<TransferId, Member>,
-    waiting: BTreeSet<(Reverse<Priority>, u64, TransferId)>,
-    running: usize,
+    waiting: BTreeSet<Key>,
+    running: BTreeSet<Key>,
     next: u64,
 }
 
@@ -60,15 +81,13 @@ impl Line {
         }
         let number = self.next;
         self.next += 1;
-        self.members.insert(
-            id,
-            Member {
-                priority,
-                number,
-                place: Place::Waiting,
-            },
-        );
-        self.waiting.insert((Reverse(priority), number, id));
+        let member = Member {
+            priority,
+            number,
+            place: Place::Waiting,
+        };
+        self.waiting.insert(member.key(id));
+        self.members.insert(id, member);
     }
 
     /// Somebody goes.
@@ -82,14 +101,10 @@ impl Line {
         let Some(member) = self.members.get_mut(&id) else {
             return;
         };
-        match std::mem::replace(&mut member.place, Place::Aside) {
-            Place::Running => self.running -= 1,
-            Place::Waiting => {
-                let key = (Reverse(member.priority), member.number, id);
-                self.waiting.remove(&key);
-            }
-            Place::Aside => {}
-        }
+        member.place = Place::Aside;
+        let key = member.key(id);
+        self.running.remove(&key);
+        self.waiting.remove(&key);
     }
 
     /// Somebody who stepped aside wants a turn again.
@@ -98,8 +113,7 @@ impl Line {
             && member.place == Place::Aside
         {
             member.place = Place::Waiting;
-            let key = (Reverse(member.priority), member.number, id);
-            self.waiting.insert(key);
+            self.waiting.insert(member.key(id));
         }
     }
 
@@ -108,24 +122,43 @@ impl Line {
         let Some(member) = self.members.get_mut(&id) else {
             return false;
         };
-        let old = (Reverse(member.priority), member.number, id);
+        let old = member.key(id);
         member.priority = priority;
-        if self.waiting.remove(&old) {
-            self.waiting.insert((Reverse(priority), member.number, id));
+        for place in [&mut self.waiting, &mut self.running] {
+            if place.remove(&old) {
+                place.insert(member.key(id));
+            }
         }
         true
     }
 
-    /// The next one to have its turn, if there is room; it has it from now on.
-    pub fn admit(&mut self) -> Option<TransferId> {
-        if self.max.is_some_and(|max| self.running >= max) {
-            return None;
+    /// The next one to have its turn, if there is room for it or it matters more than one that
+    /// has its turn; it has it from now on.
+    pub fn admit(&mut self) -> Option<Admitted> {
+        let &first = self.waiting.first()?;
+        let mut instead_of = None;
+        if self.max.is_some_and(|max| self.running.len() >= max) {
+            let &last = self.running.last()?;
+            // Reversed: what is greater matters less.
+            if last.0 <= first.0 {
+                return None;
+            }
+            self.running.remove(&last);
+            self.waiting.insert(last);
+            instead_of = Some(last.2);
+            self.put(last.2, Place::Waiting);
         }
-        let (_, _, id) = self.waiting.pop_first()?;
-        let member = self.members.get_mut(&id)?;
-        member.place = Place::Running;
-        self.running += 1;
-        Some(id)
+        self.waiting.remove(&first);
+        self.running.insert(first);
+        self.put(first.2, Place::Running);
+        let id = first.2;
+        Some(Admitted { id, instead_of })
+    }
+
+    fn put(&mut self, id: TransferId, place: Place) {
+        if let Some(member) = self.members.get_mut(&id) {
+            member.place = place;
+        }
     }
 
     /// Where somebody stands.
@@ -149,7 +182,12 @@ mod tests {
     }
 
     fn admitted(line: &mut Line) -> Vec<TransferId> {
-        std::iter::from_fn(|| line.admit()).collect()
+        std::iter::from_fn(|| line.admit())
+            .map(|admitted| {
+                assert_eq!(admitted.instead_of, None);
+                admitted.id
+            })
+            .collect()
     }
 
     #[test]
@@ -167,21 +205,21 @@ mod tests {
         let mut order = Vec::new();
         while let Some(next) = line.admit() {
             assert_eq!(line.admit(), None);
-            order.push(next);
-            line.leave(next);
+            order.push(next.id);
+            line.leave(next.id);
         }
         assert_eq!(order, [3, 2, 4, 1].map(id));
     }
 
     #[test]
-    fn priorities_change_while_waiting_and_nobody_loses_a_turn() {
+    fn a_smaller_number_takes_nobodys_turn_and_priorities_change_while_waiting() {
         let mut line = Line::new();
         line.set_max(Some(2));
         for n in 1..=4 {
-            line.enter(id(n), Priority::Normal);
+            line.enter(id(n), Priority::High);
         }
         assert_eq!(admitted(&mut line), [1, 2].map(id));
-        assert!(line.set_priority(id(4), Priority::High));
+        assert!(line.set_priority(id(3), Priority::Normal));
         assert!(!line.set_priority(id(9), Priority::High));
         line.set_max(Some(1));
         assert_eq!(admitted(&mut line), []);
@@ -192,6 +230,45 @@ mod tests {
         assert_eq!(admitted(&mut line), [id(4)]);
         line.set_max(None);
         assert_eq!(admitted(&mut line), [id(3)]);
+    }
+
+    #[test]
+    fn who_matters_more_takes_the_turn_of_the_last_of_those_who_matter_least() {
+        let mut line = Line::new();
+        line.set_max(Some(3));
+        for (n, priority) in [
+            (1, Priority::Normal),
+            (2, Priority::Low),
+            (3, Priority::Low),
+            (4, Priority::Low),
+        ] {
+            line.enter(id(n), priority);
+        }
+        assert_eq!(admitted(&mut line), [1, 2, 3].map(id));
+        let swapped = |one: u8, other: u8| {
+            let (id, instead_of) = (id(one), Some(id(other)));
+            Some(Admitted { id, instead_of })
+        };
+        line.enter(id(5), Priority::High);
+        assert_eq!(line.admit(), swapped(5, 3));
+        assert_eq!(line.admit(), None);
+        assert_eq!(line.place(id(3)), Some(Place::Waiting));
+        // Also by a change; and it comes back before those that came later.
+        assert!(line.set_priority(id(4), Priority::Normal));
+        assert_eq!(line.admit(), swapped(4, 2));
+        assert!(line.set_priority(id(4), Priority::Low));
+        assert_eq!(line.admit(), None, "as much is not more");
+        assert!(line.set_priority(id(2), Priority::Normal));
+        assert_eq!(line.admit(), swapped(2, 4));
+        line.leave(id(5));
+        assert_eq!(admitted(&mut line), [id(3)]);
+        // One that has its turn and matters less than before gives it to those who wait.
+        line.enter(id(6), Priority::Normal);
+        assert_eq!(line.admit(), swapped(6, 3));
+        assert!(line.set_priority(id(1), Priority::Low));
+        assert_eq!(line.admit(), None);
+        line.enter(id(7), Priority::Normal);
+        assert_eq!(line.admit(), swapped(7, 1));
     }
 
     #[test]
@@ -233,14 +310,22 @@ mod tests {
                     4 => line.step_back(id(n)),
                     _ => { line.set_priority(id(n), priority); }
                 }
-                while line.admit().is_some() {}
-                let count = |place| {
-                    (0..8).filter(|n| line.place(id(*n)) == Some(place)).count()
-                };
-                let (running, waiting) = (count(Place::Running), count(Place::Waiting));
+                let mut changes = 0;
+                while line.admit().is_some() {
+                    changes += 1;
+                    prop_assert!(changes <= 8, "it goes round in circles");
+                }
+                let line = &line;
+                let at = |place| (0..8).filter(move |n| line.place(id(*n)) == Some(place));
+                let (running, waiting) = (at(Place::Running).count(), at(Place::Waiting).count());
+                // Nobody waits who matters more than somebody who does not.
+                let matters = |n| line.priority(id(n));
+                let least = at(Place::Running).filter_map(matters).min();
+                let most = at(Place::Waiting).filter_map(matters).max();
+                prop_assert!(most <= least || waiting == 0);
                 prop_assert!(running <= max.max(1));
                 prop_assert!(waiting == 0 || running == max.max(1));
-                prop_assert_eq!((running, waiting), (line.running, line.waiting.len()));
+                prop_assert_eq!((running, waiting), (line.running.len(), line.waiting.len()));
             }
         }
     }

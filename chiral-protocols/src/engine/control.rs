@@ -13,7 +13,8 @@ pub(super) struct Control {
     pub(super) cancelled: bool,
 }
 
-/// What is decided now. While it is paused a download gives its turn to others.
+/// What is decided now. While it is paused a download gives its turn to others; one that
+/// matters more takes it.
 pub(super) fn look(driver: &TransferDriver, turn: &Turn) -> Control {
     decide(driver, turn, driver.is_paused(), driver.is_cancelled())
 }
@@ -39,6 +40,7 @@ pub(super) async fn changed(driver: &TransferDriver, turn: &Turn, known: Control
         tokio::select! {
             _ = driver.changed((paused, cancelled)) => {}
             () = turn.own(), if control.held && !paused => {}
+            () = turn.lost(), if !control.held => {}
         }
     }
 }

@@ -132,11 +132,9 @@ async fn as_many_work_as_may_and_the_others_wait_pause_and_are_cancelled() {
     assert_eq!(outcome, TransferOutcome::Cancelled);
     assert_eq!(bench.network.sent("s1"), 0);
 
-    // Paused in the queue: the next one has the turn. The last one matters more meanwhile.
+    // Paused in the queue: the next one has the turn.
     assert!(transfers[2].pause());
     state(&transfers[2], TransferState::Paused).await;
-    let queue = bench.engine.downloads();
-    assert!(queue.set_priority(transfers[3].id(), Priority::High));
     // The one at work is paused: it gives its turn, keeps what it has, and waits to go on.
     while transfers[0].progress().present < 5 << 18 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -178,5 +176,54 @@ async fn as_many_work_as_may_and_the_others_wait_pause_and_are_cancelled() {
             }
             (n, result) => panic!("{n}: {result:?}"),
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_matters_more_takes_a_turn_and_nothing_is_lost_by_it() {
+    let bench = Bench::new();
+    bench.engine.downloads().set_max(Some(1));
+    let slow = Manners {
+        slow: Some(Duration::from_millis(5)),
+        ..Manners::default()
+    };
+    for by_cid in [false, true] {
+        let (usual, urgent) = (file(chunks(60) - 5), file(chunks(4) - 5));
+        let target = |file: &File| match by_cid {
+            false => file.link(),
+            true => file.cid().into(),
+        };
+        let a = bench.network.seeder("a", &usual, slow.clone());
+        let b = bench.network.seeder("b", &urgent, slow.clone());
+        let first = bench.start(target(&usual), vec![a]);
+        let at_work = first.transfer().clone();
+        while at_work.progress().proven < 8 << 18 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let high = |request: &mut chiral_core::DownloadRequest| request.priority = Priority::High;
+        let second = bench.start_request(target(&urgent), vec![b], high);
+        state(&at_work, TransferState::Queued).await;
+        // What is on its way stops; it is asked for again later.
+        let at = bench.network.sent("a");
+        let result = timeout(PATIENCE, second.finished()).await.unwrap();
+        assert!(result.is_ok(), "{result:?}");
+        assert!(bench.network.sent("a") <= at + (1 << 18));
+        let (_, events, finished) = first.split();
+        let report = timeout(PATIENCE, finished.report()).await.unwrap().unwrap();
+        let all = ByteRange::new(0, usual.layout.size());
+        assert_eq!(report.delivered[0].ranges.iter().collect::<Vec<_>>(), [all]);
+        let kinds: Vec<_> = events.map(|event| event.kind).collect().await;
+        let count = |wanted: &TransferEventKind| kinds.iter().filter(|k| *k == wanted).count();
+        assert_eq!(count(&TransferEventKind::Queued), 1);
+        assert_eq!(count(&TransferEventKind::Dequeued), 1);
+        let proven =
+            |kind: &&TransferEventKind| matches!(kind, TransferEventKind::ChunkProven { .. });
+        assert_eq!(kinds.iter().filter(proven).count(), 60);
+        let blamed =
+            |kind: &&TransferEventKind| matches!(kind, TransferEventKind::SourceDemoted { .. });
+        assert_eq!(kinds.iter().find(blamed), None);
+        // A few requests were begun twice, and no more.
+        let sent = bench.network.sent("a");
+        assert!(sent <= usual.layout.size() + (10 << 18), "{sent}");
     }
 }
