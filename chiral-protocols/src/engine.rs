@@ -84,6 +84,10 @@ pub struct EngineConfig {
     pub coverage_refresh: Duration,
     /// How often the directory is asked again who seeds the file.
     pub look_again: Duration,
+    /// Chunks that are remembered of those that were thrown away because mirrors, with nothing
+    /// but a cid, had sent a whole that is not the file: to tell in the end whose were wrong.
+    /// Of those beyond, nobody is put out; what is taken for the file does not depend on it.
+    pub max_rejected: usize,
     /// Chunks being checked or written at once.
     pub max_jobs: usize,
     /// How ranges are handed out.
@@ -103,6 +107,8 @@ impl Default for EngineConfig {
             request_timeout: Duration::from_secs(10),
             coverage_refresh: Duration::from_secs(5),
             look_again: Duration::from_secs(60),
+            // Of 16 GiB of file.
+            max_rejected: 65_536,
             max_jobs: 24,
             scheduler: SchedulerConfig::default(),
         }
@@ -130,6 +136,14 @@ pub trait Connector: Send + Sync + fmt::Debug + 'static {
 
     /// Sources that arrive by themselves.
     async fn arrivals(&self, target: &FileIdentification) -> SourceStream;
+
+    /// Puts offers in the order in which they are to be connected, and answers how many of
+    /// them are meant: those behind are a last resort, for when these do not deliver. Unless
+    /// said otherwise they stay as they are, and all are meant.
+    fn order(&self, target: &FileIdentification, offers: &mut [PeerOffer]) -> usize {
+        let _ = target;
+        offers.len()
+    }
 }
 
 /// What one seeder delivered that passed the check. No byte is in two of these.
@@ -282,6 +296,9 @@ impl Engine {
     ) -> Result<Download, TransferError> {
         let (transfer, driver) = self.registry.begin(id, request.target)?;
         let events = transfer.events();
+        if request.paused {
+            transfer.pause();
+        }
         let turn = self.downloads.enter(id, request.priority, request.limit);
         let engine = self.clone();
         let owner = wanted::Owner::new();

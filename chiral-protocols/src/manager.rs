@@ -30,6 +30,7 @@ struct State {
     /// The active protocol, if somebody chose it.
     preferred: Option<Protocol>,
     seeding: SeedingContext,
+    restricted: bool,
 }
 
 /// The registered protocols and the engine that draws from all of them.
@@ -54,6 +55,7 @@ impl ProtocolManager {
                 active,
                 preferred: None,
                 seeding: SeedingContext::new(Reachability::Public),
+                restricted: false,
             })),
         }
     }
@@ -138,16 +140,25 @@ impl ProtocolManager {
             .collect()
     }
 
+    /// Says whether the network is restricted, as behind a proxy: only what looks like the web
+    /// gets through; see [`selection::downloading`]. Until then it counts as open.
+    pub fn set_restricted(&self, restricted: bool) {
+        self.state().restricted = restricted;
+    }
+
     /// Puts offers in the order in which they are to be connected: by protocol, as
     /// [`selection::downloading`] chooses; then those who are not demoted, and the faster ones,
-    /// by what was measured. Offers over protocols that are not registered come last.
-    pub fn order(&self, target: &FileIdentification, offers: &mut [PeerOffer]) {
+    /// by what was measured. Offers over protocols that are not registered come last. Answers
+    /// how many are meant: in a restricted network those of the protocols that were chosen;
+    /// the others are left for when these do not deliver.
+    pub fn order(&self, target: &FileIdentification, offers: &mut [PeerOffer]) -> usize {
         let peers = self.engine.peers();
         let mut context = DownloadContext::of(offers);
         context.size = context.size.max(target.size());
         let registered: Vec<Protocol> = {
             let state = self.state();
             context.preference = state.preferred.clone();
+            context.restricted = state.restricted;
             state.protocols.keys().cloned().collect()
         };
         for protocol in context.seeders.keys() {
@@ -156,6 +167,8 @@ impl ProtocolManager {
             }
         }
         let chosen = selection::downloading(&context, &registered);
+        let meant = |offer: &&PeerOffer| !context.restricted || chosen.contains(&offer.protocol);
+        let meant = offers.iter().filter(meant).count();
         offers.sort_by_cached_key(|offer| {
             let place = chosen
                 .iter()
@@ -167,6 +180,7 @@ impl ProtocolManager {
                 std::cmp::Reverse(peers.expected(offer)),
             )
         });
+        meant
     }
 
     /// Peers that are demoted or banned, with reasons and ends: bans first.
@@ -229,7 +243,6 @@ impl ProtocolManager {
                 request.offers.push(offer);
             }
         }
-        self.order(&request.target, &mut request.offers);
         self.engine.download(id, request, Arc::new(self.clone()))
     }
 
@@ -324,5 +337,9 @@ impl Connector for ProtocolManager {
         Box::pin(futures_util::stream::select_all(
             streams.into_iter().map(StreamExt::fuse),
         ))
+    }
+
+    fn order(&self, target: &FileIdentification, offers: &mut [PeerOffer]) -> usize {
+        Self::order(self, target, offers)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chiral_core::{FileIdentification, PeerOffer, Protocol, TransferError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 mod history;
 mod penalties;
@@ -28,6 +28,8 @@ pub struct PeerBook {
 struct Shared {
     state: Mutex<State>,
     changed: Notify,
+    /// How often penalties were taken back.
+    cleared: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -112,18 +114,30 @@ impl PeerBook {
     }
 
     /// Takes back the penalties on a peer, by its id, or on a place, by its endpoint; answers
-    /// how many. A download under way goes on without whom it has put out.
+    /// how many. Downloads under way use them again.
     pub fn clear(&self, who: &str) -> usize {
         let cleared = self.state().penalties.clear(who);
-        self.shared.changed.notify_one();
+        self.tell(cleared);
         cleared
     }
 
-    /// Takes all penalties back; answers how many.
+    /// Takes all penalties back, as [`PeerBook::clear`]; answers how many.
     pub fn clear_all(&self) -> usize {
         let cleared = self.state().penalties.clear_all();
-        self.shared.changed.notify_one();
+        self.tell(cleared);
         cleared
+    }
+
+    fn tell(&self, cleared: usize) {
+        if cleared > 0 {
+            self.shared.changed.notify_one();
+            self.shared.cleared.send_modify(|times| *times += 1);
+        }
+    }
+
+    /// Changes whenever penalties are taken back from now on.
+    pub(crate) fn cleared(&self) -> watch::Receiver<u64> {
+        self.shared.cleared.subscribe()
     }
 
     /// A peer delivered `bytes` at `rate` bytes per second while it served; `held_up` if it

@@ -90,8 +90,7 @@ pub struct DownloadContext {
     pub preference: Option<Protocol>,
     /// Size of the file in bytes, if known.
     pub size: Option<u64>,
-    /// Only what looks like the web gets through, as behind a proxy. HTTP does; and since it
-    /// comes as early in an open network, the architecture's order is the same in both.
+    /// Only what looks like the web gets through, as behind a proxy.
     pub restricted: bool,
     /// How many seeders serve over each protocol.
     pub seeders: BTreeMap<Protocol, usize>,
@@ -137,8 +136,8 @@ impl DownloadContext {
 /// - BitTorrent, if the file has more than [`LARGE_FILE`] bytes and more than
 ///   [`MANY_SEEDERS`] seed it so;
 /// - HTTP: in an open network because it is direct, in a restricted one because it gets through;
-/// - then the others by availability: how much their seeders may deliver together, by what was
-///   measured.
+/// - then, unless the network is restricted and HTTP is there, the others by availability: how
+///   much their seeders may deliver together, by what was measured.
 pub fn downloading(context: &DownloadContext, registered: &[Protocol]) -> Vec<Protocol> {
     let mut all: Vec<Protocol> = registered
         .iter()
@@ -159,6 +158,10 @@ pub fn downloading(context: &DownloadContext, registered: &[Protocol]) -> Vec<Pr
         Protocol::Http => 2,
         _ => 3,
     };
+    // What does not get through is not waited for, while something does.
+    if context.restricted && all.contains(&Protocol::Http) {
+        all.retain(|protocol| rank(protocol) < 3);
+    }
     all.sort_by_key(|protocol| {
         (
             rank(protocol),

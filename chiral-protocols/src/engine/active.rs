@@ -79,6 +79,8 @@ pub(super) struct Active<'a> {
     pub(super) paying: BTreeMap<SourceId, Duration>,
     /// Partial seeders that are asked what they hold by now.
     pub(super) refresh: Refresh,
+    /// When bytes came last, or could not come before.
+    moved: Duration,
     /// Since when nobody delivers anything.
     idle_since: Option<Duration>,
 }
@@ -114,6 +116,7 @@ impl Run {
             start,
         } = identity;
         let (sender, fetched) = mpsc::channel(QUEUE);
+        let moved = self.now();
         let mut active = Active {
             scheduler: Scheduler::new(self.config().scheduler.clone(), layout.size()),
             run: self,
@@ -132,6 +135,7 @@ impl Run {
             meter: Meter::default(),
             paying: BTreeMap::new(),
             refresh: Refresh::default(),
+            moved,
             idle_since: None,
         };
         let mut mode = match start {
@@ -177,6 +181,7 @@ impl Active<'_> {
         let mut control = Control::default();
         let mut next_tick = Duration::ZERO;
         let wished = self.run.owner.readable().clone();
+        let mut cleared = self.run.engine.peers.cleared();
         loop {
             if self.run.now() >= next_tick {
                 self.tick()?;
@@ -226,6 +231,7 @@ impl Active<'_> {
                     self.control(control).await?;
                 }
                 () = wished.wished() => self.want_next(mode),
+                Ok(()) = cleared.changed() => self.forgive(),
                 Some((source, coverage)) = self.refresh.next() => {
                     self.coverage_told(mode, source, coverage);
                 }
@@ -334,7 +340,7 @@ impl Active<'_> {
             } => {
                 let range = ByteRange::new(offset, offset + bytes.len() as u64);
                 self.run.attribution.received(source, range.len(), now);
-                self.idle_since = None;
+                (self.moved, self.idle_since) = (now, None);
                 let useful = self.scheduler.arrived(now, request, range);
                 let index = ChunkLayout::chunk_at(offset);
                 let needless = self.present.get(index) || self.busy.contains(&index);
@@ -429,16 +435,33 @@ impl Active<'_> {
         } else {
             self.scheduler.resume();
         }
-        self.idle_since = None;
+        (self.moved, self.idle_since) = (self.run.now(), None);
         Ok(())
     }
 
-    /// Stops everything under way; what it was for is handed out again later.
+    /// Stops everything under way; what it was for is handed out again later. Whoever had not
+    /// begun is not to blame.
     pub(super) fn stop_requests(&mut self) {
         let now = self.run.now();
         for (request, ongoing) in std::mem::take(&mut self.ongoing) {
             ongoing.task.abort();
-            self.scheduler.completed(now, request);
+            self.scheduler.withdrawn(now, request);
+        }
+    }
+
+    /// Penalties were taken back: whoever rests and need not any more goes on.
+    fn forgive(&mut self) {
+        let (now, target) = (self.run.now(), &self.run.request.target);
+        for (id, connected) in &self.run.known {
+            if self
+                .run
+                .engine
+                .peers
+                .penalty(connected.offer(), target)
+                .is_none()
+            {
+                self.scheduler.forgive(now, *id);
+            }
         }
     }
 
@@ -457,6 +480,10 @@ impl Active<'_> {
         self.refresh_coverage();
         self.scheduler.tick(now);
         self.report();
+        let silent = now.saturating_sub(self.moved) > self.run.config().manifest_patience;
+        if silent && !paying && self.run.turn.is_own() {
+            self.run.connections.use_last_resort();
+        }
         let waiting = self.jobs.is_empty() && self.run.turn.is_own();
         if !self.ongoing.is_empty() || paying || !waiting || self.scheduler.is_complete() {
             self.idle_since = None;

@@ -1,5 +1,6 @@
 //! Who delivered what that passed: the ledger that bills are made from.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::Delivered;
 use super::assembly::Contributions;
 use crate::scheduler::SourceId;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     offer: PeerOffer,
     ranges: RangeSet,
@@ -20,15 +21,18 @@ struct Entry {
     banned: Option<String>,
 }
 
-/// One entry for each source that ever took part.
+/// One entry for each connection that ever took part.
 #[derive(Debug, Default)]
 pub(super) struct Attribution {
     entries: BTreeMap<SourceId, Entry>,
+    /// Whether somebody has more than one.
+    returned: bool,
 }
 
 impl Attribution {
     /// A source takes part.
     pub(super) fn join(&mut self, id: SourceId, offer: PeerOffer) {
+        self.returned |= self.entries.values().any(|entry| entry.offer == offer);
         self.entries.entry(id).or_insert(Entry {
             offer,
             ranges: RangeSet::new(),
@@ -77,10 +81,31 @@ impl Attribution {
         self.entries.values().map(|entry| entry.received).sum()
     }
 
+    /// Whoever was put out and came back, since that was taken back, is one source to others.
+    fn merged(&self) -> Vec<Cow<'_, Entry>> {
+        let mut merged: Vec<Cow<'_, Entry>> = Vec::new();
+        for entry in self.entries.values() {
+            let same = |other: &&mut Cow<'_, Entry>| self.returned && other.offer == entry.offer;
+            let Some(earlier) = merged.iter_mut().find(same) else {
+                merged.push(Cow::Borrowed(entry));
+                continue;
+            };
+            let earlier = earlier.to_mut();
+            for range in entry.ranges.iter() {
+                earlier.ranges.insert(range);
+            }
+            earlier.received += entry.received;
+            earlier.first_byte = earlier.first_byte.or(entry.first_byte);
+            earlier.last_byte = entry.last_byte.or(earlier.last_byte);
+            earlier.banned = entry.banned.clone();
+        }
+        merged
+    }
+
     pub(super) fn reports(&self, layout: Option<ChunkLayout>) -> Vec<SourceReport> {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        self.entries
-            .values()
+        self.merged()
+            .iter()
             .map(|entry| SourceReport {
                 source: entry.offer.endpoint.as_str().to_owned(),
                 protocol: entry.offer.protocol.clone(),
@@ -95,13 +120,11 @@ impl Attribution {
     }
 
     pub(super) fn delivered(&self) -> Vec<Delivered> {
-        self.entries
-            .values()
+        self.merged()
+            .into_iter()
             .filter(|entry| !entry.ranges.is_empty())
-            .map(|entry| Delivered {
-                offer: entry.offer.clone(),
-                ranges: entry.ranges.clone(),
-            })
+            .map(|entry| entry.into_owned())
+            .map(|Entry { offer, ranges, .. }| Delivered { offer, ranges })
             .collect()
     }
 }

@@ -9,6 +9,7 @@ use chiral_core::{
     ChunkSource, DownloadRequest, Endpoint, FileIdentification, PeerOffer, TransferError,
 };
 use futures_util::StreamExt;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::lookout::Lookout;
@@ -54,12 +55,20 @@ pub(super) struct Connections {
     attempts: JoinSet<Attempt>,
     /// Offers over what may be connected at once: each has its chance when another is given up.
     reserve: VecDeque<PeerOffer>,
+    /// Offers that are not to be used while others deliver.
+    last_resort: VecDeque<PeerOffer>,
+    /// Who was put out, here or by another download.
+    banned: Vec<PeerOffer>,
+    /// Changes when penalties are taken back.
+    cleared: watch::Receiver<u64>,
+    /// Sources that came up and were neither put out nor turned away.
+    up: usize,
     arrivals: Option<SourceStream>,
     lookout: Lookout,
-    /// How many may be tried at once.
+    /// How many may be tried or up at once.
     most: usize,
     /// Where it is, or was, connected to. Whoever was put out does not come back by the
-    /// directory; whoever could not be reached may.
+    /// directory, unless that is taken back; whoever could not be reached may.
     places: Places,
     next: u32,
     /// Offers whose first attempt is not over.
@@ -80,9 +89,13 @@ impl Connections {
             connector,
             target,
             limit: config.request_timeout,
+            cleared: peers.cleared(),
             peers,
             attempts: JoinSet::new(),
             reserve: VecDeque::new(),
+            last_resort: VecDeque::new(),
+            banned: Vec::new(),
+            up: 0,
             arrivals: Some(arrivals),
             lookout: Lookout::new(directory, target, config.look_again, asked),
             most: config.max_sources,
@@ -94,27 +107,73 @@ impl Connections {
         connections
     }
 
-    /// Connects to those who are not connected to yet, as far as there is room; others wait
-    /// until somebody is given up.
+    /// Connects to those who are not connected to yet, as far as there is room and in the
+    /// order that the connector wishes; others wait until somebody is given up.
     fn add(&mut self, offers: Vec<PeerOffer>) {
+        let waiting = self.reserve.drain(..).chain(self.last_resort.drain(..));
+        let mut waiting: Vec<PeerOffer> = waiting.collect();
         for offer in offers {
-            if self.places.len() >= MAX_OFFERS || !self.places.claim(&offer) {
-                continue;
-            }
-            self.reserve.push_back(offer);
-            if self.attempts.len() < self.most {
-                self.another();
+            if self.places.len() < MAX_OFFERS && self.places.claim(&offer) {
+                waiting.push(offer);
             }
         }
+        let meant = self.connector.order(&self.target, &mut waiting);
+        self.last_resort = waiting.split_off(meant.min(waiting.len())).into();
+        self.reserve = waiting.into();
+        self.fill();
     }
 
-    /// Tries one more of those who offer, if there is one.
-    pub(super) fn another(&mut self) {
-        if let Some(offer) = self.reserve.pop_front() {
+    /// Tries as many of those who offer as there is room for.
+    fn fill(&mut self) {
+        if self.reserve.is_empty() && self.fresh == 0 && self.up == 0 {
+            self.reserve.append(&mut self.last_resort);
+        }
+        while self.attempts.len() + self.up < self.most
+            && let Some(offer) = self.reserve.pop_front()
+        {
             let id = self.id();
             self.fresh += 1;
             self.attempt(id, offer, 0);
         }
+    }
+
+    /// Those who were to be used do not deliver: the others are used as well.
+    pub(super) fn use_last_resort(&mut self) {
+        self.reserve.append(&mut self.last_resort);
+        self.fill();
+    }
+
+    /// A source that was up is put out: there is room for another.
+    pub(super) fn put_out(&mut self, offer: &PeerOffer) {
+        self.up = self.up.saturating_sub(1);
+        self.note_banned(offer);
+        self.fill();
+    }
+
+    /// A source that came up is not wanted: there are enough.
+    pub(super) fn turn_away(&mut self, offer: &PeerOffer) {
+        self.up = self.up.saturating_sub(1);
+        self.places.release(offer);
+    }
+
+    fn note_banned(&mut self, offer: &PeerOffer) {
+        let same = |other: &PeerOffer| {
+            (&other.protocol, &other.endpoint, &other.peer)
+                == (&offer.protocol, &offer.endpoint, &offer.peer)
+        };
+        if self.banned.len() < MAX_OFFERS && !self.banned.iter().any(same) {
+            self.banned.push(offer.clone());
+        }
+    }
+
+    /// Bans were taken back: connects again to those whom nothing is held against any more.
+    fn pardon(&mut self) {
+        let (free, banned): (Vec<_>, Vec<_>) = std::mem::take(&mut self.banned)
+            .into_iter()
+            .partition(|offer| self.peers.check(offer, &self.target).is_ok());
+        self.banned = banned;
+        free.iter().for_each(|offer| self.places.release(offer));
+        self.add(free);
     }
 
     fn id(&mut self) -> SourceId {
@@ -165,7 +224,11 @@ impl Connections {
 
     /// Whether nobody else can come: no attempt is under way and nobody arrives.
     pub(super) fn exhausted(&self) -> bool {
-        self.attempts.is_empty() && self.arrivals.is_none() && !self.lookout.is_first()
+        self.attempts.is_empty()
+            && self.reserve.is_empty()
+            && self.last_resort.is_empty()
+            && self.arrivals.is_none()
+            && !self.lookout.is_first()
     }
 
     /// The next thing that comes of connecting; pending for ever when nothing can.
@@ -182,15 +245,21 @@ impl Connections {
                         self.fresh = self.fresh.saturating_sub(1);
                     }
                     match result {
-                        Ok(connected) => return Arrival::Up(id, Box::new(connected)),
+                        Ok(connected) => {
+                            self.up += 1;
+                            return Arrival::Up(id, Box::new(connected));
+                        }
                         Err(error) => {
                             let given_up = tried >= MAX_ATTEMPTS || !error.is_retryable();
+                            if matches!(error, TransferError::Banned { .. }) {
+                                self.note_banned(&offer);
+                            }
                             if given_up {
                                 self.places.release(&offer);
-                                self.another();
                             } else {
                                 self.attempt(id, offer.clone(), tried + 1);
                             }
+                            self.fill();
                             let endpoint = offer.endpoint;
                             return Arrival::Failed { endpoint, error, given_up };
                         }
@@ -201,6 +270,8 @@ impl Connections {
                     None => self.arrivals = None,
                 },
                 offers = self.lookout.next() => self.add(offers),
+                // The book of peers is held here as well, so that this never ends.
+                Ok(()) = self.cleared.changed() => self.pardon(),
             }
         }
     }

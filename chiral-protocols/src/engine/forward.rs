@@ -20,12 +20,9 @@ const STRIDE: u32 = 16;
 /// Proofs handed to the store at once.
 const PROOFS: usize = 1024;
 
-/// Chunks that were thrown away and are remembered, to tell in the end whose were wrong:
-/// 16 GiB of file.
-const MAX_REJECTED: usize = 65_536;
-
 /// Chunks that were thrown away without it being known whether they were wrong: who had sent
-/// them, and a digest that nobody else can compute.
+/// them, and a digest that nobody else can compute. Only who is put out in the end depends on
+/// it, so that a limit costs nobody but the liar's next victim.
 #[derive(Default)]
 struct Rejected {
     chunks: BTreeMap<u32, (SourceId, u64)>,
@@ -33,14 +30,15 @@ struct Rejected {
 }
 
 impl Rejected {
-    /// Remembers a chunk that is about to be thrown away.
+    /// Remembers a chunk that is about to be thrown away, if there are fewer than `most`.
     async fn note(
         &mut self,
         partial: &dyn PartialFile,
         index: u32,
         from: SourceId,
+        most: usize,
     ) -> Result<(), TransferError> {
-        if self.chunks.len() < MAX_REJECTED && !self.chunks.contains_key(&index) {
+        if self.chunks.len() < most && !self.chunks.contains_key(&index) {
             let digest = self.key.hash_one(&partial.read(index).await?[..]);
             self.chunks.insert(index, (from, digest));
         }
@@ -213,8 +211,8 @@ impl Active<'_> {
             if let Some(sender) = from.as_ref().and_then(sole)
                 && self.present.get(index)
             {
-                let partial = &*self.partial;
-                forward.rejected.note(partial, index, sender).await?;
+                let (partial, most) = (&*self.partial, self.run.config().max_rejected);
+                forward.rejected.note(partial, index, sender, most).await?;
             }
             if self.present.set(index, false) {
                 self.partial.forget(index).await?;

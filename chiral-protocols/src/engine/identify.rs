@@ -76,6 +76,9 @@ impl Run {
                 tried = Some((self.known.len(), Instant::now()));
             }
             let patience = self.config().source_patience;
+            if begun.elapsed() > self.config().manifest_patience {
+                self.connections.use_last_resort();
+            }
             let hopeless = self.known.is_empty() && self.connections.exhausted();
             let paying = self.known.values().any(|c| c.source.is_paying());
             let limit = match paying {

@@ -165,6 +165,7 @@ impl Run {
         match arrival {
             Arrival::Up(id, connected) => {
                 if self.known.len() >= self.config().max_sources {
+                    self.connections.turn_away(connected.offer());
                     return None;
                 }
                 self.attribution.join(id, connected.offer().clone());
@@ -204,7 +205,7 @@ impl Run {
             tracing::debug!(source, reason, "source banned");
             let target = &self.request.target;
             self.engine.peers.ban(connected.offer(), target, reason);
-            self.connections.another();
+            self.connections.put_out(connected.offer());
             self.last_trouble = Some(format!("{source}: {reason}"));
             self.driver.emit(TransferEventKind::SourceBanned {
                 source,

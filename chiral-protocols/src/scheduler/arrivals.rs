@@ -56,6 +56,12 @@ impl Scheduler {
         }
     }
 
+    /// The driver stopped a request for a reason of its own: what did not arrive is free again,
+    /// and nothing is held against the source.
+    pub fn withdrawn(&mut self, now: Duration, request: RequestId) {
+        self.end_request(now, request, false);
+    }
+
     /// Books bytes from a source; returns how many were wanted.
     fn credit(
         &mut self,

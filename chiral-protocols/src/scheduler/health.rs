@@ -179,6 +179,22 @@ impl Scheduler {
         self.wake_all();
     }
 
+    /// Somebody who knows better took back what is held against a source that rests: it goes on
+    /// as if nothing had been.
+    pub fn forgive(&mut self, now: Duration, id: SourceId) {
+        let Some(source) = self.sources.get_mut(&id) else {
+            return;
+        };
+        if !matches!(source.standing, Standing::Demoted { .. }) {
+            return;
+        }
+        (source.stalls, source.failures) = (0, 0);
+        source.standing = Standing::Active;
+        (source.busy_since, source.head_since) = (now, now);
+        self.touch(id);
+        self.wake(id);
+    }
+
     /// What a source said of the file turned out wrong, though its bytes need not be: it
     /// rests, longer each time. What it owes stays with it.
     pub fn distrust(&mut self, now: Duration, id: SourceId) {

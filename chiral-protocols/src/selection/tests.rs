@@ -109,6 +109,46 @@ fn http_is_first_in_open_and_in_restricted_networks_but_not_without_seeders() {
 }
 
 #[test]
+fn a_restricted_network_is_left_to_http_the_swarm_and_the_preference_if_http_is_served() {
+    let seeders = |http, torrent| DownloadContext {
+        size: Some(LARGE_FILE + 1),
+        ..context(&[
+            (Http, http),
+            (BitTorrent, torrent),
+            (WebTorrent, 40),
+            (Ed2k, 1),
+        ])
+    };
+    let restricted = |context: DownloadContext| DownloadContext {
+        restricted: true,
+        ..context
+    };
+    let some = seeders(1, MANY_SEEDERS);
+    assert_eq!(
+        downloading(&some, &ALL),
+        [Http, WebTorrent, BitTorrent, Ed2k]
+    );
+    assert_eq!(downloading(&restricted(some.clone()), &ALL), [Http]);
+    let many = seeders(1, MANY_SEEDERS + 1);
+    assert_eq!(downloading(&restricted(many), &ALL), [BitTorrent, Http]);
+    let preferring = DownloadContext {
+        preference: Some(Ed2k),
+        ..some.clone()
+    };
+    assert_eq!(downloading(&restricted(preferring), &ALL), [Ed2k, Http]);
+    // HTTP that nobody serves, or that is not registered, shuts nothing out.
+    let without = seeders(0, MANY_SEEDERS);
+    assert_eq!(
+        downloading(&restricted(without), &ALL),
+        [WebTorrent, BitTorrent, Ed2k]
+    );
+    assert_eq!(
+        downloading(&restricted(some), &[WebTorrent, Ed2k]),
+        [WebTorrent, Ed2k]
+    );
+}
+
+#[test]
 fn the_rest_goes_by_what_seeders_may_deliver_together() {
     let mut context = context(&[(WebTorrent, 4), (Ed2k, 3), (Private, 2)]);
     assert_eq!(downloading(&context, &ALL), [WebTorrent, Ed2k, Private]);
@@ -173,7 +213,11 @@ proptest! {
         let usable = |p: &&&Protocol| {
             context.count(p) > 0 && (!browser || ***p == WebTorrent)
         };
-        prop_assert_eq!(chosen.len(), there.iter().filter(usable).count());
+        let usable: Vec<_> = there.iter().filter(usable).collect();
+        let left_to_http = restricted && !browser && usable.iter().any(|p| ***p == Http);
+        prop_assert!(chosen.len() <= usable.len());
+        prop_assert!(left_to_http || chosen.len() == usable.len());
+        prop_assert!(!left_to_http || chosen.contains(&Http));
         for protocol in &chosen {
             prop_assert!(registered.contains(protocol) && context.count(protocol) > 0);
             prop_assert_eq!(chosen.iter().filter(|other| *other == protocol).count(), 1);
