@@ -21,7 +21,7 @@ use super::active::{Active, Step};
 use super::assembly::{Assembled, Contributions, sole};
 use super::jobs::JobDone;
 use super::run::describe;
-use crate::scheduler::{Order, SourceId};
+use crate::scheduler::{Blame, Order, SourceId};
 
 /// Bytes kept of one place that did not close with any hash offered.
 const MAX_SUSPECTS: usize = 8;
@@ -232,7 +232,9 @@ impl Active<'_> {
                 .map(|held| held.from)
                 .unwrap_or_default();
             self.note_proven(index, &from);
-            self.judge(backward, index, link);
+            for forger in self.judge(backward, index, link) {
+                self.drop_held(backward, forger).await?;
+            }
             backward.frontier = index.checked_sub(1).map(|below| (below, link.before()));
         }
         if !links.is_empty() {
@@ -244,8 +246,10 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// A place is proven: now others' bytes and hashes for it can be judged.
-    fn judge(&mut self, backward: &mut Backward, index: u32, link: ChunkLink) {
+    /// A place is proven: now others' bytes and hashes for it can be judged. Answers who is
+    /// out for them.
+    fn judge(&mut self, backward: &mut Backward, index: u32, link: ChunkLink) -> Vec<SourceId> {
+        let mut forgers = Vec::new();
         backward.tried.clear();
         for suspect in std::mem::take(&mut backward.suspects) {
             let right = chain::check(
@@ -262,6 +266,7 @@ impl Active<'_> {
                     source,
                     &format!("chunk {index} contradicts its proven hash"),
                 );
+                forgers.push(source);
             }
         }
         let wrong = |candidate: &mut Candidate| {
@@ -278,6 +283,28 @@ impl Active<'_> {
         for candidate in &mut backward.candidates {
             candidate.pages.retain(|at, _| *at <= page);
         }
+        forgers
+    }
+
+    /// What came from a forger and is not proven is fetched again from others, all of it at
+    /// once: else each of its chunks would hold the frontier up in turn.
+    async fn drop_held(
+        &mut self,
+        backward: &mut Backward,
+        forger: SourceId,
+    ) -> Result<(), TransferError> {
+        let now = self.run.now();
+        let of_it = |_: &u32, held: &mut Held| sole(&held.from) == Some(forger);
+        for (index, _) in backward.held.extract_if(.., of_it) {
+            self.present.set(index, false);
+            self.partial.forget(index).await?;
+            self.run
+                .driver
+                .emit(TransferEventKind::ChunkRefetched { index });
+            let range = self.layout.range(index);
+            self.scheduler.invalidate(now, range, Blame::Nobody);
+        }
+        Ok(())
     }
 
     /// A root is not the file's: whoever announced it rests for a while. Their bytes need not
