@@ -51,6 +51,7 @@ mod elsewhere;
 mod encoded;
 mod escape;
 mod etag;
+mod executor;
 mod headers;
 mod http2;
 mod leave;

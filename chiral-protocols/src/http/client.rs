@@ -18,11 +18,11 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::address::{Scope, scope};
 use super::config::HttpConfig;
 use super::connect::{Origin, Transport, Way, connection, protocol, timed_out};
+use super::executor::Background;
 use super::tls::Towards;
 use super::wire::Wire;
 
@@ -98,25 +98,6 @@ impl LinkError {
             Self::Broken(error) if error.is_parse() => protocol(name, "malformed answer"),
             Self::Broken(error) => connection(name, error),
         }
-    }
-}
-
-/// Runs what HTTP/2 needs running, until the source is closed.
-#[derive(Clone, Debug)]
-struct Background {
-    tasks: TaskTracker,
-    closed: CancellationToken,
-}
-
-impl<F> Executor<F> for Background
-where
-    F: Future + Send + 'static,
-{
-    fn execute(&self, work: F) {
-        let closed = self.closed.clone();
-        self.tasks.spawn(async move {
-            closed.run_until_cancelled(work).await;
-        });
     }
 }
 

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use chiral_core::StoreError;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{self, HeaderValue};
-use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -27,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use super::body::AnswerBody;
 use super::config::HttpConfig;
+use super::executor::Background;
 use super::pace::Pace;
 use super::routes::{Routes, text};
 
@@ -54,32 +54,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// What all connections over HTTP/2 share.
 #[derive(Clone)]
 pub(super) struct Sessions {
-    builder: http2::Builder<Tracked>,
+    builder: http2::Builder<Background>,
     routes: Arc<Routes>,
     /// One for each request under way.
     slots: Arc<Semaphore>,
     max_headers: usize,
     idle: Duration,
     pace: Pace,
-}
-
-/// Spawns what belongs to connections; it ends with the server.
-#[derive(Clone, Debug)]
-struct Tracked {
-    tracker: TaskTracker,
-    kill: CancellationToken,
-}
-
-impl<F> Executor<F> for Tracked
-where
-    F: Future + Send + 'static,
-{
-    fn execute(&self, work: F) {
-        let kill = self.kill.clone();
-        self.tracker.spawn(async move {
-            kill.run_until_cancelled(work).await;
-        });
-    }
 }
 
 impl Sessions {
@@ -90,7 +71,10 @@ impl Sessions {
         kill: CancellationToken,
         pace: Pace,
     ) -> Self {
-        let mut builder = http2::Builder::new(Tracked { tracker, kill });
+        let mut builder = http2::Builder::new(Background {
+            tasks: tracker,
+            closed: kill,
+        });
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(config.max_streams)

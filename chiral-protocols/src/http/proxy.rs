@@ -62,8 +62,12 @@ impl ProxySettings {
     /// also in capitals; but not `HTTP_PROXY`, which a web server sets from what a client
     /// sends. This machine is reached without.
     pub fn from_env() -> Self {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
         let read = |names: &[&str]| {
-            let mut values = names.iter().filter_map(|name| std::env::var(name).ok());
+            let mut values = names.iter().filter_map(|name| variable(name));
             values.find(|value| !value.is_empty()).unwrap_or_default()
         };
         Self {
@@ -286,6 +290,59 @@ mod tests {
         assert_eq!(proxy.intercept.uri(), "http://proxy:3129/");
         assert!(!format!("{settings:?}{proxies:?}").contains("u:p"));
         assert!(Proxies::default().of(&url("http://a/")).is_none());
+    }
+
+    #[test]
+    fn the_environment_says_which_proxies_and_never_for_this_machine() {
+        let of = |variables: &[(&str, &str)]| {
+            ProxySettings::from_variables(|name| {
+                let found = variables.iter().find(|(other, _)| *other == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let proxy = |settings: &ProxySettings, to: &str| {
+            let proxies = Proxies::new(settings).unwrap();
+            let proxy = proxies.of(&url(to))?;
+            Some(proxy.intercept.uri().host().unwrap().to_owned())
+        };
+        let nothing = of(&[("no_proxy", "a.example"), ("all_proxy", "")]);
+        assert!(nothing.is_empty());
+        assert_eq!(proxy(&nothing, "http://b.example/"), None);
+
+        // What a web server sets from what a client sends does not count.
+        let forged = of(&[("HTTP_PROXY", "http://forged:1")]);
+        assert!(forged.is_empty());
+
+        let settings = of(&[
+            ("http_proxy", "http://clear:3128"),
+            ("HTTPS_PROXY", "http://tunnel:3128"),
+            ("ALL_PROXY", "socks5://rest:1080"),
+            ("NO_PROXY", "near.example,10.0.0.0/8"),
+        ]);
+        for (to, through) in [
+            ("http://far.example/", Some("clear")),
+            ("https://far.example/", Some("tunnel")),
+            ("https://near.example/", None),
+            ("http://very.near.example/", None),
+            ("http://10.9.8.7/", None),
+            ("http://localhost:8080/", None),
+            ("http://127.3.2.1/", None),
+            ("https://[::1]/", None),
+        ] {
+            assert_eq!(proxy(&settings, to).as_deref(), through, "{to}");
+        }
+        // The small letters come first, and an empty value is none.
+        let settings = of(&[
+            ("https_proxy", ""),
+            ("HTTPS_PROXY", "http://large:1"),
+            ("all_proxy", "http://small:2"),
+            ("ALL_PROXY", "http://large:2"),
+        ]);
+        assert_eq!(proxy(&settings, "https://a/").as_deref(), Some("large"));
+        assert_eq!(proxy(&settings, "http://a/").as_deref(), Some("small"));
+        // One that cannot be used is an error, and does not mean to go without.
+        let nonsense = of(&[("https_proxy", "ftp://a:1")]);
+        assert!(Proxies::new(&nonsense).is_err());
     }
 
     #[test]
