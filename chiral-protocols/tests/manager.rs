@@ -291,3 +291,33 @@ async fn one_seeds_over_the_preferred_protocol_first_and_over_nothing_that_is_no
     manager.set_seeding(SeedingContext::new(Reachability::Browser));
     assert!(names(&manager).is_empty());
 }
+
+#[tokio::test]
+async fn in_a_restricted_network_what_is_not_chosen_is_left_for_last() {
+    let (manager, one, _) = manager();
+    manager.register(Counting::new("http", manager.registry()));
+    let target = cid();
+    let offer =
+        |protocol: Protocol, place: &str| PeerOffer::new(protocol, Endpoint::new(place).unwrap());
+    let mut offers = vec![
+        offer(one.name.clone(), "a"),
+        offer(one.name.clone(), "b"),
+        offer(Protocol::Http, "web"),
+    ];
+    let places = |offers: &[PeerOffer]| -> Vec<String> {
+        let places = offers.iter().map(|offer| offer.endpoint.to_string());
+        places.collect()
+    };
+    assert_eq!(manager.order(&target, &mut offers), 3);
+    manager.set_restricted(true);
+    assert_eq!(manager.order(&target, &mut offers), 1);
+    assert_eq!(places(&offers), ["web", "a", "b"]);
+    // The user's word stands, and without HTTP there is nothing to leave it to.
+    manager.set_protocol(one.name.clone()).unwrap();
+    assert_eq!(manager.order(&target, &mut offers), 3);
+    assert_eq!(places(&offers), ["a", "b", "web"]);
+    assert_eq!(manager.order(&target, &mut offers[..2]), 2);
+    manager.set_protocol(Protocol::Http).unwrap();
+    assert_eq!(manager.order(&target, &mut offers), 1);
+    assert_eq!(manager.order(&target, &mut offers[1..]), 2);
+}

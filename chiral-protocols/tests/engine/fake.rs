@@ -1,7 +1,7 @@
 //! Sources in memory that behave as they are told: what strangers may do to a download.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use chiral_core::{
 };
 use chiral_protocols::Connector;
 use futures_util::StreamExt;
+use tokio::time::Instant;
 
 /// A file and everything that follows from it.
 #[derive(Debug, Clone)]
@@ -97,6 +98,8 @@ pub(crate) struct Manners {
     pub(crate) growing: Option<Arc<Mutex<Coverage>>>,
     /// It cuts files like this.
     pub(crate) grid: Option<RequestGrid>,
+    /// It asks a price, and arranging that takes so long.
+    pub(crate) pays: Option<Duration>,
     /// It claims this size.
     pub(crate) size: Option<u64>,
 }
@@ -105,9 +108,11 @@ pub(crate) struct Manners {
 pub(crate) struct Fake {
     offer: PeerOffer,
     file: File,
-    manners: Manners,
+    manners: Arc<Mutex<Manners>>,
     sent: Arc<AtomicU64>,
     told: Arc<Mutex<Told>>,
+    knows_root: AtomicBool,
+    paying: Arc<AtomicBool>,
 }
 
 /// What a source was told and asked.
@@ -117,8 +122,41 @@ pub(crate) struct Told {
     /// It was told that the root is known, before anything was verified.
     pub(crate) root_known: bool,
     pub(crate) closed: bool,
-    /// What it was asked for, and when.
-    pub(crate) asked: Vec<(tokio::time::Instant, ByteRange)>,
+    /// What it was asked for.
+    pub(crate) asked: Vec<Asked>,
+    pub(crate) sent: Vec<Sent>,
+}
+
+/// Bytes that a source sent, of those that it was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent {
+    pub(crate) at: Instant,
+    /// For which request, as a position in [`Told::asked`].
+    pub(crate) request: usize,
+    pub(crate) range: ByteRange,
+}
+
+/// One request to a source.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) at: Instant,
+    pub(crate) range: ByteRange,
+    /// When nobody waited for an answer any more, because it was complete or otherwise.
+    pub(crate) over: Option<Instant>,
+}
+
+/// The answer to one request, until it is dropped.
+struct Answer {
+    told: Arc<Mutex<Told>>,
+    number: usize,
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(asked) = self.told.lock().unwrap().asked.get_mut(self.number) {
+            asked.over = Some(Instant::now());
+        }
+    }
 }
 
 impl Fake {
@@ -129,9 +167,13 @@ impl Fake {
         }
     }
 
-    fn bytes(&self, range: ByteRange) -> Vec<u8> {
+    fn manners(&self) -> Manners {
+        self.manners.lock().unwrap().clone()
+    }
+
+    fn bytes(&self, manners: &Manners, range: ByteRange) -> Vec<u8> {
         let mut bytes = self.file.data[range.start as usize..range.end as usize].to_vec();
-        for index in &self.manners.corrupt {
+        for index in &manners.corrupt {
             let at = self.file.layout.range(*index).start + 100;
             if range.contains(at) {
                 bytes[(at - range.start) as usize] ^= 0x40;
@@ -148,11 +190,11 @@ impl ChunkSource for Fake {
     }
 
     fn size(&self) -> Option<u64> {
-        Some(self.manners.size.unwrap_or(self.file.layout.size()))
+        Some(self.manners().size.unwrap_or(self.file.layout.size()))
     }
 
     fn grid(&self) -> RequestGrid {
-        self.manners.grid.unwrap_or(RequestGrid::ANY)
+        self.manners().grid.unwrap_or(RequestGrid::ANY)
     }
 
     fn max_requests(&self) -> usize {
@@ -160,18 +202,19 @@ impl ChunkSource for Fake {
     }
 
     async fn coverage(&self) -> Result<Coverage, TransferError> {
-        if let Some(growing) = &self.manners.growing {
+        let manners = self.manners();
+        if let Some(growing) = &manners.growing {
             return Ok(growing.lock().unwrap().clone());
         }
-        Ok(self.manners.coverage.clone().unwrap_or(Coverage::Complete))
+        Ok(manners.coverage.unwrap_or(Coverage::Complete))
     }
 
     async fn manifest_header(&self) -> Result<Option<ManifestHeader>, TransferError> {
-        Ok((!self.manners.mirror).then(|| self.file.header.clone()))
+        Ok((!self.manners().mirror).then(|| self.file.header.clone()))
     }
 
     async fn manifest_page(&self, index: u32) -> Result<ManifestPage, TransferError> {
-        if self.manners.mirror {
+        if self.manners().mirror {
             return Err(self.broken());
         }
         let roots = PageRoots::from_hashes(self.file.layout, &self.file.hashes).unwrap();
@@ -184,34 +227,51 @@ impl ChunkSource for Fake {
     }
 
     fn fetch(&self, range: ByteRange) -> DeliveryStream {
-        let held = |index| match &self.manners.growing {
+        let manners = self.manners();
+        let held = |index| match &manners.growing {
             Some(growing) => growing.lock().unwrap().contains(index),
             None => true,
         };
         let outside = !self.file.layout.touched(range).all(held);
-        let asked = (tokio::time::Instant::now(), range);
-        self.told.lock().unwrap().asked.push(asked);
-        let missing = self
-            .manners
+        let answer = {
+            let mut told = self.told.lock().unwrap();
+            let (at, over) = (Instant::now(), None);
+            told.asked.push(Asked { at, range, over });
+            Answer {
+                told: self.told.clone(),
+                number: told.asked.len() - 1,
+            }
+        };
+        let missing = manners
             .pretends
             .iter()
             .any(|index| self.file.layout.range(*index).intersection(range).is_some());
         if missing || outside || range.end > self.file.layout.size() {
             return futures_util::stream::iter([Err(self.broken())]).boxed();
         }
-        let mut bytes = self.bytes(range);
-        bytes.truncate(bytes.len().saturating_sub(self.manners.short as usize));
-        bytes.resize(bytes.len() + self.manners.long as usize, 0x5a);
+        let mut bytes = self.bytes(&manners, range);
+        bytes.truncate(bytes.len().saturating_sub(manners.short as usize));
+        bytes.resize(bytes.len() + manners.long as usize, 0x5a);
         let bytes = Bytes::from(bytes);
         let length = bytes.len() as u64;
         let sent = self.sent.clone();
-        let (slow, stalls_after) = (self.manners.slow, self.manners.stalls_after);
+        let (slow, stalls_after) = (manners.slow, manners.stalls_after);
         let parts = (0..length).step_by(65_536);
-        futures_util::stream::iter(parts)
+        let (pays, paying) = (manners.pays, self.paying.clone());
+        let agreed = async move {
+            if let Some(pays) = pays {
+                paying.store(true, Ordering::SeqCst);
+                tokio::time::sleep(pays).await;
+                paying.store(false, Ordering::SeqCst);
+            }
+            futures_util::stream::iter(parts)
+        };
+        futures_util::stream::once(agreed)
+            .flatten()
             .then(move |at| {
                 let end = length.min(at + 65_536);
                 let part = bytes.slice(at as usize..end as usize);
-                let sent = sent.clone();
+                let (sent, told, request) = (sent.clone(), answer.told.clone(), answer.number);
                 async move {
                     if let Some(slow) = slow {
                         tokio::time::sleep(slow).await;
@@ -220,13 +280,22 @@ impl ChunkSource for Fake {
                     if stalls_after.is_some_and(|limit| before >= limit) {
                         std::future::pending::<()>().await;
                     }
+                    let offset = range.start + at;
+                    let at = Instant::now();
+                    let range = ByteRange::new(offset, range.end.min(range.start + end));
+                    let news = Sent { at, request, range };
+                    told.lock().unwrap().sent.push(news);
                     Ok(Delivery {
-                        offset: range.start + at,
+                        offset,
                         bytes: part,
                     })
                 }
             })
             .boxed()
+    }
+
+    fn is_paying(&self) -> bool {
+        self.paying.load(Ordering::SeqCst)
     }
 
     async fn verified(&self, range: ByteRange) {
@@ -237,9 +306,10 @@ impl ChunkSource for Fake {
     }
 
     fn root_known(&self) {
+        let before = self.knows_root.swap(true, Ordering::SeqCst);
+        assert!(!before, "told twice");
         let mut told = self.told.lock().unwrap();
-        assert!(!told.root_known, "told twice");
-        told.root_known = told.verified.is_empty();
+        told.root_known |= told.verified.is_empty();
     }
 
     async fn close(&self) {
@@ -248,20 +318,33 @@ impl ChunkSource for Fake {
 }
 
 /// What a seeder has, how it behaves, and how many bytes it has sent.
-type Seeder = (File, Manners, Arc<AtomicU64>, Arc<Mutex<Told>>);
+type Seeder = (File, Arc<Mutex<Manners>>, Arc<AtomicU64>, Arc<Mutex<Told>>);
 
 /// A network of such sources, by name.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct FakeNetwork {
     seeders: Arc<Mutex<BTreeMap<String, Seeder>>>,
     pub(crate) registry: TransferRegistry,
+    /// In which order to connect; of whom it says nothing is a last resort.
+    pub(crate) rank: Option<fn(&PeerOffer) -> Option<usize>>,
 }
 
 impl FakeNetwork {
     pub(crate) fn seeder(&self, name: &str, file: &File, manners: Manners) -> PeerOffer {
+        let manners = Arc::new(Mutex::new(manners));
+        let asks = manners.lock().unwrap().pays.is_some();
         let entry = (file.clone(), manners, Arc::default(), Arc::default());
         self.seeders.lock().unwrap().insert(name.to_owned(), entry);
-        offer(name)
+        let mut offer = offer(name);
+        if asks {
+            offer.price = "0.001".parse().unwrap();
+        }
+        offer
+    }
+
+    /// A seeder behaves like this from now on.
+    pub(crate) fn amend(&self, name: &str, manners: Manners) {
+        *self.seeders.lock().unwrap()[name].1.lock().unwrap() = manners;
     }
 
     /// Another download begins: what was told is forgotten.
@@ -314,11 +397,21 @@ impl Connector for FakeNetwork {
             manners: manners.clone(),
             sent: sent.clone(),
             told: told.clone(),
+            knows_root: false.into(),
+            paying: Arc::default(),
         }))
     }
 
     async fn arrivals(&self, _: &FileIdentification) -> SourceStream {
         futures_util::stream::empty().boxed()
+    }
+
+    fn order(&self, _: &FileIdentification, offers: &mut [PeerOffer]) -> usize {
+        let Some(rank) = self.rank else {
+            return offers.len();
+        };
+        offers.sort_by_key(|offer| rank(offer).unwrap_or(usize::MAX));
+        offers.iter().filter(|offer| rank(offer).is_some()).count()
     }
 }
 

@@ -75,11 +75,11 @@ async fn one_that_grows_no_more_is_not_waited_for_for_ever() {
 
 /// A directory that fails, and answers later.
 #[derive(Debug)]
-struct Unsteady {
-    offers: Vec<PeerOffer>,
+pub(crate) struct Unsteady {
+    pub(crate) offers: Vec<PeerOffer>,
     /// Times that it fails.
-    fails: u32,
-    asked: Mutex<u32>,
+    pub(crate) fails: u32,
+    pub(crate) asked: Mutex<u32>,
 }
 
 #[async_trait]
