@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::kad::store::{Error, RecordStore, Result as StoreResult};
-use libp2p::kad::{ProviderRecord, Record, RecordKey as KadKey};
+use libp2p::kad::{KBucketDistance, KBucketKey, ProviderRecord, Record, RecordKey as KadKey};
 
 use super::choice::Chooser;
 use super::set::MAX_VALUE_LEN;
@@ -27,7 +27,9 @@ mod providers;
 /// The time since 1970 (UTC), as this node sees it.
 pub type UnixClock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
-/// How much a node keeps for others. What it publishes itself is limited apart from that.
+/// How much a node keeps for others. What it publishes itself is limited apart from that. When
+/// it is full, keys that are far from the node's own id give way to nearer ones, as Kademlia
+/// looks for a key near it: so nobody fills a store with keys that belong elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreLimits {
@@ -72,6 +74,8 @@ pub struct ChiralStore {
     limits: StoreLimits,
     clock: UnixClock,
     sets: HashMap<RecordKey, SeederSet>,
+    /// The sets in which this node has no part, by how far they are from it.
+    far: BTreeSet<(KBucketDistance, RecordKey)>,
     /// Of each set when its first entry can be forgotten.
     ends: BTreeSet<(u64, RecordKey)>,
     /// Number of keys with an entry of each peer.
@@ -92,6 +96,7 @@ impl ChiralStore {
             limits,
             clock,
             sets: HashMap::new(),
+            far: BTreeSet::new(),
             ends: BTreeSet::new(),
             peers: HashMap::new(),
             bytes: 0,
@@ -151,9 +156,6 @@ impl ChiralStore {
             return Err(RecordError::Stale);
         }
         self.check_peers(&incoming, own_alone)?;
-        if held.is_none() && !own_alone && self.sets.len() >= self.limits.keys {
-            return Err(RecordError::Full { what: "keys" });
-        }
         let before = held.map_or(0, SeederSet::size);
         let chooser = Chooser {
             secret: &self.secret,
@@ -167,8 +169,12 @@ impl ChiralStore {
                 what: "announcements under this key",
             });
         }
-        if !own_alone && self.bytes - before + merged.size() > self.limits.bytes {
-            return Err(RecordError::Full { what: "bytes" });
+        if !own_alone {
+            let another = usize::from(held.is_none());
+            let bytes = self.bytes - before + merged.size();
+            for farther in self.giving_way(&key, another, bytes)? {
+                self.take(&farther);
+            }
         }
         self.take(&key);
         self.replace(merged);
@@ -180,6 +186,38 @@ impl ChiralStore {
         let now = (self.clock)();
         let set = self.sets.get(key).filter(|set| set.holds(now))?;
         Some(Record::new(key.to_kad(), set.encode(now)))
+    }
+
+    /// How far a key is from this node.
+    fn distance(&self, key: &RecordKey) -> KBucketDistance {
+        KBucketKey::from(self.own).distance(&KBucketKey::new(key.to_bytes()))
+    }
+
+    /// The keys that go, so that there is room for so many keys more and so many bytes in all:
+    /// all of them are farther away than the key that wants it.
+    fn giving_way(
+        &self,
+        key: &RecordKey,
+        another: usize,
+        bytes: usize,
+    ) -> Result<Vec<RecordKey>, RecordError> {
+        let mut keys = (self.far.len() + another).saturating_sub(self.limits.keys);
+        let mut bytes = bytes.saturating_sub(self.limits.bytes);
+        let mut going = Vec::new();
+        if keys == 0 && bytes == 0 {
+            return Ok(going);
+        }
+        let distance = self.distance(key);
+        for (_, farther) in self.far.iter().rev().take_while(|(d, _)| *d > distance) {
+            going.push(*farther);
+            keys = keys.saturating_sub(1);
+            bytes = bytes.saturating_sub(self.sets.get(farther).map_or(0, SeederSet::size));
+            if keys == 0 && bytes == 0 {
+                return Ok(going);
+            }
+        }
+        let what = if keys > 0 { "keys" } else { "bytes" };
+        Err(RecordError::Full { what })
     }
 
     fn check_peers(&self, incoming: &SeederSet, own_alone: bool) -> Result<(), RecordError> {
@@ -207,6 +245,7 @@ impl ChiralStore {
     fn take(&mut self, key: &RecordKey) -> Option<SeederSet> {
         let set = self.sets.remove(key)?;
         self.bytes -= set.size();
+        self.far.remove(&(self.distance(key), *key));
         if let Some(end) = set.first_end() {
             self.ends.remove(&(end, *key));
         }
@@ -228,6 +267,9 @@ impl ChiralStore {
             return;
         };
         self.bytes += set.size();
+        if !set.has(&self.own) {
+            self.far.insert((self.distance(&key), key));
+        }
         self.ends.insert((end, key));
         for peer in set.peers() {
             *self.peers.entry(*peer).or_default() += 1;

@@ -1,4 +1,5 @@
-//! What a node keeps on disk: its identity key, and peers that it has seen.
+//! What a node keeps on disk: its identity key, and peers that it has seen. The numbers of its
+//! announcements are in a file of the same kind.
 
 use std::collections::VecDeque;
 use std::fs::{self, OpenOptions};
@@ -32,8 +33,8 @@ fn file_error(path: &Path) -> impl FnOnce(io::Error) -> Libp2pError {
     }
 }
 
-/// The whole file, or nothing if there is none.
-fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Libp2pError> {
+/// The file up to a limit, or nothing if there is none.
+pub(super) fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Libp2pError> {
     let file = match OpenOptions::new().read(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -187,6 +188,10 @@ pub(super) struct Unsaved {
 }
 
 impl Unsaved {
+    pub(super) fn new(path: PathBuf, text: String) -> Self {
+        Self { path, text }
+    }
+
     /// Writes it; blocks.
     pub(super) fn save(self) -> Result<(), Libp2pError> {
         replace(&self.path, self.text.as_bytes())

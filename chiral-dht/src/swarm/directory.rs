@@ -24,8 +24,10 @@ use crate::records::{Publication, Reader, RecordKey, WalletBinding, provider_key
 use table::Table;
 
 mod publisher;
+mod sequence;
 mod table;
 
+pub(super) use sequence::Sequence;
 pub use table::MAX_FILES;
 
 /// How long [`PeerDirectory::announce`] and [`PeerDirectory::withdraw`] wait for others to
@@ -79,6 +81,7 @@ pub(super) struct Parts {
     pub(super) republish: Duration,
     pub(super) has_entrance: bool,
     pub(super) clock: UnixClock,
+    pub(super) sequence: Sequence,
 }
 
 impl Libp2pDirectory {
@@ -95,7 +98,10 @@ impl Libp2pDirectory {
             republish: parts.republish,
             has_entrance: parts.has_entrance,
             clock: parts.clock,
-            table: Mutex::default(),
+            table: Mutex::new(Table {
+                sequence: parts.sequence,
+                ..Table::default()
+            }),
             wake: Notify::new(),
             closed: AtomicBool::new(false),
             stop,
@@ -123,6 +129,20 @@ impl Shared {
 
     fn now(&self) -> Duration {
         (self.clock)()
+    }
+
+    /// Sees to it that the next announcement has a number that no restart falls behind.
+    async fn reserve(&self) {
+        let unsaved = self.table().sequence.unsaved(self.now());
+        let Some((unsaved, reserved)) = unsaved else {
+            return;
+        };
+        match tokio::task::spawn_blocking(move || unsaved.save()).await {
+            Ok(Ok(())) => self.table().sequence.saved(reserved),
+            // What is announced holds all the same, as long as the clock does not go back.
+            Ok(Err(error)) => tracing::warn!(%error, "the number was not kept"),
+            Err(error) => tracing::warn!(%error, "the number was not kept"),
+        }
     }
 
     fn check_open(&self) -> Result<(), DirectoryError> {

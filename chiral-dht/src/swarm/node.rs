@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::actor::Actor;
 use super::config::Libp2pConfig;
-use super::directory::{Libp2pDirectory, Parts};
+use super::directory::{Libp2pDirectory, Parts, Sequence};
 use super::error::Libp2pError;
 use super::handle::{Closed, Handle, MAX_COMMANDS, Status};
 use super::network::Libp2pNetwork;
@@ -73,6 +73,7 @@ impl Libp2pNode {
             (received, sender),
         )?;
         actor.listen(&config.listen).await?;
+        let sequence = Sequence::open(config.data_dir.as_deref(), clock())?;
         let has_entrance = !config.bootstrap.is_empty() || actor.remembers_peers();
         tokio::spawn(actor.run());
 
@@ -84,6 +85,7 @@ impl Libp2pNode {
             republish: config.republish,
             has_entrance,
             clock: clock.clone(),
+            sequence,
         }));
         let network = Arc::new(Libp2pNetwork::new(handle.clone(), peer));
         let author = Arc::new(Author {

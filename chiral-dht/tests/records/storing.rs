@@ -12,7 +12,7 @@ use chiral_dht::records::set::{MAX_ANNOUNCEMENTS, MAX_VALUE_LEN};
 use chiral_dht::records::{ChiralStore, Reader, RecordError, RecordKey, StoreLimits};
 use libp2p::PeerId;
 use libp2p::kad::store::RecordStore;
-use libp2p::kad::{ProviderRecord, Record};
+use libp2p::kad::{KBucketKey, ProviderRecord, Record};
 use proptest::prelude::*;
 use prost::Message;
 
@@ -264,22 +264,25 @@ fn limits_hold_for_others_and_not_for_what_this_node_publishes() {
         limits.keys = 3;
         limits.keys_per_peer = 2;
     });
-    store.put(&key("a"), &announced(1, "a", NOW, 60)).unwrap();
-    store.put(&key("b"), &announced(1, "b", NOW, 60)).unwrap();
-    full(store.put(&key("c"), &announced(1, "c", NOW, 60)));
+    // The one that is wanted where there is no room is the farthest away.
+    let names = by_distance(["a", "b", "c", "d"].map(str::to_owned).into());
+    let [a, b, c, d] = [0, 1, 2, 3].map(|at| names[at].as_str());
+    store.put(&key(a), &announced(1, a, NOW, 60)).unwrap();
+    store.put(&key(b), &announced(1, b, NOW, 60)).unwrap();
+    full(store.put(&key(c), &announced(1, c, NOW, 60)));
     store
-        .put(&key("b"), &announced(1, "b", NOW + SECOND, 60))
+        .put(&key(b), &announced(1, b, NOW + SECOND, 60))
         .unwrap();
-    store.put(&key("c"), &announced(2, "c", NOW, 60)).unwrap();
-    full(store.put(&key("d"), &announced(2, "d", NOW, 60)));
-    let own = publish(OWN, "d", vec![offer(Protocol::Http, 1)], NOW, 60);
+    store.put(&key(c), &announced(2, c, NOW, 60)).unwrap();
+    full(store.put(&key(d), &announced(2, d, NOW, 60)));
+    let own = publish(OWN, d, vec![offer(Protocol::Http, 1)], NOW, 60);
     store
         .store
-        .put_record(&key("d").to_bytes(), &own.records[0].1, true)
+        .put_record(&key(d).to_bytes(), &own.records[0].1, true)
         .unwrap();
     store.advance(SECOND * 61);
     store
-        .put(&key("d"), &announced(2, "d", NOW + SECOND * 61, 60))
+        .put(&key(d), &announced(2, d, NOW + SECOND * 61, 60))
         .unwrap();
 
     let mut small = limits(|limits| limits.bytes = 1000);
@@ -304,10 +307,7 @@ fn providing_for_others_does_not_get_in_the_way_of_ones_own() {
     }
     assert_eq!(store.store.providers(&of("a", 0).key).len(), 3);
     store.store.add_provider(of("b", 42)).unwrap();
-    assert!(
-        store.store.add_provider(of("c", 43)).is_err(),
-        "no key more"
-    );
+    assert_eq!(store.store.providers(&of("b", 0).key).len(), 1);
     for name in ["a", "b", "c", "d"] {
         store.store.add_provider(of(name, OWN)).unwrap();
     }
@@ -323,6 +323,81 @@ fn providing_for_others_does_not_get_in_the_way_of_ones_own() {
     assert_eq!(store.store.providers(&of("a", 0).key).len(), 1);
     store.store.add_provider(of("c", 43)).unwrap();
     assert_eq!(store.store.providers(&of("c", 0).key).len(), 1);
+}
+
+/// These names, that of the key nearest to the store's node first.
+fn by_distance(mut names: Vec<String>) -> Vec<String> {
+    let own = KBucketKey::from(peer(OWN));
+    names.sort_by_key(|name| own.distance(&KBucketKey::new(key(name).to_bytes())));
+    names
+}
+
+#[test]
+fn when_it_is_full_far_keys_give_way_to_near_ones_in_whatever_order_they_come() {
+    let names = by_distance((0..60).map(|n| format!("file {n}")).collect());
+    let size = {
+        let mut one = limits(|_| ());
+        one.put(&key(&names[0]), &announced(1, &names[0], NOW, 600))
+            .unwrap();
+        one.store.bytes()
+    };
+    for by_bytes in [false, true] {
+        for seed in 0..4 {
+            let mut store = limits(|limits| match by_bytes {
+                true => limits.bytes = 10 * (size + 8),
+                false => limits.keys = 10,
+            });
+            // One that this node publishes itself stays, though it is the farthest.
+            let own = &names[59];
+            let published = publish(OWN, own, vec![offer(Protocol::Http, 1)], NOW, 600);
+            let value = &published.records[0].1;
+            if !by_bytes {
+                store
+                    .store
+                    .put_record(&key(own).to_bytes(), value, true)
+                    .unwrap();
+            }
+            let mut order: Vec<usize> = (0..59).collect();
+            order.sort_by_key(|n| (n * 7919 + seed * 31) % 61);
+            for n in order {
+                // Four peers or many: it makes no difference.
+                let by = 1 + n as u64 % 4;
+                let _ = store.put(&key(&names[n]), &announced(by, &names[n], NOW, 600));
+            }
+            let held = |n: &usize| store.value(&key(&names[*n])).is_some();
+            let near: Vec<usize> = (0..59).filter(held).collect();
+            assert_eq!(near, (0..near.len()).collect::<Vec<_>>(), "the nearest");
+            assert!((9..=10).contains(&near.len()), "{near:?}");
+            assert!(by_bytes || held(&59));
+            store.advance(SECOND * 700);
+            store.store.expire();
+            assert_eq!((store.store.len(), store.store.bytes()), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn far_provider_records_give_way_to_near_ones() {
+    let own = KBucketKey::from(peer(OWN));
+    let of = |n: u64| {
+        let key = provider_key(header(&format!("file {n}")).cid);
+        ProviderRecord::new(key, peer(n % 4), Vec::new())
+    };
+    let mut all: Vec<u64> = (0..60).collect();
+    all.sort_by_key(|n| own.distance(&KBucketKey::new(of(*n).key.to_vec())));
+    for reversed in [false, true] {
+        let mut store = limits(|limits| limits.provider_keys = 10);
+        let order: Vec<u64> = match reversed {
+            true => (0..60).rev().collect(),
+            false => (0..60).collect(),
+        };
+        for n in order {
+            let _ = store.store.add_provider(of(n));
+        }
+        let held = |n: &&u64| !store.store.providers(&of(**n).key).is_empty();
+        let near: Vec<u64> = all.iter().filter(held).copied().collect();
+        assert_eq!(near, all[..10]);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::kad::store::{Error, Result as StoreResult};
-use libp2p::kad::{ProviderRecord, RecordKey as KadKey};
+use libp2p::kad::{KBucketDistance, KBucketKey, ProviderRecord, RecordKey as KadKey};
 
 use super::StoreLimits;
 use crate::records::announcement::sha256;
@@ -24,6 +24,8 @@ pub(super) struct Providers {
     /// Keys that this node provides.
     provided: HashMap<KadKey, ProviderRecord>,
     others: HashMap<KadKey, Vec<Held>>,
+    /// Their keys, by how far they are from this node.
+    far: BTreeSet<(KBucketDistance, Vec<u8>)>,
     /// When each of the others' ends, with its key and peer.
     ends: BTreeSet<(Duration, Vec<u8>, PeerId)>,
     /// Number of keys that each of the others provides.
@@ -42,6 +44,7 @@ impl Providers {
             secret,
             provided: HashMap::new(),
             others: HashMap::new(),
+            far: BTreeSet::new(),
             ends: BTreeSet::new(),
             peers: HashMap::new(),
         }
@@ -85,9 +88,12 @@ impl Providers {
             .any(|held| held.record.provider == record.provider);
         if !known {
             let keys = self.peers.get(&record.provider).copied().unwrap_or(0);
-            let no_key = held.is_none() && self.others.len() >= limits.provider_keys;
-            if no_key || keys >= limits.provider_keys_per_peer {
+            if keys >= limits.provider_keys_per_peer {
                 return Err(Error::MaxProvidedKeys);
+            }
+            if held.is_none() && self.others.len() >= limits.provider_keys {
+                self.give_way(&record.key)?;
+                return self.add(record, limits, now);
             }
             if list.len() >= limits.providers_per_key {
                 // Not who came first: who came first may have come in a crowd.
@@ -106,6 +112,8 @@ impl Providers {
         self.ends
             .insert((end, record.key.to_vec(), record.provider));
         *self.peers.entry(record.provider).or_default() += 1;
+        self.far
+            .insert((self.distance(&record.key), record.key.to_vec()));
         let list = self.others.entry(record.key.clone()).or_default();
         list.push(Held { record, end });
         Ok(())
@@ -140,6 +148,7 @@ impl Providers {
         let held = list.remove(at);
         if list.is_empty() {
             self.others.remove(key);
+            self.far.remove(&(self.distance(key), key.to_vec()));
         }
         self.ends.remove(&(held.end, key.to_vec(), *peer));
         if let Some(keys) = self.peers.get_mut(peer) {
@@ -147,6 +156,27 @@ impl Providers {
             if *keys == 0 {
                 self.peers.remove(peer);
             }
+        }
+    }
+
+    /// How far a key is from this node.
+    fn distance(&self, key: &KadKey) -> KBucketDistance {
+        KBucketKey::from(self.own).distance(&KBucketKey::new(key.to_vec()))
+    }
+
+    /// The farthest key goes, if it is farther than this one.
+    fn give_way(&mut self, key: &KadKey) -> StoreResult<()> {
+        match self.far.last() {
+            Some((distance, farthest)) if *distance > self.distance(key) => {
+                let farthest = KadKey::from(farthest.clone());
+                let held = self.others.get(&farthest).into_iter().flatten();
+                let peers: Vec<PeerId> = held.map(|held| held.record.provider).collect();
+                for peer in peers {
+                    self.remove(&farthest, &peer);
+                }
+                Ok(())
+            }
+            _ => Err(Error::MaxProvidedKeys),
         }
     }
 

@@ -10,7 +10,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::Shared;
 use super::table::{Job, Statement};
-use crate::records::announcement::next_seq;
 use crate::records::{Publication, RecordError, provider_key};
 use crate::swarm::handle::{Closed, Stored};
 
@@ -38,6 +37,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             let Some(job) = shared.table().take_due(Instant::now()) else {
                 break;
             };
+            shared.reserve().await;
             running.push(publish(&shared, job));
         }
         let next = if running.len() < AT_ONCE {
@@ -111,8 +111,7 @@ async fn store(shared: &Shared, job: &Job) -> Result<usize, PublishError> {
     let now = shared.now();
     let publication = {
         let mut table = shared.table();
-        let seq = next_seq(table.seq, now);
-        table.seq = seq;
+        let seq = table.sequence.next(now);
         let publication = match &job.statement {
             Statement::Announced(announcement) => {
                 Publication::announce(&shared.key, binding, announcement, seq, now)?

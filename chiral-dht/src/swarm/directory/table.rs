@@ -10,6 +10,7 @@ use chiral_core::{Announcement, Cid, FileIdentification, ManifestHeader};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::sequence::Sequence;
 use crate::records::RecordKey;
 
 /// Limit on the files that one node announces.
@@ -71,8 +72,8 @@ pub(super) struct Table {
     entries: HashMap<Cid, Entry>,
     due: BTreeSet<(Instant, Cid)>,
     versions: u64,
-    /// The last sequence number that was signed.
-    pub(super) seq: u64,
+    /// The numbers of announcements.
+    pub(super) sequence: Sequence,
 }
 
 impl Table {
