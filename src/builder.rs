@@ -48,6 +48,7 @@ pub struct NodeBuilder {
     pub(crate) limit_down: Option<Rate>,
     pub(crate) max_downloads: Option<usize>,
     pub(crate) seeding: Option<SeedingContext>,
+    pub(crate) restricted: Option<bool>,
 }
 
 impl std::fmt::Debug for NodeBuilder {
@@ -82,6 +83,7 @@ impl Default for NodeBuilder {
             limit_down: None,
             max_downloads: None,
             seeding: None,
+            restricted: None,
         }
     }
 }
@@ -263,6 +265,16 @@ impl NodeBuilder {
     #[must_use]
     pub fn seeding(mut self, context: SeedingContext) -> Self {
         self.seeding = Some(context);
+        self
+    }
+
+    /// Whether only what looks like the web gets through the network, as behind a proxy: then
+    /// protocols beside HTTP are a last resort for downloads (see
+    /// [`selection::downloading`](chiral_protocols::selection::downloading)). If not said, it
+    /// does if HTTP goes through a proxy.
+    #[must_use]
+    pub fn restricted_network(mut self, restricted: bool) -> Self {
+        self.restricted = Some(restricted);
         self
     }
 

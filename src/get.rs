@@ -20,7 +20,7 @@ use crate::auto_seed::{self, Others};
 use crate::builder::endpoint;
 use crate::node::new_transfer_id;
 use crate::settle::free_bills;
-use crate::unfinished::Record;
+use crate::unfinished::{Record, Settings};
 use crate::{Node, NodeError};
 
 /// Limit on a download to bytes unless another is given: 256 MiB.
@@ -43,8 +43,11 @@ pub struct Get {
     goal: Goal,
     offers: Vec<PeerOffer>,
     seed: bool,
+    /// Whether it is no error that it cannot be seeded.
+    seed_if_able: bool,
     priority: Priority,
     limit: Option<Rate>,
+    paused: bool,
     bad: Option<NodeError>,
 }
 
@@ -56,8 +59,10 @@ impl Get {
             target,
             goal: Goal::Store,
             offers: Vec::new(),
+            seed_if_able: false,
             priority: Priority::Normal,
             limit: None,
+            paused: false,
             bad: None,
         }
     }
@@ -119,14 +124,27 @@ impl Get {
         self
     }
 
+    /// As it was said in an earlier run of the node, which may have served then.
+    pub(crate) fn seed_if_able(mut self, seed: bool) -> Self {
+        (self.seed, self.seed_if_able) = (seed, true);
+        self
+    }
+
     /// Also from this offer, of whatever protocol.
     pub fn offer(mut self, offer: PeerOffer) -> Self {
         self.offers.push(offer);
         self
     }
 
-    /// How much it matters beside other downloads: it has its turn sooner, and more of what
-    /// they share. [`Getting::set_priority`] changes it.
+    /// Whether it begins paused: it waits for [`Getting::resume`] before it does anything.
+    pub fn paused(mut self, paused: bool) -> Self {
+        self.paused = paused;
+        self
+    }
+
+    /// How much it matters beside other downloads: it has its turn sooner, if need be that of
+    /// one that matters less, and more of what they share. [`Getting::set_priority`] changes
+    /// it.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
@@ -152,8 +170,10 @@ impl Get {
             goal,
             mut offers,
             seed,
+            seed_if_able,
             priority,
             limit,
+            paused,
             bad,
         } = self;
         node.check_open()?;
@@ -167,14 +187,20 @@ impl Get {
             Goal::File(path) => Some(Record::new(target, Some(path.clone()), None, &offers)),
             Goal::Part(part) => Some(Record::new(target, None, Some(*part), &offers)),
         };
-        if seed {
-            auto_seed::check(&node)?;
-        }
+        let record = record.map(|record| record.seeding(seed));
+        let seed = match seed.then(|| auto_seed::check(&node)) {
+            Some(Err(error)) if seed_if_able => {
+                tracing::warn!(%target, %error, "it is not seeded in this run");
+                false
+            }
+            Some(able) => able.map(|()| true)?,
+            None => false,
+        };
         #[cfg(feature = "chain")]
         close_earlier_books(&node, &target).await?;
         let directory = Others::of(&node);
-        // Whoever named peers can do without the directory.
-        let asked = offers.is_empty();
+        // Whoever named peers can do without the directory, and whoever waits need not ask yet.
+        let asked = offers.is_empty() && !paused;
         if asked {
             offers = directory.providers(ProviderQuery::new(target)).await?;
         }
@@ -182,6 +208,7 @@ impl Get {
         offers.retain(|offer| offer.peer.is_none() || offer.peer.as_ref() != node.peer_id());
         let mut request = DownloadRequest::new(target);
         (request.offers, request.priority, request.limit) = (offers, priority, limit);
+        request.paused = paused;
         request.directory = Some(Arc::new(directory));
         request.asked_directory = asked;
         match &goal {
@@ -201,16 +228,27 @@ impl Get {
         let readable = download.readable().clone();
         let (transfer, events, finished) = download.split();
         let id = transfer.id();
+        let mut following = None;
         if let Some(record) = record {
-            node.inner()
-                .unfinished
-                .begun(record.with(priority, limit))
-                .await;
+            let memory = node.inner().unfinished.clone();
+            let settings = Settings {
+                priority,
+                limit,
+                paused,
+            };
+            memory.begun(record.with(settings)).await;
+            let (transfer, downloads) = (transfer.clone(), node.downloads().clone());
+            let follow = async move { memory.follow(transfer, downloads, settings).await };
+            following = Some(tokio::spawn(follow));
         }
         let seeding = seed.then(|| auto_seed::begin(&node, &transfer));
         let downloads = node.downloads().clone();
         let task = tokio::spawn(async move {
             let report = finished.report().await;
+            if let Some(following) = following {
+                // It ends with the transfer; what was changed before is kept.
+                following.await.unwrap_or_default();
+            }
             if let Some(seeding) = seeding {
                 seeding.end(&node, &report).await;
             }
@@ -378,7 +416,8 @@ impl Getting {
         self.readable.reader()
     }
 
-    /// Pauses; true if it was running or waiting for its turn, which others then have.
+    /// Pauses; true if it was running or waiting for its turn, which others then have. A node
+    /// with a data directory remembers it over a restart, like priority and limit.
     pub fn pause(&self) -> bool {
         self.transfer.pause()
     }

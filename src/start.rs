@@ -127,6 +127,13 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
         .unwrap_or_else(|| Arc::new(FreeSettler::new()));
 
     #[cfg(feature = "http")]
+    let proxied = builder
+        .http
+        .as_ref()
+        .is_some_and(|it| !it.proxies.is_empty());
+    #[cfg(not(feature = "http"))]
+    let proxied = false;
+    #[cfg(feature = "http")]
     if let Some(config) = builder.http {
         use chiral_protocols::http::HttpProtocol;
         let registry = builder.registry.clone();
@@ -152,6 +159,7 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
     if let Some(context) = builder.seeding {
         manager.set_seeding(context);
     }
+    manager.set_restricted(builder.restricted.unwrap_or(proxied));
     let keeper = Keeper::start(manager.engine().peers().clone(), directory.as_deref());
     let alone = || -> Arc<dyn PeerDirectory> {
         let nobody = PeerId::from_bytes(&[0]).expect("one byte is a peer id");

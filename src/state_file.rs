@@ -15,6 +15,8 @@ const MAX_BYTES: u64 = 16 << 20;
 pub(crate) struct StateFile {
     path: PathBuf,
     version: u32,
+    /// The first version that is still understood.
+    oldest: u32,
 }
 
 #[derive(Serialize)]
@@ -31,7 +33,17 @@ struct Version {
 
 impl StateFile {
     pub(crate) fn new(path: PathBuf, version: u32) -> Self {
-        Self { path, version }
+        Self {
+            path,
+            version,
+            oldest: version,
+        }
+    }
+
+    /// What is read understands files from this version on: what they lack has a default.
+    pub(crate) fn from_version(mut self, oldest: u32) -> Self {
+        self.oldest = oldest;
+        self
     }
 
     /// What is kept; nothing if there is no file, or none that can be understood: what is kept
@@ -60,7 +72,7 @@ impl StateFile {
             return Err(invalid("it is too long"));
         }
         let found: Version = serde_json::from_slice(&bytes)?;
-        if found.version != self.version {
+        if !(self.oldest..=self.version).contains(&found.version) {
             return Err(invalid("its version is another"));
         }
         Ok(Some(serde_json::from_slice(&bytes)?))

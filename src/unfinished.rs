@@ -8,15 +8,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chiral_core::chunk_store::Location;
 use chiral_core::transfer::MAX_TRANSFERS;
 use chiral_core::{
-    ByteRange, Endpoint, FileIdentification, PeerOffer, Priority, Rate, StoreError, TransferId,
+    ByteRange, Endpoint, FileIdentification, PeerOffer, Priority, Rate, StoreError, Transfer,
+    TransferId,
 };
+use chiral_protocols::Downloads;
 use serde::{Deserialize, Serialize};
 
 use crate::state_file::StateFile;
 use crate::{Get, Getting, Node, NodeError};
 
-/// The file in the data directory, and its version.
-const FILE: (&str, u32) = ("downloads.json", 1);
+/// The file in the data directory, its version, and the first one that is still understood.
+/// The first had neither whether to seed nor whether it is paused.
+const FILE: (&str, u32, u32) = ("downloads.json", 2, 1);
 
 /// Most sources that are kept of one download: those that the user named, in their order.
 const MAX_SOURCES: usize = 64;
@@ -37,14 +40,23 @@ pub struct Unfinished {
     pub priority: Priority,
     /// The limit on what it receives.
     pub limit: Option<Rate>,
+    /// Whether to seed it while it is downloaded and afterwards.
+    pub seed: bool,
+    /// Whether it was paused when it was last under way.
+    pub paused: bool,
     /// The transfer, if it is under way.
     pub transfer: Option<TransferId>,
 }
 
 impl Unfinished {
-    /// Prepares to go on with it.
+    /// Prepares to go on with it as it was: if it was paused it stays so until it is resumed,
+    /// and it is seeded if the node still serves anything.
     pub fn get(&self, node: &Node) -> Get {
-        let mut get = node.get(self.target).priority(self.priority);
+        let mut get = node
+            .get(self.target)
+            .priority(self.priority)
+            .paused(self.paused)
+            .seed_if_able(self.seed);
         if let Some(path) = &self.destination {
             get = get.to_file(path);
         }
@@ -67,6 +79,18 @@ pub(crate) struct Record {
     sources: Vec<Source>,
     priority: Priority,
     limit: Option<Rate>,
+    #[serde(default)]
+    seed: bool,
+    #[serde(default)]
+    paused: bool,
+}
+
+/// What can be changed of a download while it is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) priority: Priority,
+    pub(crate) limit: Option<Rate>,
+    pub(crate) paused: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -95,12 +119,28 @@ impl Record {
             sources: offers.iter().take(MAX_SOURCES).map(source).collect(),
             priority: Priority::Normal,
             limit: None,
+            seed: false,
+            paused: false,
         }
     }
 
-    pub(crate) fn with(mut self, priority: Priority, limit: Option<Rate>) -> Self {
-        (self.priority, self.limit) = (priority, limit);
+    pub(crate) fn seeding(mut self, seed: bool) -> Self {
+        self.seed = seed;
         self
+    }
+
+    pub(crate) fn with(mut self, settings: Settings) -> Self {
+        self.set(settings);
+        self
+    }
+
+    fn set(&mut self, settings: Settings) {
+        let Settings {
+            priority,
+            limit,
+            paused,
+        } = settings;
+        (self.priority, self.limit, self.paused) = (priority, limit, paused);
     }
 
     /// `None` for what this build does not understand.
@@ -128,6 +168,8 @@ impl Record {
                 .collect(),
             priority: self.priority,
             limit: self.limit,
+            seed: self.seed,
+            paused: self.paused,
             transfer: None,
         })
     }
@@ -149,8 +191,10 @@ pub(crate) struct Memory {
 impl Memory {
     /// What an earlier run left in the data directory, if there is one.
     pub(crate) fn open(directory: Option<PathBuf>) -> Self {
-        let (name, version) = FILE;
-        let file = directory.map(|directory| StateFile::new(directory.join(name), version));
+        let (name, version, oldest) = FILE;
+        let file =
+            |directory: PathBuf| StateFile::new(directory.join(name), version).from_version(oldest);
+        let file = directory.map(file);
         let mut records: Records = file.as_ref().and_then(StateFile::read).unwrap_or_default();
         while records.downloads.len() > MAX_TRANSFERS {
             records.downloads.pop_last();
@@ -201,6 +245,40 @@ impl Memory {
         .await;
     }
 
+    /// Something of a download was changed.
+    async fn changed(&self, target: FileIdentification, settings: Settings) {
+        self.change(move |records| {
+            if let Some(record) = records.downloads.get_mut(&target.to_string()) {
+                record.set(settings);
+            }
+        })
+        .await;
+    }
+
+    /// Keeps what is changed of a download, each change as soon as the last is durable, until
+    /// the download ends.
+    pub(crate) async fn follow(
+        &self,
+        transfer: Transfer,
+        downloads: Downloads,
+        mut known: Settings,
+    ) {
+        loop {
+            let set = (known.priority, known.limit);
+            tokio::select! {
+                changed = downloads.settings_changed(transfer.id(), set) => match changed {
+                    Some((priority, limit)) => (known.priority, known.limit) = (priority, limit),
+                    None => return,
+                },
+                changed = transfer.pause_changed(known.paused) => match changed {
+                    Some(paused) => known.paused = paused,
+                    None => return,
+                },
+            }
+            self.changed(transfer.target(), known).await;
+        }
+    }
+
     /// A download is complete, or nobody wants it any more.
     pub(crate) async fn over(&self, target: FileIdentification) {
         self.change(move |records| {
@@ -231,7 +309,8 @@ impl Node {
         list
     }
 
-    /// Goes on with every unfinished download that is not under way, each as it was begun.
+    /// Goes on with every unfinished download that is not under way, each as it was begun and
+    /// with what was changed of it: its priority, its limit, and whether it is paused.
     pub async fn resume_all(&self) -> Vec<Result<Getting, NodeError>> {
         let mut resumed = Vec::new();
         for unfinished in self.unfinished() {
@@ -314,7 +393,12 @@ mod tests {
         let record = Record::new(cid.into(), Some(path.clone()), Some(part), &offers);
         let memory = Memory::open(Some(dir.path().into()));
         let limit = "1MiB".parse().ok();
-        memory.begun(record.with(Priority::High, limit)).await;
+        let settings = Settings {
+            priority: Priority::High,
+            limit,
+            paused: true,
+        };
+        memory.begun(record.with(settings).seeding(true)).await;
         let strange = Record::new(cid.into(), None, None, &[]);
         let target = "no such thing".to_owned();
         memory.begun(Record { target, ..strange }).await;
@@ -327,7 +411,48 @@ mod tests {
         assert_eq!((&found.destination, found.only), (&Some(path), Some(part)));
         assert_eq!((found.priority, found.limit), (Priority::High, limit));
         assert_eq!(found.offers, offers);
+        assert!(found.seed && found.paused);
+        let settings = Settings {
+            priority: Priority::Low,
+            limit: None,
+            paused: false,
+        };
+        memory.changed(cid.into(), settings).await;
+        let unknown = chiral_core::Cid::from_bytes([8; 32]);
+        memory.changed(unknown.into(), settings).await;
+        let memory = Memory::open(Some(dir.path().into()));
+        let [found] = &memory.list()[..] else {
+            panic!("{:?}", memory.list());
+        };
+        assert_eq!((found.priority, found.limit), (Priority::Low, None));
+        assert!(found.seed && !found.paused);
         memory.over(cid.into()).await;
         assert!(Memory::open(Some(dir.path().into())).list().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_the_first_version_kept_is_understood_and_what_a_later_one_keeps_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let cid = chiral_core::Cid::from_bytes([7; 32]);
+        let text = |version: u32| {
+            let record = format!(
+                r#"{{"target":"{cid}","destination":null,"only":null,"sources":[{{"protocol":"http","endpoint":"http://example.org/x","mirror":true}}],"priority":"high","limit":1048576}}"#
+            );
+            format!(r#"{{"version":{version},"downloads":{{"{cid}":{record}}}}}"#)
+        };
+        let path = dir.path().join(FILE.0);
+        std::fs::write(&path, text(1)).unwrap();
+        let memory = Memory::open(Some(dir.path().into()));
+        let [found] = &memory.list()[..] else {
+            panic!("{:?}", memory.list());
+        };
+        assert_eq!((found.target, found.priority), (cid.into(), Priority::High));
+        assert_eq!(found.limit, "1MiB".parse().ok());
+        assert_eq!(found.offers.len(), 1);
+        assert!(!found.seed && !found.paused);
+        for version in [0, 3] {
+            std::fs::write(&path, text(version)).unwrap();
+            assert!(Memory::open(Some(dir.path().into())).list().is_empty());
+        }
     }
 }

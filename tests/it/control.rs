@@ -132,6 +132,85 @@ async fn a_restarted_node_goes_on_with_what_it_had_not_finished_when_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_changed_of_a_download_outlasts_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let seeder = node(&dir.path().join("seeder")).await;
+    let bytes = data(8 * MIB);
+    let link = within(seeder.share(bytes.clone())).await.unwrap().link;
+    let peer = url(&seeder);
+    let state = dir.path().join("getter");
+    let getter = node(&state).await;
+    let get = getter.get(&link).peer(&peer).limit_down(rate("1MiB"));
+    let getting = within(get.seed(true).start()).await.unwrap();
+    let proven = async {
+        while getting.progress().proven == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    within(proven).await;
+    assert!(getting.pause());
+    assert!(getting.set_priority(Priority::Low));
+    assert!(getting.set_limit(Some(rate("64MiB"))));
+    // Kept while it is under way, not only at the end: a kill would lose nothing of it.
+    let kept = || std::fs::read_to_string(state.join("downloads.json")).unwrap_or_default();
+    let written = async {
+        while !["\"paused\":true", "\"low\"", "67108864", "\"seed\":true"]
+            .iter()
+            .all(|word| kept().contains(word))
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    within(written).await;
+    within(getter.shutdown()).await.unwrap();
+    assert!(within(getting.outcome()).await.is_err());
+
+    let getter = node(&state).await;
+    let list = getter.unfinished();
+    let [unfinished] = &list[..] else {
+        panic!("{list:?}");
+    };
+    assert!(unfinished.paused && unfinished.seed);
+    assert_eq!(unfinished.priority, Priority::Low);
+    assert_eq!(unfinished.limit, Some(rate("64MiB")));
+    let getting = within(getter.resume_all()).await.remove(0).unwrap();
+    // It stays paused until somebody resumes it.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!(getting.transfer().state(), TransferState::Paused);
+    assert_eq!(getting.progress().sources, 0);
+    let status = within(getter.status()).await.unwrap();
+    let [transfer] = &status.transfers[..] else {
+        panic!("{:?}", status.transfers);
+    };
+    assert_eq!(transfer.priority, Priority::Low);
+    assert_eq!(transfer.limit_down, Some(rate("64MiB")));
+    assert!(getting.resume());
+    within(getting.outcome()).await.unwrap();
+    let shared = async {
+        while within(getter.status()).await.unwrap().shared.is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    within(shared).await;
+    assert!(getter.unfinished().is_empty());
+    within(getter.shutdown()).await.unwrap();
+
+    // A node that does not serve any more goes on without seeding.
+    let other = dir.path().join("other");
+    let getter = node(&other).await;
+    let getting = within(getter.get(&link).seed(true).paused(true).start()).await;
+    let getting = getting.unwrap();
+    within(getter.shutdown()).await.unwrap();
+    assert!(within(getting.outcome()).await.is_err());
+    let getter = Node::builder().data_dir(&other).start().await.unwrap();
+    let getting = within(getter.resume_all()).await.remove(0).unwrap();
+    assert!(getting.cancel());
+    assert!(within(getting.outcome()).await.is_err());
+    within(getter.shutdown()).await.unwrap();
+    within(seeder.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lying_mirror_is_banned_over_downloads_and_restarts_until_it_is_cleared() {
     let dir = tempfile::tempdir().unwrap();
     let seeder = node(&dir.path().join("seeder")).await;
