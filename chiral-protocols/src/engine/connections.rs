@@ -151,9 +151,8 @@ impl Connections {
     }
 
     /// A source that came up is not wanted: there are enough.
-    pub(super) fn turn_away(&mut self, offer: &PeerOffer) {
+    pub(super) fn turn_away(&mut self) {
         self.up = self.up.saturating_sub(1);
-        self.places.release(offer);
     }
 
     fn note_banned(&mut self, offer: &PeerOffer) {

@@ -165,7 +165,7 @@ impl Run {
         match arrival {
             Arrival::Up(id, connected) => {
                 if self.known.len() >= self.config().max_sources {
-                    self.connections.turn_away(connected.offer());
+                    self.connections.turn_away();
                     return None;
                 }
                 self.attribution.join(id, connected.offer().clone());
