@@ -98,10 +98,7 @@ impl Libp2pDirectory {
             republish: parts.republish,
             has_entrance: parts.has_entrance,
             clock: parts.clock,
-            table: Mutex::new(Table {
-                sequence: parts.sequence,
-                ..Table::default()
-            }),
+            table: Mutex::new(Table::new(parts.sequence)),
             wake: Notify::new(),
             closed: AtomicBool::new(false),
             stop,

@@ -20,7 +20,7 @@ const MAX_FILE: u64 = 64;
 /// lower one than before a seeder would be stale to all who hold its last announcement. Kept is
 /// a number that is as great as any that may have been used.
 #[derive(Debug, Default)]
-pub(super) struct Sequence {
+pub(in crate::swarm) struct Sequence {
     path: Option<PathBuf>,
     last: u64,
     reserved: u64,

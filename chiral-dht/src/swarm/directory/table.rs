@@ -77,6 +77,14 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// Announces nothing yet.
+    pub(super) fn new(sequence: Sequence) -> Self {
+        Self {
+            sequence,
+            ..Self::default()
+        }
+    }
+
     /// Announces a file from now on; false if there are too many.
     pub(super) fn announce(
         &mut self,
