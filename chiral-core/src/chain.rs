@@ -231,6 +231,30 @@ impl VerifiedChunk {
     }
 }
 
+/// Bytes that are said to be a chunk, and the hashes around it, which count as known. Says
+/// nothing until it is checked.
+#[derive(Debug, Clone)]
+pub struct ChunkClaim {
+    /// The chunk.
+    pub index: u32,
+    /// The hash before it.
+    pub before: ChunkHash,
+    /// Its hash.
+    pub after: ChunkHash,
+    /// What is said to be its bytes.
+    pub bytes: Bytes,
+}
+
+impl ChunkClaim {
+    /// Checks the bytes between the two hashes, which is one SHA-256 over them.
+    ///
+    /// # Errors
+    /// [`ChunkError`], by case.
+    pub fn check(self, layout: ChunkLayout) -> Result<VerifiedChunk, ChunkError> {
+        VerifiedChunk::check(layout, self.index, self.before, self.after, self.bytes)
+    }
+}
+
 /// The chunks of a file hashed in order, for a file of which nothing but the cid is known:
 /// all are proven at the end, or none.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::chain::ProvenLink;
+use crate::chain::{ChunkClaim, ProvenLink};
 use crate::{
     Bitmap, ByteRange, ChunkHash, ChunkLayout, Cid, Coverage, FileIdentification, ManifestHeader,
     ManifestPage, MerkleRoot, TransferId, VerifiedChunk, VerifiedPage,
@@ -400,6 +400,27 @@ pub trait PartialFile: Send + Sync + fmt::Debug + 'static {
     /// What is lost if the process is killed: at most the last 64 chunks or the last 500 ms
     /// of writes, whichever is more. Waits if the disk falls further behind than that.
     async fn write(&self, chunk: VerifiedChunk) -> Result<(), StoreError>;
+
+    /// Checks chunks and writes those that pass, as [`PartialFile::write`] does; answers for
+    /// each whether it passed. For many at once this is cheaper than one by one: a store that
+    /// has threads for its work does all of it in one go there.
+    ///
+    /// # Errors
+    /// Those of [`PartialFile::write`]; it is not known then which were written.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, any of the chunks may be written, now or a little later.
+    async fn write_checked(&self, claims: Vec<ChunkClaim>) -> Result<Vec<bool>, StoreError> {
+        let mut passed = Vec::with_capacity(claims.len());
+        for claim in claims {
+            let chunk = claim.check(self.layout());
+            passed.push(chunk.is_ok());
+            if let Ok(chunk) = chunk {
+                self.write(chunk).await?;
+            }
+        }
+        Ok(passed)
+    }
 
     /// Writes bytes that cannot be checked yet: present, not proven. Never over a proven
     /// chunk. Same durability as [`PartialFile::write`].

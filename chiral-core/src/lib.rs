@@ -2,6 +2,7 @@
 
 pub mod alias;
 pub mod bill;
+pub mod buffers;
 pub mod chain;
 pub mod chunk;
 pub mod chunk_source;
@@ -35,7 +36,7 @@ pub use alloy_primitives::{Address, B256, U256};
 
 pub use alias::{Alias, FileIdentification};
 pub use bill::{Bill, BillId, ChunkPayment, TransferProof};
-pub use chain::{ChunkHasher, ChunkLink, ForwardChain, ProvenLink, VerifiedChunk};
+pub use chain::{ChunkClaim, ChunkHasher, ChunkLink, ForwardChain, ProvenLink, VerifiedChunk};
 pub use chunk::{CHUNK_SIZE, ChunkLayout, MAX_CHUNKS, MAX_FILE_SIZE};
 pub use chunk_source::{ChunkSource, Delivery, DeliveryStream, TransferError};
 pub use chunk_store::{ChunkStore, PartialFile, StoreError, StoredContent};

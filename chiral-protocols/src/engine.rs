@@ -35,6 +35,7 @@ mod assembly;
 mod attribution;
 mod backward;
 mod blame;
+mod checks;
 mod connections;
 mod control;
 mod coverage;

@@ -39,7 +39,6 @@
 
 mod blocking;
 #[cfg(feature = "fs-store")]
-mod buffers;
 mod junction;
 mod read_ahead;
 mod requests;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chiral_core::buffers::Buffers;
 use chiral_core::transfer::{Stopped, TransferEventKind};
 use chiral_core::{
     Bitmap, ByteRange, ChunkLayout, Cid, ManifestHeader, PartialFile, TransferError,
@@ -13,6 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::assembly::{Assembled, Assemblies};
 use super::backward::Backward;
+use super::checks::Checks;
 use super::connections::Arrival;
 use super::control::{self, Control};
 use super::coverage::Refresh;
@@ -66,6 +68,7 @@ pub(super) struct Active<'a> {
     pub(super) scheduler: Scheduler,
     pub(super) assemblies: Assemblies,
     pub(super) jobs: JoinSet<JobDone>,
+    pub(super) checks: Checks,
     /// Chunks on disk, and those proven, as this task knows them.
     pub(super) present: Bitmap,
     pub(super) proven: Bitmap,
@@ -74,6 +77,8 @@ pub(super) struct Active<'a> {
     ongoing: HashMap<RequestId, Ongoing>,
     fetched: mpsc::Receiver<Fetched>,
     sender: mpsc::Sender<Fetched>,
+    /// Memory for chunks that are being received.
+    buffers: Arc<Buffers>,
     meter: Meter,
     /// Sources that arrange payment, and since when.
     pub(super) paying: BTreeMap<SourceId, Duration>,
@@ -125,6 +130,7 @@ impl Run {
             hints,
             assemblies: Assemblies::new(layout),
             jobs: JoinSet::new(),
+            checks: Checks::new(),
             present: partial.present(),
             proven: partial.proven(),
             partial,
@@ -132,6 +138,7 @@ impl Run {
             ongoing: HashMap::new(),
             fetched,
             sender,
+            buffers: Arc::default(),
             meter: Meter::default(),
             paying: BTreeMap::new(),
             refresh: Refresh::default(),
@@ -196,6 +203,7 @@ impl Active<'_> {
             }
             // Checking may have asked for bytes again, or put somebody out.
             self.act();
+            self.start_checks();
             let now = self.run.now();
             // The scheduler's own deadlines are looked after at every turn of the loop too.
             let due = self
@@ -203,7 +211,7 @@ impl Active<'_> {
                 .next_deadline()
                 .map_or(next_tick, |at| at.min(next_tick));
             let wait = due.saturating_sub(now).max(Duration::from_millis(1));
-            let room = self.jobs.len() < self.run.config().max_jobs;
+            let room = self.has_room();
             tokio::select! {
                 Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => {
                     self.job_done(mode, done).await?;
@@ -214,8 +222,7 @@ impl Active<'_> {
                 Some(fetched) = self.fetched.recv(), if room => {
                     self.fetched(mode, fetched).await?;
                     for _ in 0..BATCH {
-                        let room = self.jobs.len() < self.run.config().max_jobs;
-                        let Some(next) = room.then(|| self.fetched.try_recv().ok()).flatten() else {
+                        let Some(next) = self.has_room().then(|| self.fetched.try_recv().ok()).flatten() else {
                             break;
                         };
                         self.fetched(mode, next).await?;
@@ -241,6 +248,11 @@ impl Active<'_> {
                 }
             }
         }
+    }
+
+    /// Whether more chunks may be on their way through checks and to disk.
+    fn has_room(&self) -> bool {
+        self.jobs.len() + self.checks.len() < self.run.config().max_jobs
     }
 
     /// Lets the checking go on with what has come; answers how the stage ends, if it does.
@@ -324,6 +336,7 @@ impl Active<'_> {
             range,
             end: watched,
             flow: self.run.turn.flow().clone(),
+            buffers: self.buffers.clone(),
         };
         let task = tokio::spawn(fetch(from, asked, out)).abort_handle();
         self.ongoing.insert(request, Ongoing { source, end, task });

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use chiral_core::buffers::{Buffer, Buffers};
 use chiral_core::{ByteRange, CHUNK_SIZE, ChunkSource, Delivery, TransferError};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
@@ -42,14 +43,15 @@ struct Cutter {
     request: RequestId,
     out: mpsc::Sender<Fetched>,
     offset: u64,
-    buffer: BytesMut,
+    buffer: Option<Buffer>,
+    buffers: Arc<Buffers>,
     passed_on: Instant,
 }
 
 impl Cutter {
     /// Takes bytes at an offset; false if nobody listens any more.
     async fn take(&mut self, mut offset: u64, mut bytes: Bytes, range: ByteRange) -> bool {
-        if offset != self.offset + self.buffer.len() as u64 && !self.flush().await {
+        if offset != self.offset + self.held() as u64 && !self.flush().await {
             return false;
         }
         while !bytes.is_empty() {
@@ -57,7 +59,7 @@ impl Cutter {
             let end = chunk_end.min(range.end);
             let part = bytes.split_to(bytes.len().min((end - offset) as usize));
             let part_len = part.len() as u64;
-            if self.buffer.is_empty() {
+            if self.held() == 0 {
                 self.offset = offset;
                 if offset + part_len == end {
                     // All of the chunk, or of what was asked of it, in one: nothing to copy.
@@ -67,21 +69,45 @@ impl Cutter {
                     offset = end;
                     continue;
                 }
-                self.buffer.reserve((end - offset) as usize);
             }
-            self.buffer.extend_from_slice(&part);
+            // Never more than a chunk, which is what it has room for.
+            self.buffer
+                .get_or_insert_with(|| self.buffers.empty())
+                .push(&part);
             offset += part_len;
-            let due = self.passed_on.elapsed() >= PATIENCE;
-            if (offset == end || due) && !self.flush().await {
+            if offset == end {
+                if !self.send_whole().await {
+                    return false;
+                }
+            } else if self.passed_on.elapsed() >= PATIENCE && !self.flush().await {
                 return false;
             }
         }
         true
     }
 
+    fn held(&self) -> usize {
+        self.buffer.as_ref().map_or(0, Buffer::len)
+    }
+
+    /// Passes the buffer on.
+    async fn send_whole(&mut self) -> bool {
+        match self.buffer.take() {
+            Some(buffer) if !buffer.is_empty() => self.send(buffer.into_bytes()).await,
+            _ => true,
+        }
+    }
+
+    /// Passes on what there is. It is copied, so that small pieces do not hold large buffers.
     async fn flush(&mut self) -> bool {
-        let bytes = self.buffer.split().freeze();
-        bytes.is_empty() || self.send(bytes).await
+        match &mut self.buffer {
+            Some(buffer) if !buffer.is_empty() => {
+                let bytes = Bytes::copy_from_slice(buffer.as_ref());
+                buffer.clear();
+                self.send(bytes).await
+            }
+            _ => true,
+        }
     }
 
     async fn send(&mut self, bytes: Bytes) -> bool {
@@ -111,6 +137,8 @@ pub(super) struct Asked {
     pub(super) end: watch::Receiver<u64>,
     /// What limits the download.
     pub(super) flow: Flow,
+    /// Where memory for chunks comes from.
+    pub(super) buffers: Arc<Buffers>,
 }
 
 /// Works one request off.
@@ -121,6 +149,7 @@ pub(super) async fn fetch(from: Arc<dyn ChunkSource>, asked: Asked, out: mpsc::S
         range,
         mut end,
         flow,
+        buffers,
     } = asked;
     let mut stream = from.fetch(range);
     let mut cutter = Cutter {
@@ -128,7 +157,8 @@ pub(super) async fn fetch(from: Arc<dyn ChunkSource>, asked: Asked, out: mpsc::S
         request,
         out: out.clone(),
         offset: range.start,
-        buffer: BytesMut::new(),
+        buffer: None,
+        buffers,
         passed_on: Instant::now(),
     };
     let mut received = 0;

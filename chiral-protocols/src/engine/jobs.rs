@@ -7,22 +7,19 @@ use bytes::Bytes;
 use chiral_core::transfer::TransferEventKind;
 use chiral_core::{
     ChunkHash, ChunkLink, Coverage, ForwardChain, MerkleRoot, PartialFile, StoreError,
-    TransferError, VerifiedChunk, VerifiedPage,
+    TransferError, VerifiedPage,
 };
 
 use super::active::Active;
 use super::assembly::{Assembled, Contributions};
+use super::checks::Checked;
 use super::pages;
 use crate::scheduler::SourceId;
 
 /// What came of a job.
 pub(super) enum JobDone {
-    /// A chunk was checked under a root and, if it passed, written.
-    Checked {
-        index: u32,
-        from: Contributions,
-        passed: bool,
-    },
+    /// Chunks were checked under a root and, if they passed, written.
+    Checked(Vec<Checked>),
     /// Bytes that cannot be judged yet were written; where they lead, if a hash before them
     /// was offered.
     Stored {
@@ -71,31 +68,6 @@ async fn hashing<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
 }
 
 impl Active<'_> {
-    /// Checks a chunk between two hashes that count as known and writes it if it passes.
-    pub(super) fn check(&mut self, chunk: Assembled, before: ChunkHash, after: ChunkHash) {
-        let (layout, partial) = (self.layout, self.partial.clone());
-        self.jobs.spawn(async move {
-            let Assembled { index, bytes, from } = chunk;
-            let verified =
-                hashing(move || VerifiedChunk::check(layout, index, before, after, bytes)).await;
-            match verified {
-                Err(_) => JobDone::Checked {
-                    index,
-                    from,
-                    passed: false,
-                },
-                Ok(chunk) => match partial.write(chunk).await {
-                    Ok(()) => JobDone::Checked {
-                        index,
-                        from,
-                        passed: true,
-                    },
-                    Err(error) => JobDone::StoreFailed(error),
-                },
-            }
-        });
-    }
-
     /// Writes bytes that cannot be judged yet, and finds where they lead from `before`.
     pub(super) fn store_linked(&mut self, chunk: Assembled, before: Option<ChunkHash>) {
         let (layout, partial) = (self.layout, self.partial.clone());

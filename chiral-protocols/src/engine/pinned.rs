@@ -8,6 +8,7 @@ use chiral_core::{ByteRange, ChunkLayout, MerkleRoot, RangeSet, TransferError, V
 
 use super::active::{Active, Step};
 use super::assembly::Assembled;
+use super::checks::Checked;
 use super::jobs::JobDone;
 use super::run::describe;
 use crate::scheduler::SourceId;
@@ -148,27 +149,11 @@ impl Active<'_> {
 
     pub(super) fn pinned_done(&mut self, pinned: &mut Pinned, done: JobDone) {
         match done {
-            JobDone::Checked {
-                index,
-                from,
-                passed: true,
-            } => {
-                self.note_present(index);
-                let new = !self.proven.get(index);
-                self.note_proven(index, &from);
-                if new && pinned.wanted.covers(self.layout.range(index)) {
-                    pinned.left -= 1;
+            JobDone::Checked(checked) => {
+                self.checks.done(checked.len());
+                for chunk in checked {
+                    self.checked(pinned, chunk);
                 }
-                self.drop_page(pinned, page_of(index));
-            }
-            JobDone::Checked {
-                index,
-                from,
-                passed: false,
-            } => {
-                self.busy.remove(&index);
-                self.present.set(index, false);
-                self.blame_under_root(index, &from);
             }
             JobDone::Page {
                 index,
@@ -202,6 +187,27 @@ impl Active<'_> {
             JobDone::Reread(chunk) => self.check_pinned(pinned, chunk),
             _ => {}
         }
+    }
+
+    fn checked(&mut self, pinned: &mut Pinned, chunk: Checked) {
+        let Checked {
+            index,
+            from,
+            passed,
+        } = chunk;
+        if !passed {
+            self.busy.remove(&index);
+            self.present.set(index, false);
+            self.blame_under_root(index, &from);
+            return;
+        }
+        self.note_present(index);
+        let new = !self.proven.get(index);
+        self.note_proven(index, &from);
+        if new && pinned.wanted.covers(self.layout.range(index)) {
+            pinned.left -= 1;
+        }
+        self.drop_page(pinned, page_of(index));
     }
 
     /// Lets go of a page all of whose chunks are proven.

@@ -56,6 +56,8 @@ pub(super) struct Partial {
     /// Has one permit, for whoever writes bytes. Of several that write to one file all but one
     /// would wait in the kernel, and keep a processor busy with that.
     turn: Semaphore,
+    /// The same for threads that have chunks to check meanwhile.
+    writing: Mutex<()>,
     /// Held through a commit.
     pub(super) commit: Mutex<()>,
     pub(super) pending: Mutex<Pending>,
@@ -98,6 +100,7 @@ impl Partial {
             chunks: std::array::from_fn(|_| Mutex::default()),
             proving: Mutex::default(),
             turn: Semaphore::new(1),
+            writing: Mutex::default(),
             commit: Mutex::default(),
             pending: Mutex::new(Pending::new(state)),
             room: Notify::new(),

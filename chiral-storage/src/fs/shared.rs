@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
+use chiral_core::buffers::Buffers;
 use chiral_core::{Cid, StoreError, TransferId};
 
 use super::config::FsStoreConfig;
@@ -17,7 +18,6 @@ use super::partial::Partial;
 use super::places::Places;
 use super::vfs::{LockGuard, OpenMode};
 use crate::blocking::lock;
-use crate::buffers::Buffers;
 
 /// An open store.
 #[derive(Debug)]

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chiral_core::chunk_store::{Destination, Location, ObjectInfo, PartialInfo, PartialRequest};
 use chiral_core::{
-    Bitmap, ByteRange, ChunkHash, ChunkLayout, Coverage, ManifestHeader, ManifestPage, MerkleRoot,
-    PartialFile, ProvenLink, StoreError, StoredContent, TransferId, VerifiedChunk, VerifiedPage,
-    chain, merkle,
+    Bitmap, ByteRange, CHUNK_SIZE, ChunkClaim, ChunkHash, ChunkLayout, Coverage, ManifestHeader,
+    ManifestPage, MerkleRoot, PartialFile, ProvenLink, StoreError, StoredContent, TransferId,
+    VerifiedChunk, VerifiedPage, chain, merkle,
 };
 
 use super::object::{MemoryObject, gather};
@@ -145,6 +145,11 @@ impl MemoryPartial {
         if !self.layout.contains(index) || bytes.len() as u64 != expected {
             return Err(StoreError::Chunk { index });
         }
+        // What is short may be a part of a buffer that is long.
+        let bytes = match expected < CHUNK_SIZE / 2 {
+            true => Bytes::copy_from_slice(&bytes),
+            false => bytes,
+        };
         let mut state = self.state()?;
         if state.phase == Phase::Complete || (link.is_none() && state.proven.get(index)) {
             return Ok(());
@@ -214,6 +219,25 @@ impl PartialFile for MemoryPartial {
 
     async fn write(&self, chunk: VerifiedChunk) -> Result<(), StoreError> {
         self.put(chunk.index(), chunk.bytes().clone(), Some(chunk.link()))
+    }
+
+    async fn write_checked(&self, claims: Vec<ChunkClaim>) -> Result<Vec<bool>, StoreError> {
+        let layout = self.layout;
+        let check = move || {
+            Ok(claims
+                .into_iter()
+                .map(|claim| claim.check(layout))
+                .collect())
+        };
+        let checked: Vec<_> = blocking(check).await?;
+        let mut passed = Vec::with_capacity(checked.len());
+        for chunk in checked {
+            passed.push(chunk.is_ok());
+            if let Ok(chunk) = chunk {
+                self.write(chunk).await?;
+            }
+        }
+        Ok(passed)
     }
 
     async fn write_unproven(&self, index: u32, bytes: Bytes) -> Result<(), StoreError> {

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chiral_core::chunk_store::{Destination, ObjectInfo};
 use chiral_core::{
-    Bitmap, ChunkHash, ChunkLayout, ManifestHeader, ManifestPage, MerkleRoot, PartialFile,
-    ProvenLink, StoreError, TransferId, VerifiedChunk, VerifiedPage,
+    Bitmap, ChunkClaim, ChunkHash, ChunkLayout, ManifestHeader, ManifestPage, MerkleRoot,
+    PartialFile, ProvenLink, StoreError, TransferId, VerifiedChunk, VerifiedPage,
 };
 
 use super::Partial;
@@ -80,6 +80,18 @@ impl PartialFile for PartialHandle {
 
     async fn write(&self, chunk: VerifiedChunk) -> Result<(), StoreError> {
         self.run_in_turn(move |partial| partial.write(&chunk)).await
+    }
+
+    async fn write_checked(&self, claims: Vec<ChunkClaim>) -> Result<Vec<bool>, StoreError> {
+        let mut places = Vec::with_capacity(claims.len());
+        for _ in &claims {
+            places.push(self.0.admit().await?);
+        }
+        self.run(move |partial| {
+            let _held = places;
+            partial.write_checked(claims)
+        })
+        .await
     }
 
     async fn write_unproven(&self, index: u32, bytes: Bytes) -> Result<(), StoreError> {

@@ -4,11 +4,11 @@
 //! both files before it writes the bits. What a proof contradicts is taken back durably
 //! before anything of it is overwritten, so that a bit on disk is never ahead.
 
-use std::sync::Arc;
+use std::sync::{Arc, TryLockError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use chiral_core::{ProvenLink, StoreError, VerifiedChunk};
+use chiral_core::{ChunkClaim, ProvenLink, StoreError, VerifiedChunk};
 
 use super::super::hash_list;
 use super::{CHUNK_LOCKS, Partial, Phase};
@@ -63,6 +63,34 @@ impl Partial {
             pending.set_proven(index, Instant::now());
         }
         self.commit_if_due()
+    }
+
+    /// Checks chunks and writes those that pass. Of several that do so at once one writes, and
+    /// the others go on with their next chunk.
+    pub(super) fn write_checked(
+        self: &Arc<Self>,
+        claims: Vec<ChunkClaim>,
+    ) -> Result<Vec<bool>, StoreError> {
+        let mut passed = Vec::with_capacity(claims.len());
+        let mut waiting: Vec<VerifiedChunk> = Vec::new();
+        let mut left = claims.len();
+        for claim in claims {
+            let chunk = claim.check(self.layout);
+            passed.push(chunk.is_ok());
+            waiting.extend(chunk);
+            left -= 1;
+            let turn = match self.writing.try_lock() {
+                Ok(turn) => turn,
+                Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+                Err(TryLockError::WouldBlock) if left > 0 => continue,
+                Err(TryLockError::WouldBlock) => lock(&self.writing),
+            };
+            for chunk in waiting.drain(..) {
+                self.write(&chunk)?;
+            }
+            drop(turn);
+        }
+        Ok(passed)
     }
 
     pub(super) fn write_unproven(
