@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "bittorrent")]
+pub mod bittorrent;
 pub mod downloads;
 pub mod engine;
 #[cfg(feature = "http")]
