@@ -6,6 +6,7 @@ mod engine {
     pub(crate) mod bench;
     pub(crate) mod fake;
     mod growing;
+    mod pieces;
     mod queue;
     mod reading;
 }
