@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chiral_core::{
     ChunkStore, ContentProtocol, PaymentAgent, PaymentGate, PaymentSettler, PeerDirectory, PeerId,
-    Rate, TransferRegistry,
+    PeerNetwork, Rate, TransferRegistry,
 };
 use chiral_protocols::selection::SeedingContext;
 use chiral_protocols::{EngineConfig, Uploads};
@@ -32,7 +32,10 @@ pub struct NodeBuilder {
     pub(crate) protocols: Vec<Arc<dyn ContentProtocol>>,
     #[cfg(feature = "http")]
     pub(crate) http: Option<chiral_protocols::http::HttpConfig>,
+    #[cfg(feature = "private")]
+    pub(crate) private: Option<chiral_protocols::private::PrivateConfig>,
     pub(crate) directory: Option<Arc<dyn PeerDirectory>>,
+    pub(crate) network: Option<Arc<dyn PeerNetwork>>,
     #[cfg(feature = "libp2p")]
     pub(crate) libp2p: Option<chiral_dht::Libp2pConfig>,
     #[cfg(feature = "chain")]
@@ -67,7 +70,10 @@ impl Default for NodeBuilder {
             protocols: Vec::new(),
             #[cfg(feature = "http")]
             http: Some(chiral_protocols::http::HttpConfig::default()),
+            #[cfg(feature = "private")]
+            private: None,
             directory: None,
+            network: None,
             #[cfg(feature = "libp2p")]
             libp2p: None,
             #[cfg(feature = "chain")]
@@ -137,6 +143,23 @@ impl NodeBuilder {
     #[must_use]
     pub fn without_http(mut self) -> Self {
         self.http = None;
+        self
+    }
+
+    /// Fetches, and serves if the settings say so, over the private protocol: chunks and
+    /// payments in one stream. Needs a network, this node's ([`NodeBuilder::libp2p`]) or one
+    /// that is given ([`NodeBuilder::network`]).
+    #[cfg(feature = "private")]
+    #[must_use]
+    pub fn private(mut self, config: chiral_protocols::private::PrivateConfig) -> Self {
+        self.private = Some(config);
+        self
+    }
+
+    /// Has streams to peers over this network, instead of the node's own.
+    #[must_use]
+    pub fn network(mut self, network: Arc<dyn PeerNetwork>) -> Self {
+        self.network = Some(network);
         self
     }
 

@@ -17,6 +17,13 @@ pub enum BuildError {
     #[cfg(feature = "libp2p")]
     #[error("could not set up the network of peers")]
     Network(#[from] chiral_dht::Libp2pError),
+    /// The private protocol could not be set up.
+    #[cfg(feature = "private")]
+    #[error("could not set up the private protocol")]
+    Private(#[from] chiral_protocols::private::PrivateError),
+    /// The private protocol was asked for, and there is no network to speak it over.
+    #[error("the private protocol needs a network of peers")]
+    NoNetwork,
     /// Payments could not be set up.
     #[cfg(feature = "chain")]
     #[error("could not set up payments")]
@@ -72,7 +79,11 @@ impl BuildError {
             Self::ChainServer(error) => error.is_retryable(),
             #[cfg(feature = "chain")]
             Self::Url(_) => false,
-            Self::Unsupported { .. } | Self::NoProtocol | Self::NoAddress => false,
+            #[cfg(feature = "private")]
+            Self::Private(_) => false,
+            Self::Unsupported { .. } | Self::NoProtocol | Self::NoAddress | Self::NoNetwork => {
+                false
+            }
         }
     }
 }

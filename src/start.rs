@@ -107,6 +107,7 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
         let network = chiral_dht::Libp2pNode::start(config).await?;
         builder.directory.get_or_insert_with(|| network.directory());
         builder.peer.get_or_insert_with(|| network.local_peer());
+        builder.network.get_or_insert_with(|| network.network());
         #[cfg(feature = "http")]
         if let Some(http) = &mut builder.http
             && http.signer.is_none()
@@ -145,6 +146,17 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
             http = http.with_other_seeders(Arc::new(others));
         }
         open.protocols.push(Arc::new(http));
+    }
+    #[cfg(feature = "private")]
+    if let Some(config) = builder.private {
+        use chiral_protocols::private::PrivateProtocol;
+        let network = builder.network.ok_or(BuildError::NoNetwork)?;
+        let config = config.with_uploads(builder.uploads.clone());
+        let (registry, gate) = (builder.registry.clone(), gate.clone());
+        let private =
+            PrivateProtocol::start(config, network, store.clone(), registry, gate).await?;
+        let private = private.with_agent(agent.clone());
+        open.protocols.push(Arc::new(private));
     }
     open.protocols.extend(builder.protocols);
     let mut protocols = open.protocols.iter().cloned();

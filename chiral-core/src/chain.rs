@@ -293,12 +293,12 @@ impl ForwardChain {
         Ok(())
     }
 
-    /// Ends the file: proof of every chunk, if the last hash is the cid.
+    /// The cid of what was taken, once all of it was. Says nothing of whether it is what
+    /// somebody wanted.
     ///
     /// # Errors
-    /// [`ChunkError::Length`] if chunks are missing, [`ChunkError::Mismatch`] at the last
-    /// chunk if this is another file (which chunk is wrong cannot be known).
-    pub fn finish(self, cid: Cid) -> Result<impl Iterator<Item = ProvenLink>, ChunkError> {
+    /// [`ChunkError::Length`] if chunks are missing.
+    pub fn cid(&self) -> Result<Cid, ChunkError> {
         let (index, count) = (self.next_index(), self.layout.count());
         if index != count {
             return Err(ChunkError::Length {
@@ -307,10 +307,18 @@ impl ForwardChain {
                 expected: self.layout.range(index).len(),
             });
         }
-        let last = self.hashes.last().copied().unwrap_or(EMPTY_CID.into());
-        if last != ChunkHash::from(cid) {
+        Ok(self.last_hash().map_or(EMPTY_CID, ChunkHash::into_cid))
+    }
+
+    /// Ends the file: proof of every chunk, if the last hash is the cid.
+    ///
+    /// # Errors
+    /// [`ChunkError::Length`] if chunks are missing, [`ChunkError::Mismatch`] at the last
+    /// chunk if this is another file (which chunk is wrong cannot be known).
+    pub fn finish(self, cid: Cid) -> Result<impl Iterator<Item = ProvenLink>, ChunkError> {
+        if self.cid()? != cid {
             return Err(ChunkError::Mismatch {
-                index: count.saturating_sub(1),
+                index: self.layout.count().saturating_sub(1),
             });
         }
         let before = std::iter::once(INITIAL).chain(self.hashes.clone());

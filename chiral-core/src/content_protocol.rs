@@ -13,7 +13,7 @@ pub use crate::chunk_source::TransferError;
 use crate::chunk_store::{Destination, ImportMode, ProgressFn};
 use crate::{
     ByteRange, ChunkSource, Cid, FileIdentification, FileMetadata, PeerDirectory, PeerOffer,
-    Priority, Protocol, Rate, TransferRegistry,
+    PieceHashes, Priority, Protocol, Rate, TransferRegistry,
 };
 
 /// What a protocol can do; the rest answers [`TransferError::Unsupported`].
@@ -283,6 +283,9 @@ pub trait ContentProtocol: Send + Sync + fmt::Debug + 'static {
 pub struct DownloadRequest {
     /// What.
     pub target: FileIdentification,
+    /// How it is checked if nothing but another network's hashes is known of it. With these,
+    /// `target` may be an alias; if it names a cid, what comes must turn out to have it.
+    pub pieces: Option<Arc<dyn PieceHashes>>,
     /// From whom, beside those that are found.
     pub offers: Vec<PeerOffer>,
     /// Where to.
@@ -307,6 +310,7 @@ impl DownloadRequest {
     pub fn new(target: FileIdentification) -> Self {
         Self {
             target,
+            pieces: None,
             offers: Vec::new(),
             destination: Destination::Store,
             only: None,

@@ -10,7 +10,9 @@
 //! - with only the cid and roots that strangers announce, from the end towards the start,
 //!   each chunk proving the hash before it, with at most
 //!   [`EngineConfig::window_chunks`] chunks not yet proven;
-//! - with only the cid and plain mirrors, at the end.
+//! - with only the cid and plain mirrors, at the end;
+//! - with another network's hashes of pieces, as each piece is whole, and the cid is found on
+//!   the way.
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,6 +49,7 @@ mod jobs;
 mod lookout;
 mod pages;
 mod paying;
+mod pieces;
 mod pinned;
 mod places;
 mod run;

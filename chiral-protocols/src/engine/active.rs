@@ -22,6 +22,7 @@ use super::fetch::{Asked, Fetched, fetch};
 use super::forward::Forward;
 use super::identify::{Identity, Start};
 use super::jobs::JobDone;
+use super::pieces::Pieces;
 use super::pinned::Pinned;
 use super::run::{Next, Run, describe};
 use super::source::failure_kind;
@@ -56,13 +57,15 @@ pub(super) enum Mode {
     Pinned(Pinned),
     Backward(Backward),
     Forward(Forward),
+    Pieces(Pieces),
 }
 
 /// A download in the stage of transfer.
 pub(super) struct Active<'a> {
     pub(super) run: &'a mut Run,
     pub(super) layout: ChunkLayout,
-    pub(super) cid: Cid,
+    /// `None` while only another network's hashes are known.
+    pub(super) cid: Option<Cid>,
     pub(super) partial: Arc<dyn PartialFile>,
     pub(super) hints: Option<ManifestHeader>,
     pub(super) scheduler: Scheduler,
@@ -151,6 +154,7 @@ impl Run {
                 Mode::Backward(active.begin_backward(candidates, last).await?)
             }
             Start::Forward => Mode::Forward(active.begin_forward()),
+            Start::Pieces(hashes) => Mode::Pieces(active.begin_pieces(hashes)?),
         };
         if !matches!(mode, Mode::Forward(_)) {
             active.open_to_readers();
@@ -261,6 +265,7 @@ impl Active<'_> {
             Mode::Pinned(pinned) => self.step_pinned(pinned),
             Mode::Backward(backward) => self.step_backward(backward).await,
             Mode::Forward(forward) => self.step_forward(forward),
+            Mode::Pieces(pieces) => self.step_pieces(pieces),
         }
     }
 
@@ -286,6 +291,7 @@ impl Active<'_> {
             }
             (Mode::Backward(backward), done) => self.backward_done(backward, done).await,
             (Mode::Forward(forward), done) => self.forward_done(forward, done).await,
+            (Mode::Pieces(pieces), done) => self.pieces_done(pieces, done).await,
         }
     }
 
@@ -395,6 +401,10 @@ impl Active<'_> {
             Mode::Pinned(pinned) => self.check_pinned(pinned, chunk),
             Mode::Backward(backward) => self.link_backward(backward, chunk),
             Mode::Forward(_) => self.store_unproven(chunk),
+            Mode::Pieces(pieces) => {
+                pieces.hold(chunk.index, &chunk.bytes);
+                self.store_unproven(chunk);
+            }
         }
     }
 
@@ -413,7 +423,7 @@ impl Active<'_> {
             Mode::Forward(_) if announces && !self.run.without_manifest => return true,
             Mode::Forward(forward) if forward.shuns(id) => return false,
             Mode::Backward(backward) => self.announced(backward, id),
-            Mode::Pinned(_) | Mode::Forward(_) => {}
+            Mode::Pinned(_) | Mode::Forward(_) | Mode::Pieces(_) => {}
         }
         self.engage(id);
         false

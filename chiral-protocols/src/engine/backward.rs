@@ -106,7 +106,8 @@ impl Active<'_> {
             }
         }
         // What an earlier run proved is walked over by the first step.
-        let frontier = self.layout.last().map(|last| (last, self.cid.into()));
+        let cid = self.cid.ok_or_else(|| self.unknown())?;
+        let frontier = self.layout.last().map(|last| (last, cid.into()));
         self.scheduler.set_order(Order::Backward);
         let mut backward = Backward {
             frontier,

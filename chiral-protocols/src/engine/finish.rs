@@ -19,7 +19,7 @@ impl Active<'_> {
                         reason: "its root is not the file's",
                     });
                 }
-                let header = self.header(root);
+                let header = self.header(root)?;
                 if self.run.request.only.is_some() {
                     (header, None)
                 } else {
@@ -42,16 +42,24 @@ impl Active<'_> {
     }
 
     /// Identity as it was proven, with the hints that somebody gave.
-    fn header(&self, root: MerkleRoot) -> ManifestHeader {
+    fn header(&self, root: MerkleRoot) -> Result<ManifestHeader, TransferError> {
         let hints = self.hints.as_ref();
-        ManifestHeader {
+        let cid = self.cid.ok_or_else(|| self.unknown())?;
+        Ok(ManifestHeader {
             size: self.layout.size(),
-            cid: self.cid,
+            cid,
             root,
             name: hints.and_then(|header| header.name.clone()),
             mime: hints.and_then(|header| header.mime.clone()),
             created_at: hints.map_or(0, |header| header.created_at),
             aliases: Vec::new(),
+        })
+    }
+
+    /// The error for a way of checking that needs the cid.
+    pub(super) fn unknown(&self) -> TransferError {
+        TransferError::Unknown {
+            target: self.run.request.target.to_string(),
         }
     }
 }

@@ -132,23 +132,25 @@ impl Active<'_> {
             JobDone::Hashed { chain } if chain.next_index() < self.layout.count() => {
                 forward.chain = Some(chain);
             }
-            JobDone::Hashed { chain } => match chain.finish(self.cid) {
-                Ok(links) => {
-                    let links: Vec<_> = links.collect();
-                    for batch in links.chunks(PROOFS) {
-                        self.partial.prove(batch.to_vec()).await?;
-                        for link in batch {
-                            let from = self.run.unproven_from.remove(&link.index());
-                            self.note_proven(link.index(), &from.unwrap_or_default());
+            JobDone::Hashed { chain } => {
+                match chain.finish(self.cid.ok_or_else(|| self.unknown())?) {
+                    Ok(links) => {
+                        let links: Vec<_> = links.collect();
+                        for batch in links.chunks(PROOFS) {
+                            self.partial.prove(batch.to_vec()).await?;
+                            for link in batch {
+                                let from = self.run.unproven_from.remove(&link.index());
+                                self.note_proven(link.index(), &from.unwrap_or_default());
+                            }
                         }
+                        // Only now is it certain how long the file is.
+                        self.open_to_readers();
+                        let rejected = std::mem::take(&mut forward.rejected);
+                        self.jobs.spawn(rejected.wrong(self.partial.clone()));
                     }
-                    // Only now is it certain how long the file is.
-                    self.open_to_readers();
-                    let rejected = std::mem::take(&mut forward.rejected);
-                    self.jobs.spawn(rejected.wrong(self.partial.clone()));
+                    Err(_) => self.one_at_a_time(forward).await?,
                 }
-                Err(_) => self.one_at_a_time(forward).await?,
-            },
+            }
             JobDone::Wrong(wrong) => {
                 for (source, index) in wrong {
                     self.ban(source, &format!("chunk {index} is not the file's"));

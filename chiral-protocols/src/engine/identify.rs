@@ -9,7 +9,7 @@ use chiral_core::manifest::page_count;
 use chiral_core::transfer::TransferEventKind;
 use chiral_core::{
     ChunkHash, ChunkLayout, Cid, FileIdentification, ManifestHeader, MerkleRoot, PartialFile,
-    TransferError, VerifiedChunk, VerifiedPage, merkle,
+    PieceHashes, TransferError, VerifiedChunk, VerifiedPage, merkle,
 };
 use tokio::time::Instant;
 
@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What a transfer begins with.
 pub(super) struct Identity {
     pub(super) layout: ChunkLayout,
-    pub(super) cid: Cid,
+    pub(super) cid: Option<Cid>,
     pub(super) partial: Arc<dyn PartialFile>,
     /// Hints, from whoever gave them.
     pub(super) hints: Option<ManifestHeader>,
@@ -45,11 +45,18 @@ pub(super) enum Start {
     },
     /// The cid alone.
     Forward,
+    /// Another network's hashes.
+    Pieces(Arc<dyn PieceHashes>),
 }
 
 impl Run {
     pub(super) async fn identify(&mut self) -> Result<Identity, TransferError> {
-        if let FileIdentification::Alias(alias) = self.request.target {
+        if let Some(pieces) = self.request.pieces.clone().filter(|p| p.size() > 0) {
+            return self.by_pieces(pieces).await;
+        }
+        if let FileIdentification::Alias(alias) = self.request.target
+            && self.request.pieces.is_none()
+        {
             return Err(TransferError::Unknown {
                 target: alias.to_string(),
             });
@@ -100,7 +107,8 @@ impl Run {
     async fn without_asking(&mut self) -> Result<Option<Identity>, TransferError> {
         let target = self.request.target;
         let empty_root = merkle::seal(0, merkle::tree_hash(&[]));
-        if target.cid() == Some(EMPTY_CID) || target.root() == Some(empty_root) {
+        let empty = self.request.pieces.as_ref().is_some_and(|p| p.size() == 0);
+        if empty || target.cid() == Some(EMPTY_CID) || target.root() == Some(empty_root) {
             if target.cid().is_some_and(|cid| cid != EMPTY_CID)
                 || target.root().is_some_and(|root| root != empty_root)
                 || target.size().is_some_and(|size| size != 0)
@@ -131,7 +139,7 @@ impl Run {
             if let Some(header) = usable {
                 self.describe(layout, header.name.clone());
                 let start = Start::Pinned(header.root);
-                let (cid, hints) = (header.cid, Some(header));
+                let (cid, hints) = (Some(header.cid), Some(header));
                 return Ok(Some(Identity {
                     layout,
                     cid,
@@ -153,7 +161,7 @@ impl Run {
                 };
                 return Ok(Some(Identity {
                     layout,
-                    cid,
+                    cid: Some(cid),
                     partial,
                     hints: None,
                     start,
@@ -378,13 +386,40 @@ impl Run {
     ) -> Result<Identity, TransferError> {
         let root = match start {
             Start::Pinned(root) => Some(root),
-            Start::Backward { .. } | Start::Forward => self.request.target.root(),
+            _ => self.request.target.root(),
         };
         let target = FileIdentification::Content {
             cid,
             root,
             size: Some(size),
         };
+        self.begin(target, size, hints, start).await
+    }
+
+    /// Nothing need be asked: the size and every piece's hash are known.
+    async fn by_pieces(&mut self, pieces: Arc<dyn PieceHashes>) -> Result<Identity, TransferError> {
+        let (target, size) = (self.request.target, pieces.size());
+        if self.request.only.is_some() {
+            return Err(TransferError::Missing {
+                source_name: "a list of pieces".to_owned(),
+                what: "a manifest, which a part of a file needs",
+            });
+        }
+        if target.size().is_some_and(|wanted| wanted != size) {
+            return Err(TransferError::BadLink {
+                reason: "its pieces make a file of another size",
+            });
+        }
+        self.begin(target, size, None, Start::Pieces(pieces)).await
+    }
+
+    async fn begin(
+        &mut self,
+        target: FileIdentification,
+        size: u64,
+        hints: Option<ManifestHeader>,
+        start: Start,
+    ) -> Result<Identity, TransferError> {
         let request = PartialRequest::new(self.driver.id(), target, size);
         let partial = self.engine.store.begin(request).await?;
         let layout = partial.layout();
@@ -394,7 +429,7 @@ impl Run {
         );
         Ok(Identity {
             layout,
-            cid,
+            cid: target.cid(),
             partial,
             hints,
             start,

@@ -14,6 +14,7 @@ use super::active::Active;
 use super::assembly::{Assembled, Contributions};
 use super::checks::Checked;
 use super::pages;
+use super::pieces::PieceChecked;
 use crate::scheduler::SourceId;
 
 /// What came of a job.
@@ -44,6 +45,8 @@ pub(super) enum JobDone {
         index: u32,
         page: Result<Box<VerifiedPage>, TransferError>,
     },
+    /// A piece was checked by its own hash.
+    Piece(PieceChecked),
     /// A chunk that was on disk was read back.
     Reread(Assembled),
     /// A source said again what it holds.
@@ -58,7 +61,7 @@ pub(super) enum JobDone {
 }
 
 /// Hashes on a thread for that. Only a panic can keep the answer away, and it goes on here.
-async fn hashing<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn hashing<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

@@ -263,9 +263,11 @@ impl Active<'_> {
     /// Has fetched first what readers want next. Only where chunks are checked in any order:
     /// else nothing could be proven sooner by it.
     pub(super) fn want_next(&mut self, mode: &mut Mode) {
-        if let Mode::Pinned(pinned) = mode {
+        if let Mode::Pinned(_) | Mode::Pieces(_) = mode {
             let wishes = self.run.owner.readable().wishes();
-            self.pages_first(pinned, &wishes);
+            if let Mode::Pinned(pinned) = mode {
+                self.pages_first(pinned, &wishes);
+            }
             let now = self.run.now();
             self.scheduler.set_wanted_next(now, &wishes);
         }

@@ -16,9 +16,9 @@ use tokio_util::task::TaskTracker;
 use super::config::{MAX_READ, MIN_READ, SEND_BUFFERS};
 use super::encoded::EncodedBody;
 use super::leave::Leave;
-use super::meter::Meter;
 use super::multipart::PartsBody;
 use crate::limits::Uploads;
+use crate::meter::Meter;
 
 type ReadFuture = Pin<Box<dyn Future<Output = Result<Bytes, StoreError>> + Send>>;
 

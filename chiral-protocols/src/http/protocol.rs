@@ -23,15 +23,16 @@ use super::config::{HttpConfig, HttpError};
 use super::connect::{Origin, Transport, bad_url};
 use super::counter::Counter;
 use super::elsewhere::{Elsewhere, OtherSeeders};
-use super::payer::post;
 use super::pool::Pool;
 use super::proxy::Proxies;
 use super::routes::{MAX_ENCODERS, Routes};
-use super::seeds::Seeds;
 use super::server::Server;
 use super::source::{HttpSource, payments};
+use super::till::post;
 use super::tls::{Connector, ServerTls};
 use super::url::Url;
+use crate::chunk_hashes::ChunkHashes;
+use crate::seeds::Seeds;
 
 /// Name under which content is pinned that was imported to be seeded over HTTP.
 pub const PIN: &str = "http";
@@ -100,6 +101,7 @@ impl HttpProtocol {
                 let sending = Arc::new(Sending::new(tracker.clone(), config.uploads.clone()));
                 let routes = Arc::new(Routes {
                     seeds: seeds.clone(),
+                    hashes: ChunkHashes::default(),
                     gate: gate.clone(),
                     sending,
                     counter: Counter::new(config.header_timeout),
@@ -174,27 +176,6 @@ impl HttpProtocol {
         let offers = self.endpoints().into_iter().map(offer).collect();
         FileMetadata::new(header, offers)
     }
-
-    async fn import(
-        &self,
-        source: ImportSource,
-        request: &SeedRequest,
-    ) -> Result<ManifestHeader, StoreError> {
-        let mut import = ImportRequest::new(source);
-        if let SeedContent::Path(_, mode) = &request.content {
-            import.mode = *mode;
-        }
-        import.name.clone_from(&request.name);
-        import.progress.clone_from(&request.progress);
-        // A clock before 1970 gives no time.
-        import.created_at = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        let store = self.seeds.store();
-        let object = store.import(import).await?;
-        store.pin(object.header.cid, PIN).await?;
-        Ok(object.header)
-    }
 }
 
 /// Whether a URL can stand before the paths of the server. `https` is fine: somebody else's
@@ -240,32 +221,9 @@ impl ContentProtocol for HttpProtocol {
                 operation,
             });
         }
-        let cid = match &request.content {
-            SeedContent::Path(path, _) => {
-                self.import(ImportSource::Path(path.clone()), &request)
-                    .await?
-                    .cid
-            }
-            SeedContent::Bytes(bytes) => {
-                self.import(ImportSource::Bytes(bytes.clone()), &request)
-                    .await?
-                    .cid
-            }
-            SeedContent::Stored(cid) => *cid,
-            _ => {
-                let operation = "seeding this kind of content";
-                return Err(TransferError::Unsupported {
-                    protocol: Protocol::Http,
-                    operation,
-                });
-            }
-        };
-        let content = self
-            .seeds
-            .store()
-            .open(cid)
-            .await?
-            .ok_or(StoreError::NotFound { cid })?;
+        let cid = self.seeds.import(&request, PIN, Protocol::Http).await?;
+        let content = self.seeds.store().open(cid).await?;
+        let content = content.ok_or(StoreError::NotFound { cid })?;
         let header = content.header().clone();
         self.seeds.insert(header.clone());
         tracing::debug!(content = %cid, "seeding over http");
@@ -278,15 +236,7 @@ impl ContentProtocol for HttpProtocol {
             return Ok(false);
         };
         let was_served = self.seeds.remove(cid);
-        let store = self.seeds.store();
-        let pinned = |pins: &[String]| pins.iter().any(|pin| pin == PIN);
-        if store
-            .object(cid)
-            .await?
-            .is_some_and(|object| pinned(&object.pins))
-        {
-            store.unpin(cid, PIN).await?;
-        }
+        self.seeds.unpin(cid, PIN).await?;
         Ok(was_served)
     }
 

@@ -17,13 +17,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::body::{AnswerBody, ContentBody};
 use super::coding::{self, Coding};
 use super::encoded::EncodedBody;
-use super::meter::Meter;
 use super::multipart::{Boundary, PartsBody};
 use super::range::{self, Selected};
 use super::refusal::{self, advise};
 use super::routes::{Answer, Routes, text};
-use super::seeds::Opened;
 use super::{counter, etag, headers, media, path};
+use crate::meter::Meter;
+use crate::seeds::Opened;
 
 /// A run of the file's bytes with an address of its own.
 pub(super) struct Representation {

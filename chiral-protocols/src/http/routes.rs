@@ -20,8 +20,9 @@ use super::page::{self, List, Row};
 use super::path::{self, PAYMENT, Part, Resource, Target};
 use super::refusal::{self, advise};
 use super::representation::Representation;
-use super::seeds::{Opened, Seeds, Served};
 use super::{accept, media, metalink};
+use crate::chunk_hashes::ChunkHashes;
+use crate::seeds::{Opened, Seeds, Served};
 
 pub(super) type Answer = Response<AnswerBody>;
 
@@ -39,6 +40,7 @@ pub(super) const MAX_ENCODERS: usize = 16;
 #[derive(Debug)]
 pub(super) struct Routes {
     pub(super) seeds: Arc<Seeds>,
+    pub(super) hashes: ChunkHashes,
     pub(super) gate: Arc<dyn PaymentGate>,
     pub(super) sending: Arc<Sending>,
     pub(super) counter: Counter,
@@ -154,7 +156,7 @@ impl Routes {
                 Some(advise(StatusCode::NOT_FOUND, what, &next))
             }
             Part::Chunk(index) => {
-                let hash = self.seeds.chunk_hash(&**content, index).await?;
+                let hash = self.hashes.of(&**content, index).await?;
                 let chunk = Representation::chunk(opened, layout.range(index), hash);
                 Some(chunk.answer(self, request).await)
             }

@@ -20,11 +20,13 @@ use super::client::collect;
 use super::connect::protocol;
 use super::mirror;
 use super::path::{PAYMENT, Part, Resource};
-use super::payer::Payer;
 use super::pool::{Ask, Pool};
 use super::protocol::Client;
 use super::stream::{Place, fetch, refusal};
+use super::till::Till;
 use super::url::Url;
+use crate::payer::{Patience, Payer};
+use crate::seeds::cid_of;
 
 /// Longest answer to a question for the coverage, in bytes.
 const MAX_COVERAGE_LEN: usize = 512 << 10;
@@ -113,13 +115,22 @@ impl HttpSource {
                 None => None,
                 Some(agent) => {
                     let purchase = Purchase::new(cid, offer.clone());
-                    let (pool, tasks) = (pool.clone(), client.transport.tasks.clone());
+                    let config = &pool.config;
+                    let patience = Patience {
+                        timeout: config.payment_timeout,
+                        attempts: config.payment_attempts,
+                    };
+                    let till = Till {
+                        pool: pool.clone(),
+                        path: payments(&url, name)?,
+                    };
                     Some(Arc::new(Payer::new(
                         agent.clone(),
                         purchase,
-                        pool,
-                        payments(&url, name)?,
-                        tasks,
+                        Arc::new(till),
+                        patience,
+                        pool.closed.clone(),
+                        client.transport.tasks.clone(),
                     )))
                 }
             };
@@ -159,22 +170,6 @@ impl HttpSource {
         let path = below(&self.base, self.name(), header.cid, part)?;
         small(&self.place.pool, path, limit).await
     }
-}
-
-/// The cid to ask a seeder for: that of the target, or of the offer's header if it is the
-/// target's.
-fn cid_of(offer: &PeerOffer, target: &FileIdentification) -> Result<Cid, TransferError> {
-    let announced = offer.header.as_ref().filter(|header| match target {
-        FileIdentification::Root(root) => header.root == *root,
-        FileIdentification::Alias(alias) => header.aliases.contains(alias),
-        _ => false,
-    });
-    target
-        .cid()
-        .or(announced.map(|header| header.cid))
-        .ok_or_else(|| TransferError::Unknown {
-            target: target.to_string(),
-        })
 }
 
 fn below(base: &Url, name: &Endpoint, cid: Cid, part: Part) -> Result<PathAndQuery, TransferError> {

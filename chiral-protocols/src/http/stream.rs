@@ -19,9 +19,10 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::answer::{self, Fault};
 use super::client::{Link, collect};
 use super::connect::{connection, protocol, refused, timed_out};
-use super::payer::Payer;
+use super::headers::credential_value;
 use super::pool::{Ask, Pool};
 use super::range;
+use crate::payer::Payer;
 
 /// Most bytes of one request under a payment gate.
 const MAX_PAID_REQUEST: u64 = 8 << 20;
@@ -46,6 +47,7 @@ impl Place {
         let (mut broken, mut refusals, mut waiting) = (false, 0, None);
         while begun.elapsed() <= self.pool.config.payment_timeout {
             let (agreements, credential) = payer.credential(range).await?;
+            let credential = credential.map(|bytes| self.shown(&bytes)).transpose()?;
             match self.ask(range, credential).await {
                 // A kept connection was gone, most likely: once more, with a new credential.
                 Err(TransferError::Connection { .. }) if !broken => broken = true,
@@ -67,6 +69,12 @@ impl Place {
         }
         let reason = "asks for payment again and again";
         Err(refused(&self.pool.name, reason, true))
+    }
+
+    /// A credential as a header.
+    fn shown(&self, credential: &[u8]) -> Result<HeaderValue, TransferError> {
+        let reason = "what our agent shows is over the limit";
+        credential_value(credential).ok_or_else(|| refused(&self.pool.name, reason, false))
     }
 
     async fn ask(

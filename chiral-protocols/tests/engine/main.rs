@@ -10,6 +10,7 @@ mod forgers;
 mod growing;
 mod identity;
 mod mirrors;
+mod pieces;
 mod queue;
 mod reading;
 mod sources;

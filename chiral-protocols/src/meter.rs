@@ -4,11 +4,11 @@
 use std::sync::{Mutex, PoisonError};
 
 /// Seconds that a rate is the average of.
-pub(super) const WINDOW: u64 = 10;
+pub(crate) const WINDOW: u64 = 10;
 
 /// Counts bytes.
 #[derive(Debug, Default)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     window: Mutex<Window>,
 }
 
@@ -37,7 +37,7 @@ impl Window {
 
 impl Meter {
     /// Bytes went out in this second.
-    pub(super) fn add(&self, now: u64, bytes: u64) {
+    pub(crate) fn add(&self, now: u64, bytes: u64) {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         window.advance(now);
         let at = window.newest % WINDOW;
@@ -48,7 +48,8 @@ impl Meter {
     }
 
     /// Bytes per second over the [`WINDOW`], and bytes in all.
-    pub(super) fn read(&self, now: u64) -> (u64, u64) {
+    #[cfg(any(feature = "http", test))]
+    pub(crate) fn read(&self, now: u64) -> (u64, u64) {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         window.advance(now);
         let sum = window

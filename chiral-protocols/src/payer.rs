@@ -7,21 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use chiral_core::payment_gate::{AgreeError, MAX_PAYMENT_MESSAGE, agree};
 use chiral_core::{ByteRange, Endpoint, GateError, PaymentAgent, Purchase, TransferError};
-use hyper::StatusCode;
-use hyper::header::HeaderValue;
-use hyper::http::uri::PathAndQuery;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-use super::answer::{self, Fault};
-use super::client::collect;
-use super::connect::refused;
-use super::headers::credential_value;
-use super::pool::{Ask, Pool};
 
 /// Least time between two acknowledgements.
 const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(250);
@@ -36,9 +29,24 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// See [`FIRST_PAUSE`].
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 
-/// Most bytes of a refusal's words, and how many of them are kept.
-const MAX_WORDS: usize = 1024;
-const KEPT_WORDS: usize = 200;
+/// Takes messages to the gate of one seeder, over whatever protocol.
+#[async_trait]
+pub(crate) trait Carrier: Send + Sync + std::fmt::Debug {
+    /// The seeder's place.
+    fn name(&self) -> &Endpoint;
+
+    /// Brings the gate's answer to a message.
+    async fn carry(&self, message: Bytes) -> Result<Bytes, TransferError>;
+}
+
+/// How long and how often an agreement is sought.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Time for one agreement, which may include a payment.
+    pub(crate) timeout: Duration,
+    /// Agreements in a row that no delivery followed.
+    pub(crate) attempts: u32,
+}
 
 /// Why nothing is bought here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,11 +74,12 @@ struct State {
 
 /// Who answers for us at the seeder's payment gate.
 #[derive(Debug)]
-pub(super) struct Payer {
+pub(crate) struct Payer {
     agent: Arc<dyn PaymentAgent>,
     purchase: Purchase,
-    pool: Arc<Pool>,
-    path: PathAndQuery,
+    carrier: Arc<dyn Carrier>,
+    patience: Patience,
+    closed: CancellationToken,
     tasks: TaskTracker,
     root_known: AtomicBool,
     finished: AtomicBool,
@@ -84,18 +93,20 @@ pub(super) struct Payer {
 }
 
 impl Payer {
-    pub(super) fn new(
+    pub(crate) fn new(
         agent: Arc<dyn PaymentAgent>,
         purchase: Purchase,
-        pool: Arc<Pool>,
-        path: PathAndQuery,
+        carrier: Arc<dyn Carrier>,
+        patience: Patience,
+        closed: CancellationToken,
         tasks: TaskTracker,
     ) -> Self {
         Self {
             agent,
             purchase,
-            pool,
-            path,
+            carrier,
+            patience,
+            closed,
             tasks,
             root_known: AtomicBool::new(false),
             finished: AtomicBool::new(false),
@@ -116,28 +127,32 @@ impl Payer {
     }
 
     fn refusal(&self, refusal: Refusal) -> TransferError {
-        refused(&self.pool.name, refusal.reason, refusal.retryable)
+        TransferError::Refused {
+            source_name: self.carrier.name().to_string(),
+            reason: refusal.reason,
+            retryable: refusal.retryable,
+        }
     }
 
     /// From now on, payment in advance is for something that can be checked.
-    pub(super) fn root_known(&self) {
+    pub(crate) fn root_known(&self) {
         self.root_known.store(true, Ordering::Relaxed);
         let mut state = self.state();
         state.refused = state.refused.take().filter(|r| !r.for_want_of_root);
     }
 
-    pub(super) fn is_paying(&self) -> bool {
+    pub(crate) fn is_paying(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0 || self.state().seeking.is_some()
     }
 
     /// A request was refused for want of payment; until this is dropped it waits.
-    pub(super) fn wait(self: &Arc<Self>) -> Waiting {
+    pub(crate) fn wait(self: &Arc<Self>) -> Waiting {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Waiting(self.clone())
     }
 
     /// Waits until something is verified, but not long: longer the more often it was in vain.
-    pub(super) async fn pause(&self, in_vain: u32) {
+    pub(crate) async fn pause(&self, in_vain: u32) {
         let pause = FIRST_PAUSE.saturating_mul(1 << in_vain.min(16));
         // Passed or cut short: either is fine.
         timeout(pause.min(MAX_PAUSE), self.progress.notified())
@@ -146,10 +161,10 @@ impl Payer {
     }
 
     /// What to show with a request, and how many agreements there were when it was made.
-    pub(super) async fn credential(
+    pub(crate) async fn credential(
         &self,
         range: ByteRange,
-    ) -> Result<(u64, Option<HeaderValue>), TransferError> {
+    ) -> Result<(u64, Option<Bytes>), TransferError> {
         let agreements = {
             let state = self.state();
             if let Some(refusal) = state.refused.clone() {
@@ -159,25 +174,24 @@ impl Payer {
         };
         let no = |error: GateError| self.refusal(Refusal::of(&error));
         let credential = self.agent.credential(&self.purchase(), range).await;
-        let too_long = GateError::Message {
-            reason: "over the limit",
-        };
-        let value = credential
-            .map_err(no)?
-            .map(|bytes| credential_value(&bytes).ok_or(too_long))
-            .transpose()
-            .map_err(no)?;
+        let too_long = |bytes: &Bytes| bytes.len() > MAX_PAYMENT_MESSAGE;
+        let value = credential.map_err(no)?;
+        if value.as_ref().is_some_and(too_long) {
+            return Err(no(GateError::Message {
+                reason: "over the limit",
+            }));
+        }
         Ok((agreements, value))
     }
 
     /// A request was admitted.
-    pub(super) fn admitted(&self) {
+    pub(crate) fn admitted(&self) {
         self.state().fruitless = 0;
     }
 
     /// The gate answered its terms to a request that was made after `agreements` of them.
     /// Returns when there is a later agreement: true if it had to be sought.
-    pub(super) async fn agree(
+    pub(crate) async fn agree(
         self: &Arc<Self>,
         agreements: u64,
         terms: Bytes,
@@ -219,7 +233,7 @@ impl Payer {
         drop(state);
         self.tasks.spawn(async move {
             let search = payer.search(terms, fruitless);
-            let result = payer.pool.closed.run_until_cancelled(search).await;
+            let result = payer.closed.run_until_cancelled(search).await;
             payer.note(result.as_ref());
             tell.send_replace(result);
         });
@@ -232,7 +246,7 @@ impl Payer {
             // Either the agent has more to acknowledge then, or the gate has calmed down.
             self.pause(in_vain).await;
         }
-        let limit = self.pool.config.payment_timeout;
+        let limit = self.patience.timeout;
         let talk = async {
             let _floor = self.floor.lock().await;
             // The gate may only be waiting to hear what has come.
@@ -253,7 +267,7 @@ impl Payer {
             Some(Ok(())) => {
                 state.agreements += 1;
                 state.fruitless += 1;
-                if state.fruitless >= self.pool.config.payment_attempts {
+                if state.fruitless >= self.patience.attempts {
                     let reason = "asks for payment whatever is agreed";
                     state.refused = Some(Refusal::lasting(reason));
                 }
@@ -262,12 +276,12 @@ impl Payer {
             Some(Err(_)) | None => {}
         }
         if let Some(outcome) = outcome {
-            tracing::debug!(source = %self.pool.name, ?outcome, "payment was talked about");
+            tracing::debug!(source = %self.carrier.name(), ?outcome, "payment was talked about");
         }
     }
 
     async fn converse(&self, message: Bytes) -> Outcome {
-        let carry = |message| post(&self.pool, self.path.clone(), message);
+        let carry = |message| self.carrier.carry(message);
         match agree(&*self.agent, &self.purchase(), message, carry).await {
             Ok(()) => Ok(()),
             Err(AgreeError::Agent(error)) => Err(Refusal::of(&error)),
@@ -287,7 +301,7 @@ impl Payer {
         match due.map_err(|error| Refusal::of(&error))? {
             None => Ok(()),
             Some(message) => {
-                let answer = post(&self.pool, self.path.clone(), message).await;
+                let answer = self.carrier.carry(message).await;
                 let answer = answer.map_err(|error| Refusal {
                     reason: error.to_string(),
                     retryable: error.is_retryable(),
@@ -300,7 +314,7 @@ impl Payer {
 
     /// Bytes from here are proven. Sends an acknowledgement now and then, behind the back of
     /// whoever tells.
-    pub(super) async fn verified(self: &Arc<Self>, range: ByteRange) {
+    pub(crate) async fn verified(self: &Arc<Self>, range: ByteRange) {
         self.agent.verified(&self.purchase(), range).await;
         self.progress.notify_waiters();
         let lately = |at: Instant| at.elapsed() < ACKNOWLEDGE_EVERY;
@@ -315,13 +329,13 @@ impl Payer {
                     payer.told(payer.acknowledge().await);
                 }
             };
-            payer.pool.closed.run_until_cancelled(work).await;
+            payer.closed.run_until_cancelled(work).await;
         });
     }
 
     /// Sends the last acknowledgement, if the gate takes it within [`FAREWELL`].
-    pub(super) async fn finish(&self) {
-        if self.finished.swap(true, Ordering::Relaxed) || self.pool.closed.is_cancelled() {
+    pub(crate) async fn finish(&self) {
+        if self.finished.swap(true, Ordering::Relaxed) || self.closed.is_cancelled() {
             return;
         }
         let last = async {
@@ -329,7 +343,7 @@ impl Payer {
             self.told(self.acknowledge().await);
         };
         if timeout(FAREWELL, last).await.is_err() {
-            tracing::debug!(source = %self.pool.name, "the last acknowledgement was cut short");
+            tracing::debug!(source = %self.carrier.name(), "the last acknowledgement was cut short");
         }
     }
 
@@ -337,14 +351,14 @@ impl Payer {
     fn told(&self, outcome: Outcome) {
         if let Err(refusal) = outcome {
             let reason = refusal.reason;
-            tracing::debug!(source = %self.pool.name, reason, "acknowledgement not taken");
+            tracing::debug!(source = %self.carrier.name(), reason, "acknowledgement not taken");
         }
     }
 }
 
 /// A request that waits for payment.
 #[derive(Debug)]
-pub(super) struct Waiting(Arc<Payer>);
+pub(crate) struct Waiting(Arc<Payer>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
@@ -374,55 +388,5 @@ impl Refusal {
             retryable: true,
             ..Self::lasting(reason)
         }
-    }
-}
-
-/// Takes a message to the gate, and brings its answer.
-pub(super) async fn post(
-    pool: &Pool,
-    path: PathAndQuery,
-    message: Bytes,
-) -> Result<Bytes, TransferError> {
-    let name = &pool.name;
-    if message.len() > MAX_PAYMENT_MESSAGE {
-        return Err(refused(name, "our message is over the limit", false));
-    }
-    let (mut link, answer) = pool.ask(&Ask::post(path, message)).await?;
-    let (head, body) = answer.into_parts();
-    let wait = pool.config.answer_timeout;
-    let fault = match answer::whole(head.status, &head.headers) {
-        Ok(_) => {
-            let answer = collect(&mut link, body, MAX_PAYMENT_MESSAGE, wait, name).await?;
-            pool.put_back(link);
-            return Ok(answer);
-        }
-        Err(fault) => fault,
-    };
-    let words = match fault {
-        Fault::Status(_) => collect(&mut link, body, MAX_WORDS, wait, name).await.ok(),
-        Fault::Protocol(_) => None,
-    };
-    Err(match (fault.into_transfer(name), words) {
-        (TransferError::Refused { retryable, .. }, Some(words)) => {
-            pool.put_back(link);
-            refused(name, told_why(head.status, &words, name), retryable)
-        }
-        (error, _) => error,
-    })
-}
-
-/// What a seeder says of its refusal, made fit for a log.
-fn told_why(status: StatusCode, words: &[u8], name: &Endpoint) -> String {
-    let text = String::from_utf8_lossy(words);
-    let clean: String = text
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(KEPT_WORDS)
-        .collect();
-    tracing::debug!(source = %name, %status, reason = clean, "payment message refused");
-    if clean.is_empty() {
-        status.to_string()
-    } else {
-        clean
     }
 }

@@ -1,0 +1,1 @@
+//! BitTorrent, on our own wire: public clients notice nothing but a good peer.

@@ -1,0 +1,89 @@
+//! Nodes and content for the tests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chiral_core::conformance::content_protocol::identification;
+use chiral_core::content_protocol::SeedContent;
+use chiral_core::{
+    Admission, ByteRange, ChunkStore, ContentProtocol, FileIdentification, GateError, PaymentGate,
+    PeerId, PeerOffer, SeedRequest, ServeRequest, TransferRegistry,
+};
+use chiral_dht::MemoryNetworkHub;
+use chiral_protocols::private::{PrivateConfig, PrivateProtocol};
+use chiral_storage::MemoryStore;
+
+/// Waits, but not for ever.
+pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(30), future)
+        .await
+        .expect("took too long")
+}
+
+/// Admits everybody.
+#[derive(Debug)]
+pub(crate) struct OpenGate;
+
+#[async_trait]
+impl PaymentGate for OpenGate {
+    async fn admit(&self, _: &ServeRequest) -> Result<Admission, GateError> {
+        Ok(Admission::Granted)
+    }
+
+    async fn served(&self, _: &ServeRequest, _: ByteRange) {}
+
+    async fn message(&self, _: Bytes) -> Result<Bytes, GateError> {
+        Err(GateError::Closed)
+    }
+}
+
+/// Bytes that look different everywhere.
+pub(crate) fn content(size: usize) -> Bytes {
+    (0..size as u64)
+        .map(|i| ((i * 2_654_435_761) >> 13) as u8)
+        .collect::<Vec<_>>()
+        .into()
+}
+
+pub(crate) fn peer(name: u8) -> PeerId {
+    PeerId::from_bytes(&[0x12, 0x20, name]).unwrap()
+}
+
+/// A node by this name with a store of its own.
+pub(crate) async fn node(
+    hub: &MemoryNetworkHub,
+    name: u8,
+    config: PrivateConfig,
+    gate: Arc<dyn PaymentGate>,
+) -> PrivateProtocol {
+    let store: Arc<dyn ChunkStore> = Arc::new(MemoryStore::new(1 << 30));
+    let network = Arc::new(hub.join(peer(name)));
+    PrivateProtocol::start(config, network, store, TransferRegistry::new(), gate)
+        .await
+        .unwrap()
+}
+
+/// A node that serves, and what it offers.
+pub(crate) struct Seeder {
+    pub(crate) node: PrivateProtocol,
+    pub(crate) offer: PeerOffer,
+    pub(crate) target: FileIdentification,
+}
+
+pub(crate) async fn seeder(
+    hub: &MemoryNetworkHub,
+    config: PrivateConfig,
+    gate: Arc<dyn PaymentGate>,
+    bytes: &Bytes,
+) -> Seeder {
+    let node = node(hub, 1, config, gate).await;
+    let request = SeedRequest::new(SeedContent::Bytes(bytes.clone()));
+    let offer = node.start_seeding(request).await.unwrap().offers.remove(0);
+    Seeder {
+        node,
+        offer,
+        target: identification(bytes),
+    }
+}
