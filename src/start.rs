@@ -164,10 +164,14 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
     #[cfg(all(feature = "chain", feature = "libp2p"))]
     let exchange = match (&open.libp2p, &open.payments) {
         (Some(network), Some(payments)) => {
-            let started = Exchange::start(network.network(), gate.clone(), payments).await;
-            // Without it, payments are talked about over HTTP alone.
-            let failed = |error| tracing::warn!(%error, "no payment streams");
-            started.map_err(failed).ok()
+            match Exchange::start(network.network(), gate.clone(), payments).await {
+                Ok(exchange) => Some(exchange),
+                Err(error) => {
+                    // Without it, payments are talked about over HTTP alone.
+                    tracing::warn!(%error, "no payment streams");
+                    None
+                }
+            }
         }
         _ => None,
     };
