@@ -27,6 +27,7 @@ use crate::receipt::Receipt;
 use crate::writing::Writing;
 use crate::{Journal, JournalError};
 
+mod bargain;
 mod books;
 mod config;
 mod deal;
@@ -37,6 +38,7 @@ mod terms;
 
 pub use config::AgentConfig;
 
+use bargain::Bids;
 use books::Books;
 use deal::Key;
 use paying::Turns;
@@ -73,6 +75,7 @@ struct Inner {
     /// Conversations that are about to agree, and until when they keep others from it.
     leases: Mutex<HashMap<Key, Instant>>,
     agreed: Notify,
+    bids: Bids,
     turns: Turns,
     closed: CancellationToken,
     tasks: TaskTracker,
@@ -108,6 +111,7 @@ impl ChainAgent {
                 books: Mutex::new(books),
                 leases: Mutex::default(),
                 agreed: Notify::new(),
+                bids: Bids::default(),
                 turns: Turns::default(),
                 closed: CancellationToken::new(),
                 tasks: TaskTracker::new(),

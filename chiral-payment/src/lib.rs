@@ -8,6 +8,8 @@ pub mod calldata;
 pub mod clock;
 #[cfg(feature = "chain")]
 pub mod contracts;
+#[cfg(feature = "chain")]
+pub mod delivery;
 pub mod free_agent;
 pub mod free_gate;
 pub mod free_settler;
@@ -27,6 +29,8 @@ mod records;
 pub mod settler;
 #[cfg(feature = "chain")]
 pub mod statement;
+#[cfg(feature = "chain")]
+pub mod stream;
 #[cfg(feature = "chain")]
 pub mod witness;
 #[cfg(feature = "chain")]

@@ -169,6 +169,10 @@ impl ChainAgent {
             tracing::warn!(%error, "what a seeder asks for cannot be settled");
             GateError::Ledger
         })?;
+        // The seeder waits for them, whoever else is to be paid with them.
+        settler.expedite(&ids).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "bills that are waited for may rest");
+        });
         let until = Instant::now() + self.inner.config.settle_patience;
         for (id, mut status) in ids.into_iter().zip(statuses) {
             while let SettlementStatus::Pending { .. } = status {

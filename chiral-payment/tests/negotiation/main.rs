@@ -2,10 +2,13 @@
 //! on which tests can put anything.
 #![allow(clippy::unwrap_used)]
 
+mod bargain;
 mod claims;
 mod crashes;
 mod credit;
+mod embedded;
 mod ledger;
 mod sessions;
 mod support;
 mod terms;
+mod vanish;
