@@ -77,7 +77,7 @@ fn who_sent_a_wrong_piece_alone_is_to_blame_at_once() {
             senders,
         }
     );
-    assert_eq!(assembly.lacks(0), [0..PIECE]);
+    assert_eq!(assembly.lacks(0), std::slice::from_ref(&(0..PIECE)));
     let passed = feed(&mut assembly, &stream, 0, &[6], &[]);
     assert!(matches!(passed, Outcome::Verified { liars, .. } if liars.is_empty()));
     assert!(assembly.lacks(0).is_empty() && assembly.have().get(0));
