@@ -8,7 +8,7 @@
 //! ```
 //! use chiral_protocols::bittorrent::bencode::{Decoded, Item, Limits};
 //!
-//! let message = Item::dict([("n", Item::from(7)), ("s", Item::from("seven"))]).encode();
+//! let message = Item::dict([("n", Item::Int(7)), ("s", Item::from("seven"))]).encode();
 //! assert_eq!(message, b"d1:ni7e1:s5:sevene");
 //! let decoded = Decoded::parse(&message, Limits::MESSAGE).unwrap();
 //! assert_eq!(decoded.root().get("n").and_then(|value| value.int()), Some(7));
