@@ -12,9 +12,9 @@ use crate::chunk_store::{
     ChunkStore, ImportRequest, ImportSource, ObjectInfo, PartialFile, PartialRequest,
 };
 use crate::{
-    ByteRange, CHUNK_SIZE, ChunkHash, ChunkHasher, ChunkLayout, ChunkLink, Cid, FileIdentification,
-    ManifestHeader, ManifestPage, PageRoots, ProvenLink, StoredContent, TransferId, VerifiedChunk,
-    VerifiedPage, chain,
+    ByteRange, CHUNK_SIZE, ChunkClaim, ChunkHash, ChunkHasher, ChunkLayout, ChunkLink, Cid,
+    FileIdentification, ManifestHeader, ManifestPage, PageRoots, ProvenLink, StoredContent,
+    TransferId, VerifiedChunk, VerifiedPage, chain,
 };
 
 mod durable;
@@ -41,6 +41,7 @@ pub async fn run(scratch: &Path, make: impl AsyncFn(&'static str) -> Arc<dyn Chu
     sidecars::bounded(&*make("bounded sidecars").await).await;
     partials::beginning_and_going_on(&*make("begin").await).await;
     partials::verified_chunks_in_any_order(&*make("verified").await).await;
+    partials::checked_chunks(&*make("checked").await).await;
     partials::unproven_chunks(&*make("unproven").await).await;
     partials::serving_while_downloading(&*make("serving").await).await;
     partials::completion_in_the_store(&*make("complete").await).await;
@@ -173,6 +174,15 @@ impl Sample {
             self.chunk(index),
         )
         .expect("a right chunk")
+    }
+
+    fn claim(&self, index: u32, bytes: Bytes) -> ChunkClaim {
+        ChunkClaim {
+            index,
+            before: self.before(index),
+            after: self.hashes[index as usize],
+            bytes,
+        }
     }
 
     fn link(&self, index: u32) -> ProvenLink {

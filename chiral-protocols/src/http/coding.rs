@@ -27,9 +27,10 @@ const GZIP_LEVEL: u32 = 5;
 const BROTLI_QUALITY: u32 = 4;
 const ZSTD_LEVEL: i32 = 3;
 
-/// Logarithm of the bytes that brotli and zstd look back, which bounds an encoder's memory
-/// to a few MiB (and that of the decoder, RFC 9659).
-const WINDOW_LOG: u32 = 19;
+/// Logarithm of the bytes that brotli and zstd look back, which bounds an encoder's memory:
+/// 4.3 MiB for brotli, 2.7 for zstd (and the decoder's, RFC 9659). With twice as many brotli
+/// takes 7.5 MiB, to make texts 4 % shorter.
+const WINDOW_LOG: u32 = 18;
 
 /// Bytes that the brotli encoder gives out at a time.
 const STEP: usize = 64 << 10;

@@ -3,7 +3,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use chiral_core::chunk_store::{Destination, Location};
 use chiral_core::conformance::chunk_store;
-use chiral_core::{ByteRange, CHUNK_SIZE, ChunkHasher, FileIdentification, VerifiedChunk, chain};
+use chiral_core::{
+    ByteRange, CHUNK_SIZE, ChunkClaim, ChunkHasher, FileIdentification, VerifiedChunk, chain,
+};
 
 use super::*;
 

@@ -137,6 +137,44 @@ pub(super) async fn verified_chunks_in_any_order(store: &dyn ChunkStore) {
     partial.flush().await.expect("flush");
 }
 
+pub(super) async fn checked_chunks(store: &dyn ChunkStore) {
+    let (file, wrong) = (Sample::new(SIZE), Sample::salted(SIZE, 1));
+    let partial = begin(store, 1, &file).await;
+    let none = partial.write_checked(Vec::new()).await.expect("nothing");
+    assert!(none.is_empty());
+    let mut elsewhere = file.claim(1, file.chunk(1));
+    elsewhere.before = file.hashes[1];
+    let mut past = file.claim(1, file.chunk(1));
+    past.index = 5;
+    let claims = vec![
+        file.claim(3, file.chunk(3)),
+        file.claim(2, wrong.chunk(2)),
+        elsewhere,
+        past,
+        file.claim(4, file.chunk(4).slice(1..)),
+        file.claim(0, file.chunk(0)),
+        file.claim(3, wrong.chunk(3)),
+    ];
+    let passed = partial.write_checked(claims).await.expect("check");
+    assert_eq!(
+        passed,
+        [true, false, false, false, false, true, false],
+        "in the order given"
+    );
+    assert_eq!(partial.proven().ones().collect::<Vec<_>>(), [0, 3]);
+    assert_eq!(
+        partial.present(),
+        partial.proven(),
+        "what does not pass is not written"
+    );
+    for index in [0, 3] {
+        assert!(
+            partial.read(index).await.expect("read") == file.chunk(index),
+            "chunk {index}"
+        );
+    }
+}
+
 pub(super) async fn unproven_chunks(store: &dyn ChunkStore) {
     let (file, wrong) = (Sample::new(SIZE), Sample::salted(SIZE, 1));
     let partial = begin(store, 1, &file).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chiral_core::chunk_store::{
     Destination, ImportMode, ImportRequest, ImportSource, PartialRequest,
 };
-use chiral_core::{ChunkStore, PartialFile, TransferId};
+use chiral_core::{ChunkClaim, ChunkStore, PartialFile, TransferId};
 
 use super::model::{Model, Sample, Sum, samples, user_file};
 use super::path;
@@ -173,7 +173,20 @@ async fn change(
     }
     let index = random.below(sample.layout.count().into()) as u32;
     match random.below(6) {
-        0 | 1 => handle.write(sample.verified(index)).await,
+        0 => handle.write(sample.verified(index)).await,
+        1 => {
+            let right = sample.verified(index);
+            let claim = |bytes| ChunkClaim {
+                index,
+                before: right.link().before(),
+                after: right.link().after(),
+                bytes,
+            };
+            let claims = vec![claim(sample.wrong(index)), claim(right.bytes().clone())];
+            let passed = handle.write_checked(claims).await?;
+            assert_eq!(passed, [false, true]);
+            Ok(())
+        }
         2 => handle.write_unproven(index, sample.wrong(index)).await,
         3 => {
             handle.write_unproven(index, sample.chunk(index)).await?;

@@ -45,9 +45,20 @@ async fn racing_writers_never_leave_wrong_bytes_under_a_proof() {
                     .map_or(chain::INITIAL, |at| hashes[at as usize]);
                 let after = hashes[index as usize];
                 match task / CHUNKS {
-                    0 => {
+                    0 if index % 2 == 0 => {
                         let checked = VerifiedChunk::check(layout, index, before, after, right);
                         partial.write(checked.unwrap()).await.unwrap();
+                    }
+                    0 => {
+                        let claim = |bytes| ChunkClaim {
+                            index,
+                            before,
+                            after,
+                            bytes,
+                        };
+                        let claims = vec![claim(wrong.clone()), claim(right), claim(wrong)];
+                        let passed = partial.write_checked(claims).await.unwrap();
+                        assert_eq!(passed, [false, true, false]);
                     }
                     1 => partial.write_unproven(index, wrong).await.unwrap(),
                     2 => {
