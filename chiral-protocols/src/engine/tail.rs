@@ -214,7 +214,7 @@ impl<'a> Place<'a> {
         let somebody = !self.waiting.is_empty() && !self.asked.is_empty();
         let soon = Instant::now() + LOOK_AGAIN;
         let asks = |c: &&Connected| !c.offer().price.is_free();
-        let due = match self.asked.values().any(|c| asks(c)) {
+        let due = match self.asked.values().any(asks) {
             true => soon,
             false => (self.moved() + ANOTHER_AFTER).max(soon),
         };

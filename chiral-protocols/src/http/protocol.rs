@@ -2,12 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chiral_core::chunk_store::{ImportRequest, ImportSource};
-use chiral_core::content_protocol::SeedContent;
 use chiral_core::{
     Capabilities, ChunkSource, ChunkStore, ContentProtocol, Coverage, Endpoint, FileIdentification,
     FileMetadata, ManifestHeader, PaymentAgent, PaymentGate, PeerOffer, Protocol, SeedRequest,

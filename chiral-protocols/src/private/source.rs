@@ -237,7 +237,7 @@ pub(super) fn write_have(runs: &ChunkRuns) -> Bytes {
 }
 
 fn parse_have(mut data: Bytes, layout: ChunkLayout) -> Option<Coverage> {
-    if data.len() % 8 != 0 {
+    if !data.len().is_multiple_of(8) {
         return None;
     }
     let mut runs = Vec::with_capacity(data.len() / 8);
