@@ -312,7 +312,7 @@ async fn what_pays_no_bill_on_a_real_chain_gets_no_receipt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sale_on_a_real_chain_is_proven_to_third_parties_and_on_the_statement() {
     let street = Street::new().await;
-    let bytes: Vec<u8> = (0..3 * MIB + 17).map(|i| (i * 31 >> 7) as u8).collect();
+    let bytes: Vec<u8> = (0..3 * MIB + 17).map(|i| ((i * 31) >> 7) as u8).collect();
     let identity = ContentIdentity::of(&bytes).unwrap();
     let (layout, hashes) = hashes(&bytes);
     let purchase = street.purchase(identity.cid);

@@ -187,7 +187,6 @@ async fn worst(policy: Policy, side: Side) -> u64 {
         );
         worst = worst.max(chunks);
     }
-    println!("{policy:?}, {side:?} gone: {all} messages, at worst {worst} chunks");
     worst
 }
 
