@@ -130,7 +130,8 @@ fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> T
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(unix)]
+#[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
 
