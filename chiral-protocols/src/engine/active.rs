@@ -226,9 +226,7 @@ impl Active<'_> {
                     self.control(control).await?;
                 }
                 () = wished.wished() => self.want_next(mode),
-                Some((source, coverage)) = self.refresh.next() => {
-                    self.coverage_told(mode, source, coverage);
-                }
+                Some((source, told)) = self.refresh.next() => self.told(mode, source, told),
                 () = tokio::time::sleep(wait) => {
                     let now = self.run.now();
                     self.scheduler.tick(now);
@@ -409,6 +407,7 @@ impl Active<'_> {
             let mut spec = connected.spec(self.layout);
             spec.rate_hint = self.run.engine.peers.expected(connected.offer());
             self.scheduler.source_up(self.run.now(), id, spec);
+            self.watch_coverage(id, Duration::ZERO);
         } else {
             let source = connected.name().to_owned();
             let reason = "it has a file of another size".to_owned();

@@ -27,6 +27,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// Attempts at one offer before it is given up.
 const MAX_ATTEMPTS: u32 = 12;
 
+/// Attempts that a source which was lost counts as having had: it is not called back at once.
+const AFTER_LOSS: u32 = 2;
+
 /// Most offers that are considered for one download.
 const MAX_OFFERS: usize = 4096;
 
@@ -115,6 +118,15 @@ impl Connections {
             self.fresh += 1;
             self.attempt(id, offer, 0);
         }
+    }
+
+    /// A source of this offer is gone: it is connected to again, if it ever was by us.
+    pub(super) fn again(&mut self, offer: PeerOffer) {
+        if self.places.holds(&offer) {
+            let id = self.id();
+            self.attempt(id, offer, AFTER_LOSS);
+        }
+        self.another();
     }
 
     fn id(&mut self) -> SourceId {
