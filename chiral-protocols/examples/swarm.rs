@@ -4,7 +4,7 @@
 //! cargo run --release -p chiral-protocols --features bittorrent --example swarm -- \
 //!     seed FILE [--torrent FILE.torrent] [--write OUT.torrent] [--listen 127.0.0.1:0] [--dial HOST:PORT]...
 //! cargo run --release -p chiral-protocols --features bittorrent --example swarm -- \
-//!     get TORRENT|btih:HEX CID OUT [--peer HOST:PORT]... [--listen 127.0.0.1:0]
+//!     get TORRENT|btih:HEX CID|LINK OUT [--peer HOST:PORT]... [--listen 127.0.0.1:0]
 //! ```
 //!
 //! `seed` prints `READY <port> <info-hash> <cid>` and goes on until it is stopped; `get` ends
@@ -25,7 +25,7 @@ use chiral_core::chunk_store::{Destination, ImportMode};
 use chiral_core::content_protocol::{SeedContent, SourceStream};
 use chiral_core::payment_gate::{Admission, GateError};
 use chiral_core::{
-    ByteRange, ChunkSource, ChunkStore, Cid, ContentProtocol, DownloadRequest, Endpoint,
+    ByteRange, ChunkSource, ChunkStore, ContentProtocol, DownloadRequest, Endpoint,
     FileIdentification, PaymentGate, PeerId, PeerOffer, PeerSignError, PeerSigner, Protocol,
     SeedRequest, ServeRequest, TransferError, TransferId, TransferRegistry,
 };
@@ -106,7 +106,11 @@ impl Arguments {
             match word.strip_prefix("--") {
                 Some(name) => {
                     let value = words.next().ok_or("an option without a value")?;
-                    arguments.options.entry(name.to_owned()).or_default().push(value);
+                    arguments
+                        .options
+                        .entry(name.to_owned())
+                        .or_default()
+                        .push(value);
                 }
                 None => arguments.places.push(word),
             }
@@ -139,12 +143,17 @@ async fn set_up(arguments: &Arguments) -> Result<Setup, Box<dyn Error>> {
     let listen: SocketAddr = arguments.one("listen").unwrap_or("127.0.0.1:0").parse()?;
     let mut config = BitTorrentConfig::default().with_listen(listen);
     config.max_connections_per_ip = 500;
+    if let Some(encryption) = arguments.one("encryption") {
+        config.encryption = encryption.parse()?;
+    }
     if let Some(mib) = arguments.one("slow") {
         config.uploads.set_limit(Some(format!("{mib}MiB").parse()?));
     }
-    let signer = arguments.one("key").map(|seed| -> Result<Arc<dyn PeerSigner>, Box<dyn Error>> {
-        Ok(Arc::new(Key(SigningKey::from_bytes(&[seed.parse()?; 32]))))
-    });
+    let signer = arguments
+        .one("key")
+        .map(|seed| -> Result<Arc<dyn PeerSigner>, Box<dyn Error>> {
+            Ok(Arc::new(Key(SigningKey::from_bytes(&[seed.parse()?; 32]))))
+        });
     let signer = signer.transpose()?;
     let gate = Arc::new(Free);
     let protocol =
@@ -171,7 +180,11 @@ async fn seed(arguments: &Arguments, path: &str) -> Result<(), Box<dyn Error>> {
             (info, cid)
         }
         None => {
-            let cid = protocol.start_seeding(SeedRequest::new(content)).await?.header.cid;
+            let cid = protocol
+                .start_seeding(SeedRequest::new(content))
+                .await?
+                .header
+                .cid;
             (protocol.torrent_of(cid).ok_or("not seeded")?, cid)
         }
     };
@@ -179,10 +192,20 @@ async fn seed(arguments: &Arguments, path: &str) -> Result<(), Box<dyn Error>> {
         std::fs::write(out, info.to_torrent_file())?;
     }
     let port = protocol.local_addr().map_or(0, |address| address.port());
-    let hash: String = info.info_hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash: String = info
+        .info_hash
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     println!("READY {port} {hash} {cid}");
-    let peers: Vec<SocketAddr> =
-        arguments.all("dial").iter().map(|peer| peer.parse()).collect::<Result<_, _>>()?;
+    if let Some(object) = setup.store.object(cid).await? {
+        println!("LINK {}", object.header.link());
+    }
+    let peers: Vec<SocketAddr> = arguments
+        .all("dial")
+        .iter()
+        .map(|peer| peer.parse())
+        .collect::<Result<_, _>>()?;
     loop {
         for peer in &peers {
             if !protocol.is_connected(&info.info_hash, *peer) {
@@ -193,9 +216,15 @@ async fn seed(arguments: &Arguments, path: &str) -> Result<(), Box<dyn Error>> {
     }
 }
 
-async fn get(arguments: &Arguments, what: &str, cid: &str, out: &str) -> Result<(), Box<dyn Error>> {
+async fn get(
+    arguments: &Arguments,
+    what: &str,
+    link: &str,
+    out: &str,
+) -> Result<(), Box<dyn Error>> {
     let setup = set_up(arguments).await?;
-    let cid: Cid = cid.parse()?;
+    let target: FileIdentification = link.parse()?;
+    let cid = target.cid().ok_or("a link has a cid")?;
     let alias = match what.strip_prefix("btih:") {
         Some(_) => what.to_owned(),
         None => {
@@ -206,14 +235,23 @@ async fn get(arguments: &Arguments, what: &str, cid: &str, out: &str) -> Result<
         }
     };
     setup.protocol.expect(&alias.parse()?, cid)?;
-    let mut request = DownloadRequest::new(FileIdentification::from(cid));
+    let mut request = DownloadRequest::new(target);
     for peer in arguments.all("peer") {
         let endpoint = Endpoint::new(format!("{alias}@{peer}"))?;
-        request.offers.push(PeerOffer::new(Protocol::BitTorrent, endpoint));
+        request
+            .offers
+            .push(PeerOffer::new(Protocol::BitTorrent, endpoint));
     }
     request.destination = Destination::File(PathBuf::from(out));
-    let engine = Engine::new(setup.store.clone(), setup.registry.clone(), EngineConfig::default());
-    let port = setup.protocol.local_addr().map_or(0, |address| address.port());
+    let engine = Engine::new(
+        setup.store.clone(),
+        setup.registry.clone(),
+        EngineConfig::default(),
+    );
+    let port = setup
+        .protocol
+        .local_addr()
+        .map_or(0, |address| address.port());
     println!("READY {port} {alias} {cid}");
     let begun = Instant::now();
     let id = TransferId::from_bytes([7; 16]);
@@ -222,6 +260,11 @@ async fn get(arguments: &Arguments, what: &str, cid: &str, out: &str) -> Result<
     let took = begun.elapsed().as_secs_f64();
     for source in &report.sources {
         println!("FROM {source:?}");
+    }
+    if let Some(info) = setup.protocol.torrent_of(cid) {
+        for peer in setup.protocol.recognised(&info.info_hash) {
+            println!("KNOWS {peer}");
+        }
     }
     let rate = report.header.size as f64 / took / (1 << 20) as f64;
     println!("DONE {took:.3} {rate:.1}");
@@ -239,7 +282,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<&str> = arguments.places.iter().map(String::as_str).collect();
     match words[..] {
         ["seed", path] => seed(&arguments, path).await,
-        ["get", what, cid, out] => get(&arguments, what, cid, out).await,
-        _ => Err("seed FILE, or get TORRENT CID OUT".into()),
+        ["get", what, link, out] => get(&arguments, what, link, out).await,
+        _ => Err("seed FILE, or get TORRENT CID|LINK OUT".into()),
     }
 }

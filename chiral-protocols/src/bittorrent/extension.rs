@@ -10,7 +10,8 @@ mod metadata;
 mod pex;
 
 pub use chiral::{
-    ChiralMessage, Greeting, HelloError, MAX_CHIRAL_BODY, PROTOCOL_VERSION, Proof, Statement,
+    ChiralMessage, Greeting, HelloError, MAX_CHIRAL_ANSWER, MAX_CHIRAL_BODY, PROTOCOL_VERSION,
+    Proof, Statement,
 };
 pub use handshake::{ExtendedHandshake, ExtensionError, Extensions, MAX_REQQ, Names};
 pub use holepunch::{Holepunch, HolepunchError, PunchError};

@@ -25,7 +25,13 @@ impl fmt::Display for BtPeerId {
         let text: String = self
             .0
             .iter()
-            .map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' })
+            .map(|byte| {
+                if byte.is_ascii_graphic() {
+                    char::from(*byte)
+                } else {
+                    '.'
+                }
+            })
             .collect();
         f.pad(&text)
     }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chiral_core::chunk_store::{ImportRequest, ImportSource};
 use chiral_core::content_protocol::{SeedContent, SourceStream};
 use chiral_core::{
     Alias, Capabilities, ChunkSource, ChunkStore, Cid, ContentProtocol, Endpoint,
-    FileIdentification, FileMetadata, ManifestHeader, PaymentGate, PeerOffer, PeerSigner, Protocol,
-    SeedRequest, StoreError, TransferError, TransferRegistry,
+    FileIdentification, FileMetadata, ManifestHeader, PaymentGate, PeerId, PeerOffer, PeerSigner,
+    Protocol, SeedRequest, StoreError, TransferError, TransferRegistry,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -66,7 +67,7 @@ impl BitTorrentProtocol {
             bound = Some(listener);
         }
         let public = config.public_address;
-        let node = Node::new(config, store.clone(), signer, local)?;
+        let node = Node::new(config, store.clone(), gate.clone(), signer, local)?;
         if let Some(listener) = bound {
             node.listen(listener);
         }
@@ -90,7 +91,10 @@ impl BitTorrentProtocol {
     /// # Errors
     /// [`TransferError::Closed`] after a shutdown, or if there are too many torrents.
     pub fn add_torrent(&self, info: TorrentInfo) -> Result<(), TransferError> {
-        let torrent = self.node.open(info.info_hash).ok_or(TransferError::Closed)?;
+        let torrent = self
+            .node
+            .open(info.info_hash)
+            .ok_or(TransferError::Closed)?;
         torrent.learn(info);
         Ok(())
     }
@@ -100,7 +104,10 @@ impl BitTorrentProtocol {
     /// # Errors
     /// [`TransferError::Closed`] after a shutdown, or if there are too many torrents.
     pub fn seed_torrent(&self, info: TorrentInfo, cid: Cid) -> Result<(), TransferError> {
-        let torrent = self.node.open(info.info_hash).ok_or(TransferError::Closed)?;
+        let torrent = self
+            .node
+            .open(info.info_hash)
+            .ok_or(TransferError::Closed)?;
         torrent.learn(info);
         torrent.set_cid(cid, true);
         Ok(())
@@ -115,13 +122,19 @@ impl BitTorrentProtocol {
     ///
     /// # Errors
     /// [`TransferError::Connection`]; [`TransferError::Closed`].
-    pub async fn dial(&self, info_hash: [u8; 20], address: SocketAddr) -> Result<(), TransferError> {
+    pub async fn dial(
+        &self,
+        info_hash: [u8; 20],
+        address: SocketAddr,
+    ) -> Result<(), TransferError> {
         let torrent = self.node.open(info_hash).ok_or(TransferError::Closed)?;
         let dialled = self.node.dial(&torrent, address, false).await;
-        dialled.map(drop).map_err(|source| TransferError::Connection {
-            source_name: address.to_string(),
-            source: Box::new(source),
-        })
+        dialled
+            .map(drop)
+            .map_err(|source| TransferError::Connection {
+                source_name: address.to_string(),
+                source: Box::new(source),
+            })
     }
 
     /// Says that a torrent is this content, so that a download of the one draws from peers of
@@ -143,6 +156,16 @@ impl BitTorrentProtocol {
     pub fn is_connected(&self, info_hash: &[u8; 20], address: SocketAddr) -> bool {
         let torrent = self.node.torrent(info_hash);
         torrent.is_some_and(|torrent| torrent.is_connected(address))
+    }
+
+    /// The Chiral nodes among the peers of a torrent that have proven who they are.
+    pub fn recognised(&self, info_hash: &[u8; 20]) -> Vec<PeerId> {
+        let torrent = self.node.torrent(info_hash);
+        let peers = torrent.map(|torrent| torrent.peers()).unwrap_or_default();
+        peers
+            .iter()
+            .filter_map(|peer| peer.published().chiral)
+            .collect()
     }
 
     fn open(&self) -> Result<(), TransferError> {
@@ -195,15 +218,14 @@ impl BitTorrentProtocol {
         {
             torrent.set_cid(cid, false);
         }
-        let source = self.node.source(&torrent, place, offer, METADATA_TIMEOUT).await?;
+        let source = self
+            .node
+            .source(&torrent, place, offer, METADATA_TIMEOUT)
+            .await?;
         Ok(source)
     }
 
-    async fn import(
-        &self,
-        source: ImportSource,
-        request: &SeedRequest,
-    ) -> Result<Cid, StoreError> {
+    async fn import(&self, source: ImportSource, request: &SeedRequest) -> Result<Cid, StoreError> {
         let mut import = ImportRequest::new(source);
         if let SeedContent::Path(_, mode) = &request.content {
             import.mode = *mode;
@@ -211,8 +233,9 @@ impl BitTorrentProtocol {
         import.name.clone_from(&request.name);
         import.progress.clone_from(&request.progress);
         // A clock before 1970 gives no time.
-        import.created_at =
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        import.created_at = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         let object = self.store.import(import).await?;
         self.store.pin(object.header.cid, PIN).await?;
         Ok(object.header.cid)
@@ -224,15 +247,14 @@ impl BitTorrentProtocol {
             header.aliases.push(alias);
         }
         let tariff = self.gate.tariff(header.cid);
-        let endpoints = self.endpoints();
-        let offers = endpoints.iter().filter_map(|endpoint| {
-            let endpoint = Endpoint::new(format!("{alias}@{endpoint}")).ok()?;
+        // The header's alias says which torrent it is.
+        let offer = |endpoint| {
             let mut offer = PeerOffer::new(Protocol::BitTorrent, endpoint);
             offer.header = Some(header.clone());
             (offer.price, offer.wallet) = (tariff.price, tariff.wallet);
-            Some(offer)
-        });
-        let offers = offers.collect();
+            offer
+        };
+        let offers = self.endpoints().into_iter().map(offer).collect();
         FileMetadata::new(header, offers)
     }
 }
@@ -251,7 +273,6 @@ impl ContentProtocol for BitTorrentProtocol {
         let mut capabilities = Capabilities::fetch_and_seed();
         capabilities.seed = self.local.is_some();
         capabilities.discover = true;
-        capabilities.manifest = false;
         capabilities
     }
 
@@ -274,7 +295,9 @@ impl ContentProtocol for BitTorrentProtocol {
     async fn sources(&self, target: &FileIdentification) -> Result<SourceStream, TransferError> {
         self.open()?;
         let torrent = match target {
-            FileIdentification::Alias(alias) => hash_of(alias).and_then(|hash| self.node.open(hash)),
+            FileIdentification::Alias(alias) => {
+                hash_of(alias).and_then(|hash| self.node.open(hash))
+            }
             _ => self.node.find(target),
         };
         let Some(torrent) = torrent else {
@@ -282,7 +305,9 @@ impl ContentProtocol for BitTorrentProtocol {
         };
         let (sender, mut receiver) = mpsc::channel(WAITING_SOURCES);
         torrent.wait_for_sources(sender);
-        Ok(Box::pin(futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx))))
+        Ok(Box::pin(futures_util::stream::poll_fn(move |cx| {
+            receiver.poll_recv(cx)
+        })))
     }
 
     /// Makes a torrent of the content, whose pieces are its chunks, unless it is known as one;
@@ -297,10 +322,12 @@ impl ContentProtocol for BitTorrentProtocol {
         }
         let cid = match &request.content {
             SeedContent::Path(path, _) => {
-                self.import(ImportSource::Path(path.clone()), &request).await?
+                self.import(ImportSource::Path(path.clone()), &request)
+                    .await?
             }
             SeedContent::Bytes(bytes) => {
-                self.import(ImportSource::Bytes(bytes.clone()), &request).await?
+                self.import(ImportSource::Bytes(bytes.clone()), &request)
+                    .await?
             }
             SeedContent::Stored(cid) => *cid,
             _ => {
@@ -310,7 +337,11 @@ impl ContentProtocol for BitTorrentProtocol {
                 });
             }
         };
-        let content = self.store.open(cid).await?.ok_or(StoreError::NotFound { cid })?;
+        let content = self
+            .store
+            .open(cid)
+            .await?
+            .ok_or(StoreError::NotFound { cid })?;
         let header = content.header().clone();
         let info = match self.torrent_of(cid) {
             Some(info) => info,
@@ -324,6 +355,9 @@ impl ContentProtocol for BitTorrentProtocol {
             }
         };
         self.seed_torrent(info.clone(), cid)?;
+        if let Some(torrent) = self.node.torrent(&info.info_hash) {
+            torrent.serve(content).await;
+        }
         tracing::debug!(content = %cid, "seeding over bittorrent");
         Ok(self.metadata(header, &info))
     }
@@ -344,11 +378,33 @@ impl ContentProtocol for BitTorrentProtocol {
         Ok(was_seeded)
     }
 
+    /// Over the extension of Chiral's own: to a node that is connected, or is dialled for it.
+    async fn payment_message(
+        &self,
+        offer: &PeerOffer,
+        message: Bytes,
+    ) -> Result<Bytes, TransferError> {
+        self.open()?;
+        let target = offer
+            .header
+            .as_ref()
+            .map(|header| FileIdentification::from(header.cid));
+        let target = target.unwrap_or(FileIdentification::Alias(Alias::InfoHashV1([0; 20])));
+        let (hash, place) = self.torrent_and_place(offer, &target)?;
+        let torrent = self.node.open(hash).ok_or(TransferError::Closed)?;
+        let carry = self.node.carry(&torrent, place, offer, message);
+        let answer = self.node.closed().run_until_cancelled(carry).await;
+        answer.unwrap_or(Err(TransferError::Closed))
+    }
+
     /// `host:port`, for any torrent: what is announced has the info-hash before it.
     fn endpoints(&self) -> Vec<Endpoint> {
         let local = self.local.filter(|address| !address.ip().is_unspecified());
         let address = self.public.or(local);
-        address.and_then(|address| Endpoint::new(address.to_string()).ok()).into_iter().collect()
+        address
+            .and_then(|address| Endpoint::new(address.to_string()).ok())
+            .into_iter()
+            .collect()
     }
 
     async fn shutdown(&self) -> Result<(), TransferError> {

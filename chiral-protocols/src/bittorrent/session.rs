@@ -12,8 +12,8 @@ mod downloads;
 mod extended;
 mod fast;
 mod incoming;
-mod meter;
 mod metadata;
+mod meter;
 mod nuisance;
 mod outbox;
 mod pieces;
@@ -93,11 +93,18 @@ pub enum Event {
         /// Unread here.
         body: Bytes,
     },
-    /// From the peer's gate to our agent.
+    /// The peer asks for the manifest's header, or a page of it.
+    Manifest {
+        /// Number for the answer.
+        question: u32,
+        /// Which page; the header if none.
+        page: Option<u32>,
+    },
+    /// The answer to a question of ours.
     Answer {
         /// The question's number.
         question: u32,
-        /// Unread here; nothing if the gate refused.
+        /// What was asked for, if there is such a thing.
         body: Option<Bytes>,
     },
 }
@@ -125,6 +132,7 @@ pub struct Session {
     /// A download wants something of this torrent.
     wanting: bool,
     proof_sent: bool,
+    heard_extended: bool,
     received_at: Now,
     useful_at: Now,
     sent_at: Now,
@@ -153,6 +161,7 @@ impl Session {
             peer_choking: true,
             wanting: false,
             proof_sent: false,
+            heard_extended: false,
             received_at: now,
             useful_at: now,
             sent_at: now,
@@ -187,6 +196,11 @@ impl Session {
     /// All that the peer's extended handshakes said.
     pub fn extended(&self) -> &ExtendedHandshake {
         &self.extended
+    }
+
+    /// Whether an extended handshake came.
+    pub fn has_heard_extended(&self) -> bool {
+        self.heard_extended
     }
 
     /// How the torrent is cut, if it is known.
@@ -280,13 +294,19 @@ impl Session {
     }
 
     /// The torrent's cutting, and what we have of it, became known.
-    pub fn set_geometry(&mut self, geometry: Geometry, metadata: Bytes) -> Result<(), SessionError> {
+    pub fn set_geometry(
+        &mut self,
+        geometry: Geometry,
+        metadata: Bytes,
+    ) -> Result<(), SessionError> {
         if self.config.geometry.is_none() {
             self.config.geometry = Some(geometry);
             self.config.metadata = Some(metadata);
             self.config.have = Bitmap::new(geometry.pieces());
             self.decoder.set_pieces(geometry.pieces());
-            self.pieces.set_geometry(geometry).map_err(SessionError::from)?;
+            self.pieces
+                .set_geometry(geometry)
+                .map_err(SessionError::from)?;
             self.events.push_back(Event::Available);
             self.update_interest();
         }
@@ -305,7 +325,10 @@ impl Session {
 
     /// We have these pieces: new ones are said, and whether we want something is thought over.
     pub fn have_all_of(&mut self, pieces: &Bitmap) {
-        let new: Vec<u32> = pieces.ones().filter(|piece| !self.config.have.get(*piece)).collect();
+        let new: Vec<u32> = pieces
+            .ones()
+            .filter(|piece| !self.config.have.get(*piece))
+            .collect();
         for piece in new {
             self.have(piece);
         }
@@ -369,8 +392,10 @@ impl Session {
     fn request(&mut self, now: Now) {
         let reqq = self.extended.reqq.unwrap_or(downloads::UNKNOWN_REQQ);
         let (choked, pieces) = (self.peer_choking, &self.pieces);
-        let may = |block: &Block| pieces.has(block.piece) && (!choked || pieces.allows(block.piece));
-        self.downloads.request(now, reqq as usize, may, &mut self.outbox);
+        let may =
+            |block: &Block| pieces.has(block.piece) && (!choked || pieces.allows(block.piece));
+        self.downloads
+            .request(now, reqq as usize, may, &mut self.outbox);
     }
 
     /// The block that the peer is to be given next.
@@ -403,7 +428,9 @@ impl Session {
 
     /// Tells the peer of those connected now; often called, seldom sent.
     pub fn exchange_peers(&mut self, now: Now, connected: &[PexPeer]) {
-        let due = self.pex_sent.is_none_or(|at| now >= at + self.config.timing.pex);
+        let due = self
+            .pex_sent
+            .is_none_or(|at| now >= at + self.config.timing.pex);
         let Some(id) = self.extended.extensions.id(Names::Pex).filter(|_| due) else {
             return;
         };
@@ -447,13 +474,20 @@ impl Session {
     /// to be signed and sent, once.
     pub fn proof_due(&mut self) -> Option<(Greeting, Greeting)> {
         self.extended.extensions.id(Names::Chiral)?;
-        let both = self.config.greeting.clone().zip(self.extended.chiral.clone())?;
+        let both = self
+            .config
+            .greeting
+            .clone()
+            .zip(self.extended.chiral.clone())?;
         (!std::mem::replace(&mut self.proof_sent, true)).then_some(both)
     }
 
     /// Our greeting and the peer's.
     pub fn greetings(&self) -> Option<(&Greeting, &Greeting)> {
-        self.config.greeting.as_ref().zip(self.extended.chiral.as_ref())
+        self.config
+            .greeting
+            .as_ref()
+            .zip(self.extended.chiral.as_ref())
     }
 
     /// When [`Self::handle_timeout`] is to be called at the latest.

@@ -9,6 +9,7 @@
 mod choker;
 mod config;
 mod connection;
+mod conversation;
 mod dial;
 mod greet;
 mod handle;

@@ -64,7 +64,13 @@ impl Refresh {
     }
 
     /// Waits for a source to say that something changed, and asks it then.
-    fn watch(&mut self, id: SourceId, source: Arc<dyn ChunkSource>, pause: Duration, limit: Duration) {
+    fn watch(
+        &mut self,
+        id: SourceId,
+        source: Arc<dyn ChunkSource>,
+        pause: Duration,
+        limit: Duration,
+    ) {
         if self.watched.contains_key(&id) {
             return;
         }
@@ -87,7 +93,8 @@ impl Active<'_> {
     pub(super) fn watch_coverage(&mut self, id: SourceId, pause: Duration) {
         if let Some(connected) = self.run.known.get(&id) {
             let limit = self.run.config().request_timeout;
-            self.refresh.watch(id, connected.source.clone(), pause, limit);
+            self.refresh
+                .watch(id, connected.source.clone(), pause, limit);
         }
     }
 
@@ -161,7 +168,9 @@ impl Active<'_> {
         let source = connected.name().to_owned();
         tracing::debug!(source, reason, "source lost");
         self.run.last_trouble = Some(reason.clone());
-        self.run.driver.emit(TransferEventKind::SourceDown { source, reason });
+        self.run
+            .driver
+            .emit(TransferEventKind::SourceDown { source, reason });
         self.run.connections.again(connected.offer().clone());
     }
 }

@@ -8,10 +8,7 @@ use bip_bencode::{BDecodeOpt, BDictAccess, BRefAccess, BencodeRef};
 const MAX_DEPTH: usize = 6;
 
 /// Reads a dictionary at the start of `bytes`; hands it on together with what follows it.
-pub(super) fn read<T>(
-    bytes: &[u8],
-    take: impl FnOnce(&dyn Dict, &[u8]) -> Option<T>,
-) -> Option<T> {
+pub(super) fn read<T>(bytes: &[u8], take: impl FnOnce(&dyn Dict, &[u8]) -> Option<T>) -> Option<T> {
     if bytes.first() != Some(&b'd') {
         return None;
     }

@@ -6,8 +6,12 @@
 //! wallet. So a proof is of use on this one connection only. Somebody in the middle can still
 //! pass everything on; he gains nothing by it, since what is paid rests on bytes that were
 //! proven and on the quote, not on the connection.
+//!
+//! Over the same extension they ask each other for the manifest, so that chunks are verified
+//! as they come, and carry what payment agent and gate have to say.
 
 use bytes::Bytes;
+use chiral_core::manifest::MAX_PAGE_LEN;
 use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
 use chiral_core::{Address, PeerId, PeerSignError, PeerSigner};
 use ed25519_dalek::{Signature, VerifyingKey};
@@ -20,6 +24,9 @@ pub const PROTOCOL_VERSION: i64 = 1;
 
 /// Longest body between payment gate and agent in bytes.
 pub const MAX_CHIRAL_BODY: usize = MAX_PAYMENT_MESSAGE;
+
+/// Longest answer in bytes: a page of a manifest.
+pub const MAX_CHIRAL_ANSWER: usize = MAX_PAGE_LEN;
 
 /// What every signed statement begins with.
 const PREFIX: &[u8] = b"chiral/bittorrent/v1";
@@ -175,11 +182,23 @@ pub enum ChiralMessage {
         /// Unread here.
         body: Bytes,
     },
-    /// From a gate to an agent.
+    /// Asks for the manifest's header.
+    AskHeader {
+        /// Number of the question, for its answer.
+        question: u32,
+    },
+    /// Asks for a page of the manifest.
+    AskPage {
+        /// Number of the question, for its answer.
+        question: u32,
+        /// Which page.
+        index: u32,
+    },
+    /// The answer to any of these.
     Answer {
         /// The question's number.
         question: u32,
-        /// Unread here; nothing if the gate refused.
+        /// Of a gate, unread here; a header; a page. Nothing if there is none.
         body: Option<Bytes>,
     },
 }
@@ -196,6 +215,11 @@ impl ChiralMessage {
             Self::Payment { question, body } => kind(1)
                 .int("q", (*question).into())
                 .bytes("b", body)
+                .finish(),
+            Self::AskHeader { question } => kind(3).int("q", (*question).into()).finish(),
+            Self::AskPage { question, index } => kind(4)
+                .int("q", (*question).into())
+                .int("i", (*index).into())
                 .finish(),
             Self::Answer { question, body } => {
                 let answer = kind(2).int("q", (*question).into());
@@ -234,9 +258,16 @@ impl ChiralMessage {
                 2 => Some(Self::Answer {
                     question: question()?,
                     body: match dict.bytes("b") {
-                        Some(_) => Some(short("b", MAX_CHIRAL_BODY)?),
+                        Some(_) => Some(short("b", MAX_CHIRAL_ANSWER)?),
                         None => None,
                     },
+                }),
+                3 => Some(Self::AskHeader {
+                    question: question()?,
+                }),
+                4 => Some(Self::AskPage {
+                    question: question()?,
+                    index: u32::try_from(dict.int("i")?).ok()?,
                 }),
                 _ => None,
             })

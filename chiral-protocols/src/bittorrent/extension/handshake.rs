@@ -246,10 +246,15 @@ mod tests {
     #[test]
     fn a_later_handshake_adds_and_takes_away() {
         let mut handshake = full();
-        handshake.update(b"d1:md6:ut_pexi0e11:ut_metadatai255ee4:reqqi9999999999ee").unwrap();
+        handshake
+            .update(b"d1:md6:ut_pexi0e11:ut_metadatai255ee4:reqqi9999999999ee")
+            .unwrap();
         assert_eq!(handshake.extensions.id(Names::Pex), None);
         assert_eq!(handshake.extensions.id(Names::Metadata), Some(255));
-        assert_eq!(handshake.extensions.id(Names::Chiral), Some(Names::Chiral.id()));
+        assert_eq!(
+            handshake.extensions.id(Names::Chiral),
+            Some(Names::Chiral.id())
+        );
         assert_eq!(handshake.reqq, Some(MAX_REQQ));
         assert_eq!(handshake.chiral, full().chiral);
     }
@@ -280,8 +285,16 @@ mod tests {
             b"d6:chirald1:n3:abcee",
         ] {
             let said = read(odd).unwrap();
-            let said = ExtendedHandshake { client: None, ..said };
-            assert_eq!(said, ExtendedHandshake::default(), "{}", String::from_utf8_lossy(odd));
+            let said = ExtendedHandshake {
+                client: None,
+                ..said
+            };
+            assert_eq!(
+                said,
+                ExtendedHandshake::default(),
+                "{}",
+                String::from_utf8_lossy(odd)
+            );
         }
     }
 

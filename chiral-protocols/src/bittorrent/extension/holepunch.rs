@@ -154,12 +154,17 @@ mod tests {
 
     #[test]
     fn a_relay_tells_both_or_says_why_not() {
-        let known = |at: SocketAddr| [(address(1), true), (address(2), true), (address(3), false)]
-            .into_iter()
-            .find(|(other, _)| *other == at)
-            .map(|(_, speaks)| speaks);
+        let known = |at: SocketAddr| {
+            [(address(1), true), (address(2), true), (address(3), false)]
+                .into_iter()
+                .find(|(other, _)| *other == at)
+                .map(|(_, speaks)| speaks)
+        };
         let relay = |to| Holepunch::relay(address(1), to, |at| at == address(9), known);
-        let both = (Holepunch::Connect(address(2)), Holepunch::Connect(address(1)));
+        let both = (
+            Holepunch::Connect(address(2)),
+            Holepunch::Connect(address(1)),
+        );
         assert_eq!(relay(address(2)), Ok(both));
         for (to, error) in [
             (address(3), PunchError::NoSupport),

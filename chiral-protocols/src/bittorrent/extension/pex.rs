@@ -150,7 +150,13 @@ fn addresses(dict: &dyn Dict, key: &str, v6: bool) -> Option<Vec<SocketAddr>> {
         };
         SocketAddr::new(ip, u16::from_be_bytes([port[0], port[1]]))
     };
-    Some(bytes.chunks_exact(width).take(MAX_PEX_PEERS).map(address).collect())
+    Some(
+        bytes
+            .chunks_exact(width)
+            .take(MAX_PEX_PEERS)
+            .map(address)
+            .collect(),
+    )
 }
 
 fn is_somebody(address: SocketAddr) -> bool {
@@ -169,9 +175,19 @@ impl PexSender {
     /// not fit waits for the next message.
     pub fn update(&mut self, connected: &[PexPeer]) -> Option<Pex> {
         let now: BTreeSet<_> = connected.iter().map(|peer| peer.address).collect();
-        let dropped: Vec<_> = self.told.difference(&now).copied().take(MAX_PEX_PEERS).collect();
+        let dropped: Vec<_> = self
+            .told
+            .difference(&now)
+            .copied()
+            .take(MAX_PEX_PEERS)
+            .collect();
         let new = |peer: &&PexPeer| !self.told.contains(&peer.address);
-        let added: Vec<_> = connected.iter().filter(new).copied().take(MAX_PEX_PEERS).collect();
+        let added: Vec<_> = connected
+            .iter()
+            .filter(new)
+            .copied()
+            .take(MAX_PEX_PEERS)
+            .collect();
         for address in &dropped {
             self.told.remove(address);
         }
@@ -186,7 +202,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn peer(n: u16) -> PexPeer {
-        PexPeer::new(SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 1000 + n)))
+        PexPeer::new(SocketAddr::from((
+            [10, 0, (n >> 8) as u8, n as u8],
+            1000 + n,
+        )))
     }
 
     #[test]
@@ -209,7 +228,12 @@ mod tests {
 
     #[test]
     fn broken_lists_are_refused_and_nobodies_left_out() {
-        for bad in [&b"d5:added5:abcdee"[..], b"d6:added66:abcdefe", b"d7:dropped1:ae", b"le"] {
+        for bad in [
+            &b"d5:added5:abcdee"[..],
+            b"d6:added66:abcdefe",
+            b"d7:dropped1:ae",
+            b"le",
+        ] {
             assert!(Pex::decode(bad).is_err());
         }
         let nobody = b"d5:added18:\0\0\0\0\x1a\xe1\xe0\0\0\x01\x1a\xe1\x0a\0\0\x01\0\0e";

@@ -3,9 +3,7 @@
 use bytes::Bytes;
 
 use super::{Event, MAX_STANDING, Message, Now, Session, SessionError};
-use crate::bittorrent::extension::{
-    ChiralMessage, ExtendedHandshake, Holepunch, Names, Pex,
-};
+use crate::bittorrent::extension::{ChiralMessage, ExtendedHandshake, Holepunch, Names, Pex};
 
 /// Points for a message of an extension that we never named.
 const UNNAMED: u32 = 40;
@@ -26,7 +24,10 @@ impl Session {
             client: Some(config.client.clone()),
             your_ip: config.remote,
             reqq: Some(MAX_STANDING as u32),
-            metadata_size: config.metadata.as_ref().map(|metadata| metadata.len() as u32),
+            metadata_size: config
+                .metadata
+                .as_ref()
+                .map(|metadata| metadata.len() as u32),
             upload_only: complete,
             chiral: config.greeting.clone(),
         };
@@ -45,6 +46,7 @@ impl Session {
         }
         if id == 0 {
             self.extended.update(body)?;
+            self.heard_extended = true;
             self.events.push_back(Event::Extended);
             self.ask_metadata();
             return self.annoy(now, 1);
@@ -62,7 +64,8 @@ impl Session {
                 self.annoy(now, 1)
             }
             Some(Names::Holepunch) => {
-                self.events.push_back(Event::Holepunch(Holepunch::decode(body)?));
+                self.events
+                    .push_back(Event::Holepunch(Holepunch::decode(body)?));
                 self.annoy(now, 2)
             }
             Some(Names::Chiral) => self.chiral_message(now, body),
@@ -90,6 +93,14 @@ impl Session {
         let event = match ChiralMessage::decode(body)? {
             Some(ChiralMessage::Proof(proof)) => Event::Proof(proof),
             Some(ChiralMessage::Payment { question, body }) => Event::Payment { question, body },
+            Some(ChiralMessage::AskHeader { question }) => Event::Manifest {
+                question,
+                page: None,
+            },
+            Some(ChiralMessage::AskPage { question, index }) => Event::Manifest {
+                question,
+                page: Some(index),
+            },
             Some(ChiralMessage::Answer { question, body }) => Event::Answer { question, body },
             None => return self.annoy(now, 1),
         };

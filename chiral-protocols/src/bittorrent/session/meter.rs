@@ -59,7 +59,11 @@ impl RateMeter {
         let current = self.step_bytes as f64 / span;
         // Several steps without anything weigh as several.
         let steps = (span / STEP.as_secs_f64()).clamp(1.0, 1000.0);
-        let weight = if self.steps == 0 { 1.0 } else { 1.0 - (1.0 - WEIGHT).powf(steps) };
+        let weight = if self.steps == 0 {
+            1.0
+        } else {
+            1.0 - (1.0 - WEIGHT).powf(steps)
+        };
         self.rate += (current - self.rate) * weight;
         self.steps = self.steps.saturating_add(1);
         (self.step_from, self.step_bytes) = (now, 0);

@@ -27,7 +27,9 @@ impl Nuisance {
     pub(super) fn add(&mut self, now: Now, points: u32) -> bool {
         let seconds = now.saturating_sub(self.at).as_secs();
         self.at += Duration::from_secs(seconds);
-        let forgotten = u32::try_from(seconds).unwrap_or(u32::MAX).saturating_mul(FORGOTTEN);
+        let forgotten = u32::try_from(seconds)
+            .unwrap_or(u32::MAX)
+            .saturating_mul(FORGOTTEN);
         self.points = self.points.saturating_sub(forgotten).saturating_add(points);
         self.points <= LIMIT
     }

@@ -106,7 +106,10 @@ impl Pieces {
     pub(super) fn lost(&mut self, piece: u32) -> Result<bool, PieceError> {
         self.check(piece)?;
         self.early_haves.retain(|have| *have != piece);
-        Ok(self.theirs.as_mut().is_some_and(|theirs| theirs.set(piece, false)))
+        Ok(self
+            .theirs
+            .as_mut()
+            .is_some_and(|theirs| theirs.set(piece, false)))
     }
 
     /// The peer has all, or none.
@@ -171,6 +174,10 @@ impl Pieces {
             return false;
         };
         let ours = ours.as_bytes().iter().chain(std::iter::repeat(&0));
-        theirs.as_bytes().iter().zip(ours).any(|(theirs, ours)| theirs & !ours != 0)
+        theirs
+            .as_bytes()
+            .iter()
+            .zip(ours)
+            .any(|(theirs, ours)| theirs & !ours != 0)
     }
 }

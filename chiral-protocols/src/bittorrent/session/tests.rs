@@ -34,7 +34,11 @@ fn config(id: u8, have: Bitmap) -> SessionConfig {
 
 fn handshake(reserved: Reserved) -> Handshake {
     let (info_hash, peer_id) = (HASH, [9; 20]);
-    Handshake { reserved, info_hash, peer_id }
+    Handshake {
+        reserved,
+        info_hash,
+        peer_id,
+    }
 }
 
 fn at(ms: u64) -> Now {
@@ -56,7 +60,10 @@ impl Pair {
             peer_id: config.peer_id,
         };
         let (first, second) = (side(&a), side(&b));
-        let (a, b) = (Session::new(a, second, at(0)), Session::new(b, first, at(0)));
+        let (a, b) = (
+            Session::new(a, second, at(0)),
+            Session::new(b, first, at(0)),
+        );
         Self { a, b, now: at(0) }
     }
 
@@ -86,7 +93,10 @@ impl Pair {
 
 fn content(block: Block) -> Bytes {
     let range = geometry().range(block);
-    (range.start..range.end).map(|at| (at * 31 >> 5) as u8).collect::<Vec<_>>().into()
+    (range.start..range.end)
+        .map(|at| (at * 31 >> 5) as u8)
+        .collect::<Vec<_>>()
+        .into()
 }
 
 fn events(session: &mut Session) -> Vec<Event> {
@@ -145,13 +155,19 @@ fn a_leecher_gets_all_of_it_from_a_seeder() {
     assert_eq!(extended.port, Some(6002));
     assert!(extended.upload_only);
     let remote = SocketAddr::from(([10, 0, 0, 2], 44_444));
-    assert_eq!(pair.a.listens_at(remote), Some(([10, 0, 0, 2], 6002).into()));
+    assert_eq!(
+        pair.a.listens_at(remote),
+        Some(([10, 0, 0, 2], 6002).into())
+    );
 }
 
 #[test]
 fn no_more_is_asked_for_than_the_peer_takes_and_what_is_used() {
     let mut session = alone(bitmap([]), Reserved::OURS);
-    let hello = ExtendedHandshake { reqq: Some(20), ..Default::default() };
+    let hello = ExtendedHandshake {
+        reqq: Some(20),
+        ..Default::default()
+    };
     let body = hello.encode().into();
     say(&mut session, at(0), &Message::Extended { id: 0, body }).unwrap();
     say(&mut session, at(0), &Message::HaveAll).unwrap();
@@ -159,7 +175,9 @@ fn no_more_is_asked_for_than_the_peer_takes_and_what_is_used() {
     let range = chiral_core::ByteRange::new(0, LENGTH);
     session.want_all(at(0), geometry().blocks(range), 1);
     let requests = |said: Vec<Message>| {
-        said.into_iter().filter(|m| matches!(m, Message::Request(_))).count()
+        said.into_iter()
+            .filter(|m| matches!(m, Message::Request(_)))
+            .count()
     };
     assert_eq!(requests(heard(&mut session)), 20);
     session.set_room(at(0), 5);
@@ -175,14 +193,21 @@ fn a_slow_peer_is_asked_for_little_at_once() {
     let mut session = alone(bitmap([]), Reserved::OURS);
     say(&mut session, at(0), &Message::HaveAll).unwrap();
     say(&mut session, at(0), &Message::Unchoke).unwrap();
-    let blocks: Vec<_> = geometry().blocks(chiral_core::ByteRange::new(0, LENGTH)).collect();
+    let blocks: Vec<_> = geometry()
+        .blocks(chiral_core::ByteRange::new(0, LENGTH))
+        .collect();
     session.want_all(at(0), blocks.iter().copied(), 1);
     let mut flying = Vec::new();
     for second in 0..12 {
         // One block each second.
         let block = blocks[second as usize];
         let (piece, begin, data) = (block.piece, block.begin, content(block));
-        say(&mut session, at(second * 1000), &Message::Piece { piece, begin, data }).unwrap();
+        say(
+            &mut session,
+            at(second * 1000),
+            &Message::Piece { piece, begin, data },
+        )
+        .unwrap();
         flying.push(session.downloads.in_flight());
     }
     assert!(flying[0] >= 30, "{flying:?}");
@@ -199,11 +224,18 @@ fn what_is_taken_back_may_still_come_and_does_no_harm() {
     session.want_all(at(0), blocks.iter().copied(), 1);
     session.unwant(at(0), 1);
     let said = heard(&mut session);
-    let cancels = said.iter().filter(|m| matches!(m, Message::Cancel(_))).count();
+    let cancels = said
+        .iter()
+        .filter(|m| matches!(m, Message::Cancel(_)))
+        .count();
     assert_eq!(cancels, blocks.len());
     events(&mut session);
     let block = blocks[0];
-    let message = Message::Piece { piece: 0, begin: block.begin, data: content(block) };
+    let message = Message::Piece {
+        piece: 0,
+        begin: block.begin,
+        data: content(block),
+    };
     say(&mut session, at(1), &message).unwrap();
     say(&mut session, at(1), &Message::Reject(blocks[1])).unwrap();
     assert_eq!(events(&mut session), []);
@@ -228,7 +260,9 @@ fn a_choke_loses_what_was_asked_for() {
                 say(&mut session, at(0), &Message::Reject(*block)).unwrap();
             }
         }
-        let lost = events(&mut session).into_iter().filter(|e| matches!(e, Event::Lost { .. }));
+        let lost = events(&mut session)
+            .into_iter()
+            .filter(|e| matches!(e, Event::Lost { .. }));
         assert_eq!(lost.count(), blocks.len());
     }
 }
@@ -244,11 +278,16 @@ fn pieces_allowed_to_the_choked_are_asked_for_and_given() {
         panic!("all of it from one that chokes");
     };
     assert!(pair.a.is_choked() && held.count() < 6);
-    pair.a.want_all(pair.now, geometry().blocks(geometry().piece(set[0])), 3);
+    pair.a
+        .want_all(pair.now, geometry().blocks(geometry().piece(set[0])), 3);
     pair.talk();
-    assert_eq!(pair.serve(), geometry().blocks(geometry().piece(set[0])).count());
+    assert_eq!(
+        pair.serve(),
+        geometry().blocks(geometry().piece(set[0])).count()
+    );
     let other = (0..20).find(|piece| !set.contains(piece)).unwrap();
-    pair.a.want_all(pair.now, geometry().blocks(geometry().piece(other)), 4);
+    pair.a
+        .want_all(pair.now, geometry().blocks(geometry().piece(other)), 4);
     pair.talk();
     assert_eq!(pair.serve(), 0);
 }
@@ -271,12 +310,19 @@ fn requests_that_nobody_may_make_end_it_and_others_are_refused() {
         assert!(matches!(result, Err(SessionError::Block(_))), "{block:?}");
     }
     let mut session = alone(bitmap([0]), Reserved::OURS);
-    let block = |piece| Block { piece, begin: 0, len: BLOCK_LEN };
+    let block = |piece| Block {
+        piece,
+        begin: 0,
+        len: BLOCK_LEN,
+    };
     say(&mut session, at(0), &Message::Request(block(0))).unwrap();
     assert_eq!(heard(&mut session), [Message::Reject(block(0))]);
     session.set_choking(false);
     say(&mut session, at(0), &Message::Request(block(1))).unwrap();
-    assert_eq!(heard(&mut session), [Message::Unchoke, Message::Reject(block(1))]);
+    assert_eq!(
+        heard(&mut session),
+        [Message::Unchoke, Message::Reject(block(1))]
+    );
     for _ in 0..MAX_STANDING {
         say(&mut session, at(0), &Message::Request(block(0))).unwrap();
     }
@@ -290,11 +336,19 @@ fn requests_that_nobody_may_make_end_it_and_others_are_refused() {
 
 #[test]
 fn blocks_past_the_end_end_it() {
-    for (piece, begin, len) in [(20, 0, 5), (0, PIECE - 1, 2), (0, u32::MAX, 5), (19, 64_536, 1)] {
+    for (piece, begin, len) in [
+        (20, 0, 5),
+        (0, PIECE - 1, 2),
+        (0, u32::MAX, 5),
+        (19, 64_536, 1),
+    ] {
         let mut session = alone(bitmap([]), Reserved::OURS);
         let data = vec![0; len].into();
         let result = say(&mut session, at(0), &Message::Piece { piece, begin, data });
-        assert!(matches!(result, Err(SessionError::Block(_))), "{piece} {begin}");
+        assert!(
+            matches!(result, Err(SessionError::Block(_))),
+            "{piece} {begin}"
+        );
     }
 }
 
@@ -302,15 +356,27 @@ fn blocks_past_the_end_end_it() {
 fn until_it_ends(session: &mut Session, pause: u64, messages: &[Message]) -> Option<usize> {
     (0..1000).find(|n| {
         let now = at(*n as u64 * pause);
-        messages.iter().any(|message| say(session, now, message).is_err())
+        messages
+            .iter()
+            .any(|message| say(session, now, message).is_err())
     })
 }
 
 #[test]
 fn needless_messages_are_borne_now_and_then_and_not_for_ever() {
-    let piece = |piece| Message::Piece { piece, begin: 0, data: Bytes::from_static(&[1; 100]) };
-    let unnamed = Message::Extended { id: 255, body: Bytes::from_static(b"de") };
-    let handshake = Message::Extended { id: 0, body: Bytes::from_static(b"de") };
+    let piece = |piece| Message::Piece {
+        piece,
+        begin: 0,
+        data: Bytes::from_static(&[1; 100]),
+    };
+    let unnamed = Message::Extended {
+        id: 255,
+        body: Bytes::from_static(b"de"),
+    };
+    let handshake = Message::Extended {
+        id: 0,
+        body: Bytes::from_static(b"de"),
+    };
     for said in [
         vec![Message::KeepAlive],
         vec![Message::Choke, Message::Unchoke],
@@ -320,7 +386,11 @@ fn needless_messages_are_borne_now_and_then_and_not_for_ever() {
         vec![unnamed],
         vec![handshake],
         vec![Message::Unknown(99)],
-        vec![Message::Reject(Block { piece: 0, begin: 0, len: 5 })],
+        vec![Message::Reject(Block {
+            piece: 0,
+            begin: 0,
+            len: 5,
+        })],
     ] {
         let fresh = || alone(bitmap([]), Reserved::OURS);
         assert!(until_it_ends(&mut fresh(), 0, &said).is_some(), "{said:?}");
@@ -334,33 +404,57 @@ fn pieces_are_said_once_and_are_those_of_the_torrent() {
     let full = bits(all().as_bytes());
     let result = |said: &[Message]| {
         let mut session = alone(bitmap([]), Reserved::OURS);
-        said.iter().try_for_each(|message| say(&mut session, at(0), message))
+        said.iter()
+            .try_for_each(|message| say(&mut session, at(0), message))
     };
     assert_eq!(result(&[full.clone()]), Ok(()));
     for again in [full.clone(), Message::HaveAll, Message::HaveNone] {
-        assert_eq!(result(&[full.clone(), again]), Err(SessionError::SecondBitfield));
+        assert_eq!(
+            result(&[full.clone(), again]),
+            Err(SessionError::SecondBitfield)
+        );
     }
-    assert!(matches!(result(&[bits(&[0xff, 0xff])]), Err(SessionError::Wire(_))));
-    assert!(matches!(result(&[bits(&[0xff; 3])]), Err(SessionError::Wire(_))));
-    for past in [Message::Have(20), Message::AllowedFast(20), Message::Suggest(u32::MAX)] {
+    assert!(matches!(
+        result(&[bits(&[0xff, 0xff])]),
+        Err(SessionError::Wire(_))
+    ));
+    assert!(matches!(
+        result(&[bits(&[0xff; 3])]),
+        Err(SessionError::Wire(_))
+    ));
+    for past in [
+        Message::Have(20),
+        Message::AllowedFast(20),
+        Message::Suggest(u32::MAX),
+    ] {
         assert_eq!(result(&[past]), Err(SessionError::Piece));
     }
 }
 
 #[test]
 fn what_was_not_agreed_on_ends_it() {
-    let block = Block { piece: 0, begin: 0, len: 5 };
+    let block = Block {
+        piece: 0,
+        begin: 0,
+        len: 5,
+    };
     for said in [
         Message::HaveAll,
         Message::HaveNone,
         Message::Suggest(0),
         Message::AllowedFast(0),
         Message::Reject(block),
-        Message::Extended { id: 0, body: Bytes::from_static(b"de") },
+        Message::Extended {
+            id: 0,
+            body: Bytes::from_static(b"de"),
+        },
     ] {
         let mut session = alone(bitmap([]), Reserved::default());
         let result = say(&mut session, at(0), &said);
-        assert!(matches!(result, Err(SessionError::NotAgreed(_))), "{said:?}");
+        assert!(
+            matches!(result, Err(SessionError::NotAgreed(_))),
+            "{said:?}"
+        );
     }
 }
 
@@ -371,7 +465,10 @@ fn the_silent_and_the_useless_are_let_go_and_keep_alives_are_sent() {
     assert_eq!(session.poll_timeout(), timing.keep_alive);
     session.handle_timeout(timing.keep_alive).unwrap();
     assert_eq!(heard(&mut session), [Message::KeepAlive]);
-    assert_eq!(session.handle_timeout(timing.silence), Err(SessionError::Silence));
+    assert_eq!(
+        session.handle_timeout(timing.silence),
+        Err(SessionError::Silence)
+    );
 
     let mut session = alone(bitmap([]), Reserved::OURS);
     let mut now = at(0);
@@ -395,12 +492,24 @@ fn one_that_unchokes_and_gives_nothing_is_snubbing() {
     let snub = Timing::default().snub;
     assert!(!session.is_snubbed(snub - at(1)) && session.is_snubbed(snub));
     let data = content(geometry().block_at(0));
-    say(&mut session, snub, &Message::Piece { piece: 0, begin: 0, data }).unwrap();
+    say(
+        &mut session,
+        snub,
+        &Message::Piece {
+            piece: 0,
+            begin: 0,
+            data,
+        },
+    )
+    .unwrap();
     assert!(!session.is_snubbed(snub + at(1)));
 }
 
 fn dictionary(len: usize) -> (Bytes, [u8; 20]) {
-    let metadata: Bytes = (0..len).map(|i| (i * 7 >> 3) as u8).collect::<Vec<_>>().into();
+    let metadata: Bytes = (0..len)
+        .map(|i| (i * 7 >> 3) as u8)
+        .collect::<Vec<_>>()
+        .into();
     let hash = Sha1::digest(&metadata).into();
     (metadata, hash)
 }
@@ -420,10 +529,12 @@ fn the_info_dictionary_comes_and_pieces_said_before_hold() {
         let mut pair = Pair::new(without, with);
         pair.a.fetch_metadata();
         pair.talk();
-        let came = events(&mut pair.a).into_iter().find_map(|event| match event {
-            Event::Metadata(bytes) => Some(bytes),
-            _ => None,
-        });
+        let came = events(&mut pair.a)
+            .into_iter()
+            .find_map(|event| match event {
+                Event::Metadata(bytes) => Some(bytes),
+                _ => None,
+            });
         assert_eq!(came, Some(metadata.clone()));
         assert_eq!(pair.a.peer_pieces(), None);
         pair.a.set_wanting(true);
@@ -457,7 +568,10 @@ fn nobody_is_asked_for_an_endless_dictionary_or_given_one_endlessly() {
     let (without, with, _) = with_and_without(20_000);
     let mut session = Session::new(without, handshake(Reserved::OURS), at(0));
     session.fetch_metadata();
-    let mut huge = ExtendedHandshake { metadata_size: Some(MAX_METADATA), ..Default::default() };
+    let mut huge = ExtendedHandshake {
+        metadata_size: Some(MAX_METADATA),
+        ..Default::default()
+    };
     huge.extensions = Extensions::ours(|_| true);
     let mut body = String::from_utf8(huge.encode()).unwrap();
     body = body.replace(&format!("i{MAX_METADATA}e"), "i4294967295e");
@@ -488,7 +602,10 @@ fn peers_are_exchanged_seldom_and_not_in_private_torrents() {
             Event::Peers(peers) => Some(peers),
             _ => None,
         };
-        events(session).into_iter().filter_map(told).collect::<Vec<_>>()
+        events(session)
+            .into_iter()
+            .filter_map(told)
+            .collect::<Vec<_>>()
     };
     let mut pair = Pair::new(config(1, bitmap([])), config(2, all()));
     pair.talk();
@@ -497,13 +614,25 @@ fn peers_are_exchanged_seldom_and_not_in_private_torrents() {
     pair.talk();
     assert_eq!(peers(&mut pair.a), [somebody.to_vec()]);
     // Another one at once is not read, and many of them end it.
-    let (id, body) = (Names::Pex.id(), Bytes::from(Pex { added: somebody.to_vec(), dropped: vec![] }.encode()));
+    let (id, body) = (
+        Names::Pex.id(),
+        Bytes::from(
+            Pex {
+                added: somebody.to_vec(),
+                dropped: vec![],
+            }
+            .encode(),
+        ),
+    );
     let hasty = Message::Extended { id, body };
     say(&mut pair.a, at(2000), &hasty).unwrap();
     assert_eq!(peers(&mut pair.a), [] as [Vec<PexPeer>; 0]);
     assert!(until_it_ends(&mut pair.a, 10, &[hasty.clone()]).is_some());
 
-    let private = |id| SessionConfig { private: true, ..config(id, all()) };
+    let private = |id| SessionConfig {
+        private: true,
+        ..config(id, all())
+    };
     let mut pair = Pair::new(private(1), private(2));
     pair.talk();
     assert_eq!(pair.b.extended().extensions.id(Names::Pex), None);
@@ -532,10 +661,20 @@ fn a_piece_that_is_gone_is_not_offered_any_more() {
 fn chiral_messages_go_to_those_alone_that_know_them() {
     let greeting = |id: u8| {
         let (peer, nonce) = (PeerId::from_bytes(&[id; 38]).unwrap(), [id; 32]);
-        Some(Greeting { peer, wallet: None, nonce })
+        Some(Greeting {
+            peer,
+            wallet: None,
+            nonce,
+        })
     };
-    let chiral = |id| SessionConfig { greeting: greeting(id), ..config(id, all()) };
-    let message = ChiralMessage::Payment { question: 4, body: Bytes::from_static(b"pay") };
+    let chiral = |id| SessionConfig {
+        greeting: greeting(id),
+        ..config(id, all())
+    };
+    let message = ChiralMessage::Payment {
+        question: 4,
+        body: Bytes::from_static(b"pay"),
+    };
     let mut pair = Pair::new(chiral(1), config(2, all()));
     pair.talk();
     assert_eq!(pair.a.proof_due(), None);
@@ -548,7 +687,10 @@ fn chiral_messages_go_to_those_alone_that_know_them() {
     assert_eq!(pair.a.proof_due(), None);
     assert!(pair.a.send_chiral(&message));
     pair.talk();
-    let asked = Event::Payment { question: 4, body: Bytes::from_static(b"pay") };
+    let asked = Event::Payment {
+        question: 4,
+        body: Bytes::from_static(b"pay"),
+    };
     assert!(events(&mut pair.b).contains(&asked));
 }
 

@@ -114,8 +114,10 @@ impl Choker {
         mut random: impl FnMut(usize) -> usize,
     ) -> Vec<u64> {
         let interested: Vec<&Candidate> = peers.iter().filter(|peer| peer.interested).collect();
-        self.unchoked.retain(|key, _| interested.iter().any(|peer| peer.key == *key));
-        self.last.retain(|key, _| peers.iter().any(|peer| peer.key == *key));
+        self.unchoked
+            .retain(|key, _| interested.iter().any(|peer| peer.key == *key));
+        self.last
+            .retain(|key, _| peers.iter().any(|peer| peer.key == *key));
         let (fast, public): (Vec<&Candidate>, Vec<&Candidate>) =
             interested.into_iter().partition(|peer| peer.fast_lane);
         let regular = now >= self.regular_at;
@@ -156,7 +158,11 @@ impl Choker {
         };
         let mut ranked: Vec<&&Candidate> = peers.iter().collect();
         ranked.sort_by_key(rank);
-        ranked.into_iter().take(slots).map(|peer| peer.key).collect()
+        ranked
+            .into_iter()
+            .take(slots)
+            .map(|peer| peer.key)
+            .collect()
     }
 
     /// Most slots go to those who give most, one to somebody else.
@@ -179,15 +185,21 @@ impl Choker {
                 (!keeps, peer.snubs)
             };
             let by_rate = b.gives.total_cmp(&a.gives);
-            order(a).cmp(&order(b)).then(by_rate).then(a.key.cmp(&b.key))
+            order(a)
+                .cmp(&order(b))
+                .then(by_rate)
+                .then(a.key.cmp(&b.key))
         });
         // With a single slot it is the optimistic one: or nobody new ever gets anything.
         let first: Vec<u64> = ranked.iter().take(slots - 1).map(|peer| peer.key).collect();
         let others: Vec<u64> = ranked.iter().skip(slots - 1).map(|peer| peer.key).collect();
         let stays = self.optimistic.filter(|key| !turn && others.contains(key));
         let optimistic = stays.or_else(|| {
-            let new: Vec<u64> =
-                others.iter().copied().filter(|key| self.optimistic != Some(*key)).collect();
+            let new: Vec<u64> = others
+                .iter()
+                .copied()
+                .filter(|key| self.optimistic != Some(*key))
+                .collect();
             let pool = if new.is_empty() { &others } else { &new };
             pool.get(random(pool.len())).copied()
         });

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chiral_core::Address;
 
 use super::ChokerConfig;
+use crate::bittorrent::mse::Encryption;
 use crate::limits::Uploads;
 
 /// Settings of [`BitTorrentProtocol`](crate::bittorrent::protocol::BitTorrentProtocol).
@@ -27,8 +28,11 @@ pub struct BitTorrentConfig {
     pub connect_timeout: Duration,
     /// Time for the handshake.
     pub handshake_timeout: Duration,
-    /// How long a connection that was made for a download may take to say what the peer has.
+    /// How long a connection that was made for a download is waited for until the peer has said
+    /// what it has, and unchoked us.
     pub introduction: Duration,
+    /// Whether connections are encrypted.
+    pub encryption: Encryption,
     /// Who is unchoked.
     pub choker: ChokerConfig,
     /// Limits on what is served. A node puts its own here.
@@ -49,7 +53,8 @@ impl Default for BitTorrentConfig {
             max_half_open: 32,
             connect_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
-            introduction: Duration::from_secs(2),
+            introduction: Duration::from_secs(1),
+            encryption: Encryption::default(),
             choker: ChokerConfig::default(),
             uploads: Uploads::default(),
             peer_exchange: true,

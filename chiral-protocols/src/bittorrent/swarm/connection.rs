@@ -7,17 +7,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use chiral_core::{ByteRange, CHUNK_SIZE, PeerId, StoreError};
 use tokio::time::Instant;
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 use tokio_util::sync::CancellationToken;
 
+use super::conversation::Conversation;
 use super::greet::Wire;
 use super::handle::{PeerHandle, Published};
 use super::node::Shared;
 use super::torrent::Torrent;
 use crate::bittorrent::extension::{ChiralMessage, Holepunch, Names, Proof, Statement};
+use crate::bittorrent::mse::{Cipher, Ciphers};
 use crate::bittorrent::session::{Event, Now, Session, SessionError};
 use crate::limits::Flow;
 
@@ -67,7 +69,11 @@ pub(super) struct Connection<S> {
     pub(super) session: Session,
     pub(super) handle: Arc<PeerHandle>,
     pub(super) torrent: Arc<Torrent>,
-    pub(super) flow: Option<Flow>,
+    /// What the stream goes under, if anything.
+    pub(super) ciphers: Option<Ciphers>,
+    /// Enciphered, and not written yet.
+    enciphered: BytesMut,
+    flow: Option<Flow>,
     pub(super) node: Arc<Shared>,
     pub(super) closed: CancellationToken,
     started: Instant,
@@ -83,6 +89,7 @@ pub(super) struct Connection<S> {
     useful_at: Now,
     /// The Chiral node that the peer proved to be.
     chiral: Option<PeerId>,
+    conversation: Conversation,
 }
 
 impl<S: Wire> Connection<S> {
@@ -100,6 +107,8 @@ impl<S: Wire> Connection<S> {
             session,
             handle,
             torrent,
+            ciphers: None,
+            enciphered: BytesMut::new(),
             flow: None,
             node,
             closed,
@@ -114,6 +123,7 @@ impl<S: Wire> Connection<S> {
             wanting: false,
             useful_at: Duration::ZERO,
             chiral: None,
+            conversation: Conversation::default(),
         }
     }
 
@@ -133,6 +143,9 @@ impl<S: Wire> Connection<S> {
         if self.torrent.info().is_none() {
             self.session.fetch_metadata();
         }
+        // What came right behind the handshake is there already.
+        let now = self.now();
+        self.session.handle_input(now)?;
         loop {
             let now = self.now();
             self.obey(now)?;
@@ -147,9 +160,22 @@ impl<S: Wire> Connection<S> {
                 reading,
                 closed,
                 read_size,
+                ciphers,
+                enciphered,
+                conversation,
                 ..
             } = self;
-            let move_bytes = std::future::poll_fn(|cx| poll_move(stream, session, read_size, cx));
+            let move_bytes = std::future::poll_fn(|cx| {
+                let wrote = match ciphers {
+                    Some(ciphers) => {
+                        poll_encipher(stream, session, &mut ciphers.outgoing, enciphered, cx)?
+                    }
+                    None => poll_write(stream, session, cx)?,
+                };
+                let waiting = !enciphered.is_empty();
+                let deciphered = ciphers.as_mut().map(|ciphers| &mut ciphers.incoming);
+                poll_read(stream, session, read_size, deciphered, wrote, waiting, cx)
+            });
             tokio::select! {
                 moved = move_bytes => match moved? {
                     Some(Moved::Read) => {
@@ -166,6 +192,9 @@ impl<S: Wire> Connection<S> {
                 (range, bytes) = next(reading), if reading.is_some() => {
                     self.reading = None;
                     self.read(range, bytes);
+                }
+                answer = conversation.next() => {
+                    self.session.send_chiral(&answer);
                 }
                 () = closed.cancelled() => return Err(Ended::Shutdown),
                 () = tokio::time::sleep_until(deadline) => {
@@ -205,7 +234,8 @@ impl<S: Wire> Connection<S> {
         if let Some(info) = self.torrent.info()
             && self.session.geometry().is_none()
         {
-            self.session.set_geometry(info.geometry, info.metadata.clone())?;
+            self.session
+                .set_geometry(info.geometry, info.metadata.clone())?;
         }
         if let Some(wanting) = orders.wanting {
             self.wanting = wanting;
@@ -226,6 +256,11 @@ impl<S: Wire> Connection<S> {
         if let Some(geometry) = self.session.geometry() {
             for (token, range) in orders.fetch {
                 self.session.want_all(now, geometry.blocks(range), token);
+            }
+        }
+        for (ask, answer) in orders.questions {
+            if let Some(message) = self.conversation.ask(ask, answer) {
+                self.session.send_chiral(&message);
             }
         }
         for message in orders.punch {
@@ -274,10 +309,16 @@ impl<S: Wire> Connection<S> {
                 Event::Holepunch(message) => self.punch(message),
                 Event::Proof(proof) => self.recognise(&proof),
                 Event::NoMetadata if self.torrent.info().is_none() => return Err(Ended::Info),
-                Event::NoMetadata
-                | Event::DhtPort(_)
-                | Event::Payment { .. }
-                | Event::Answer { .. } => {}
+                Event::Manifest { question, page } => {
+                    let content = self.torrent.content();
+                    self.conversation.manifest(question, page, content);
+                }
+                Event::Payment { question, body } => {
+                    self.conversation
+                        .payment(question, body, self.node.gate.clone());
+                }
+                Event::Answer { question, body } => self.conversation.answered(question, body),
+                Event::NoMetadata | Event::DhtPort(_) => {}
             }
         }
         if !blocks.is_empty() {
@@ -291,7 +332,8 @@ impl<S: Wire> Connection<S> {
     /// more read.
     fn serve(&mut self, now: Now) {
         while self.session.outbox().has_room() && self.reading.is_none() {
-            let (Some(block), Some(geometry)) = (self.session.next_upload(), self.session.geometry())
+            let (Some(block), Some(geometry)) =
+                (self.session.next_upload(), self.session.geometry())
             else {
                 return;
             };
@@ -318,7 +360,10 @@ impl<S: Wire> Connection<S> {
             return;
         };
         let cid = content.header().cid;
-        let flow = self.flow.get_or_insert_with(|| self.node.config.uploads.flow(cid)).clone();
+        let flow = self
+            .flow
+            .get_or_insert_with(|| self.node.config.uploads.flow(cid))
+            .clone();
         let wide = ByteRange::new(
             range.start / CHUNK_SIZE * CHUNK_SIZE,
             (range.end.div_ceil(CHUNK_SIZE) * CHUNK_SIZE).min(length),
@@ -360,7 +405,9 @@ impl<S: Wire> Connection<S> {
         self.published_at = Some(now);
         let session = &self.session;
         let extended = session.extended();
-        let has_all = session.peer_pieces().is_some_and(chiral_core::Bitmap::is_full);
+        let has_all = session
+            .peer_pieces()
+            .is_some_and(chiral_core::Bitmap::is_full);
         let mut down = session.downloaded().clone();
         self.handle.publish(Published {
             interested: session.is_peer_interested(),
@@ -372,6 +419,13 @@ impl<S: Wire> Connection<S> {
             listens_at: session.listens_at(self.handle.address),
             holepunch: extended.extensions.id(Names::Holepunch).is_some(),
             chiral: self.chiral.clone(),
+            speaks_chiral: if session.speaks_extended() {
+                session
+                    .has_heard_extended()
+                    .then(|| extended.extensions.id(Names::Chiral).is_some())
+            } else {
+                Some(false)
+            },
         });
     }
 
@@ -423,7 +477,10 @@ impl<S: Wire> Connection<S> {
 
     /// Brings two peers together, or dials one that another brought together with us.
     fn punch(&mut self, message: Holepunch) {
-        let from = self.session.listens_at(self.handle.address).unwrap_or(self.handle.address);
+        let from = self
+            .session
+            .listens_at(self.handle.address)
+            .unwrap_or(self.handle.address);
         match message {
             Holepunch::Rendezvous(to) => {
                 let peers = self.torrent.peers();
@@ -465,25 +522,63 @@ async fn next(reading: &mut Option<Reading>) -> (ByteRange, Result<Bytes, StoreE
     }
 }
 
-/// Writes and reads what can be. `None` at the end of what comes in.
-fn poll_move<S: Wire>(
+/// Writes what can be written; whether that was anything.
+fn poll_write<S: Wire>(
     stream: &mut S,
     session: &mut Session,
-    read_size: &mut usize,
     cx: &mut Context<'_>,
-) -> Poll<io::Result<Option<Moved>>> {
+) -> io::Result<bool> {
     let outbox = session.outbox();
     outbox.seal();
     let mut wrote = false;
     while !outbox.is_empty() {
         match poll_write_buf(Pin::new(&mut *stream), cx, outbox) {
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
             Poll::Ready(Ok(_)) => wrote = true,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Ready(Err(error)) => return Err(error),
             Poll::Pending => break,
         }
     }
-    if wrote && session.outbox().has_room() {
+    Ok(wrote)
+}
+
+/// The same, enciphered.
+fn poll_encipher<S: Wire>(
+    stream: &mut S,
+    session: &mut Session,
+    cipher: &mut Cipher,
+    enciphered: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> io::Result<bool> {
+    let mut wrote = false;
+    loop {
+        if enciphered.is_empty() {
+            if session.outbox().is_empty() {
+                return Ok(wrote);
+            }
+            *enciphered = session.outbox().take();
+            cipher.apply(enciphered);
+        }
+        match poll_write_buf(Pin::new(&mut *stream), cx, enciphered) {
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(_)) => wrote = true,
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => return Ok(wrote),
+        }
+    }
+}
+
+/// Reads what is there. `None` at the end of what comes in.
+fn poll_read<S: Wire>(
+    stream: &mut S,
+    session: &mut Session,
+    read_size: &mut usize,
+    cipher: Option<&mut Cipher>,
+    wrote: bool,
+    waiting: bool,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Option<Moved>>> {
+    if wrote && session.outbox().has_room() && !waiting {
         return Poll::Ready(Ok(Some(Moved::Wrote)));
     }
     // Whoever does not take what it asked for is not heard before it does.
@@ -494,10 +589,13 @@ fn poll_move<S: Wire>(
     if input.capacity() - input.len() < MIN_SPACE {
         input.reserve(*read_size);
     }
-    let space = input.capacity() - input.len();
+    let (before, space) = (input.len(), input.capacity() - input.len());
     match poll_read_buf(Pin::new(stream), cx, input) {
         Poll::Ready(Ok(0)) => Poll::Ready(Ok(None)),
         Poll::Ready(Ok(read)) => {
+            if let Some(cipher) = cipher {
+                cipher.apply(&mut input[before..]);
+            }
             if read == space {
                 *read_size = (*read_size * 2).min(MAX_READ);
             }

@@ -7,11 +7,12 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
 use super::connection::Connection;
-use super::greet::{self, Greeted, Wire};
+use super::greet::{self, GreetError, Greeted, Wire};
 use super::handle::PeerHandle;
 use super::limits::Place;
 use super::node::Node;
 use super::torrent::Torrent;
+use crate::bittorrent::mse::{Encryption, Methods};
 use crate::bittorrent::session::Session;
 
 /// Why nobody is at the other end.
@@ -55,7 +56,9 @@ impl Node {
     ) -> Result<Arc<PeerHandle>, DialError> {
         let limit = self.shared.config.connect_timeout;
         let found = timeout(limit, lookup_host(place)).await;
-        let found = found.map_err(|_| DialError::Timeout)?.map_err(DialError::Name)?;
+        let found = found
+            .map_err(|_| DialError::Timeout)?
+            .map_err(DialError::Name)?;
         let mut last = DialError::Name(std::io::ErrorKind::NotFound.into());
         for address in found.take(4) {
             match self.dial(torrent, address, true).await {
@@ -74,21 +77,48 @@ impl Node {
         claim: bool,
     ) -> Result<Arc<PeerHandle>, DialError> {
         let place = self.limits.take(address.ip()).ok_or(DialError::Limit)?;
-        let permit = self.dialling.acquire().await.map_err(|_| DialError::Closed)?;
-        let config = &self.shared.config;
-        let stream = timeout(config.connect_timeout, TcpStream::connect(address)).await;
-        let stream = stream.map_err(|_| DialError::Timeout)?.map_err(DialError::Connect)?;
-        // Without it the first block comes some 45 ms later.
-        stream.set_nodelay(true).map_err(DialError::Connect)?;
-        let greeted = greet::call(stream, self.handshake(torrent.info_hash));
-        let greeted = timeout(config.handshake_timeout, greeted).await;
-        let greeted = greeted.map_err(|_| DialError::Timeout)??;
+        let permit = self
+            .dialling
+            .acquire()
+            .await
+            .map_err(|_| DialError::Closed)?;
+        let encryption = self.shared.config.encryption;
+        let greeted = match encryption {
+            Encryption::Off => self.call(torrent, address, None).await?,
+            Encryption::Require => self.call(torrent, address, Some(encryption)).await?,
+            // Those who do not know it close the connection, and are called anew in the clear.
+            Encryption::Prefer => match self.call(torrent, address, Some(encryption)).await {
+                Err(
+                    DialError::Greet(GreetError::Io(_) | GreetError::Mse(_)) | DialError::Timeout,
+                ) => self.call(torrent, address, None).await?,
+                result => result?,
+            },
+        };
         drop(permit);
         let handle = PeerHandle::new(torrent.next_key(), address, false);
         if claim {
             handle.claim();
         }
         Ok(self.adopt(torrent, greeted, handle, place))
+    }
+
+    async fn call(
+        &self,
+        torrent: &Torrent,
+        address: SocketAddr,
+        encryption: Option<Encryption>,
+    ) -> Result<Greeted<TcpStream>, DialError> {
+        let config = &self.shared.config;
+        let stream = timeout(config.connect_timeout, TcpStream::connect(address)).await;
+        let stream = stream
+            .map_err(|_| DialError::Timeout)?
+            .map_err(DialError::Connect)?;
+        // Without it the first block comes some 45 ms later.
+        stream.set_nodelay(true).map_err(DialError::Connect)?;
+        let ours = self.handshake(torrent.info_hash);
+        let called = greet::call(stream, ours, encryption.map(Methods::of));
+        let greeted = timeout(config.handshake_timeout, called).await;
+        Ok(greeted.map_err(|_| DialError::Timeout)??)
     }
 
     /// Takes a connection that has been greeted into the torrent's swarm.
@@ -99,7 +129,12 @@ impl Node {
         handle: PeerHandle,
         place: Place,
     ) -> Arc<PeerHandle> {
-        let Greeted { stream, theirs, rest } = greeted;
+        let Greeted {
+            stream,
+            theirs,
+            rest,
+            ciphers,
+        } = greeted;
         let address = handle.address;
         let handle = Arc::new(handle);
         let started = Instant::now();
@@ -107,8 +142,15 @@ impl Node {
         let mut session = Session::new(config, theirs, started.elapsed());
         session.input().extend_from_slice(&rest);
         let shared = self.shared.clone();
-        let connection =
-            Connection::new(stream, session, started, handle.clone(), torrent.clone(), shared);
+        let mut connection = Connection::new(
+            stream,
+            session,
+            started,
+            handle.clone(),
+            torrent.clone(),
+            shared,
+        );
+        connection.ciphers = ciphers;
         torrent.join(handle.clone());
         torrent.upkeep.notify_one();
         self.tasks.spawn(async move {

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use chiral_core::{ByteRange, Coverage, Delivery, PeerId, TransferError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::torrent::Torrent;
 use crate::bittorrent::extension::Holepunch;
@@ -16,6 +17,15 @@ use crate::bittorrent::session::MAX_WINDOW;
 
 /// Most requests for ranges that stand at once.
 const MAX_FETCHES: usize = 64;
+
+/// Most questions that wait for a connection.
+const MAX_QUESTIONS: usize = 16;
+
+/// Time in which a peer says which extensions it speaks.
+const ASK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Time in which it answers.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Most messages about holepunching that wait for a connection.
 const MAX_PUNCH: usize = 16;
@@ -41,7 +51,20 @@ pub(in crate::bittorrent) struct Published {
     pub(in crate::bittorrent) holepunch: bool,
     /// The Chiral node that it proved to be.
     pub(in crate::bittorrent) chiral: Option<PeerId>,
+    /// Whether it speaks Chiral's extension, once it is known what it speaks.
+    pub(in crate::bittorrent) speaks_chiral: Option<bool>,
 }
+
+/// A question to a Chiral node.
+#[derive(Debug)]
+pub(in crate::bittorrent) enum Ask {
+    Header,
+    Page(u32),
+    Payment(Bytes),
+}
+
+/// Where the answer to a question goes.
+pub(in crate::bittorrent) type AnswerTo = oneshot::Sender<Option<Bytes>>;
 
 #[derive(Debug)]
 struct Fetch {
@@ -66,6 +89,8 @@ pub(in crate::bittorrent) struct Orders {
     pub(in crate::bittorrent) look: bool,
     /// Tell the peer of others.
     pub(in crate::bittorrent) exchange: bool,
+    /// Questions to the Chiral node.
+    pub(in crate::bittorrent) questions: Vec<(Ask, AnswerTo)>,
     /// Messages to relay.
     pub(in crate::bittorrent) punch: Vec<Holepunch>,
 }
@@ -186,7 +211,9 @@ impl PeerHandle {
         let mut wakers: Vec<Waker> = Vec::new();
         let mut state = self.state();
         for (token, block) in blocks {
-            let State { fetches, buffered, .. } = &mut *state;
+            let State {
+                fetches, buffered, ..
+            } = &mut *state;
             if let Some(fetch) = fetches.get_mut(&token) {
                 *buffered += 1;
                 fetch.queue.push_back(block);
@@ -199,7 +226,13 @@ impl PeerHandle {
 
     /// For the task: what others may know.
     pub(in crate::bittorrent) fn publish(&self, published: Published) {
-        self.state().published = published;
+        let mut state = self.state();
+        let news = state.published.speaks_chiral != published.speaks_chiral;
+        state.published = published;
+        drop(state);
+        if news {
+            self.note_known();
+        }
     }
 
     /// For the task: what can be had from the peer.
@@ -222,7 +255,11 @@ impl PeerHandle {
     pub(in crate::bittorrent) fn close(&self, reason: String) {
         let mut state = self.state();
         state.closed.get_or_insert(reason);
-        let wakers: Vec<_> = state.fetches.values_mut().filter_map(|f| f.waker.take()).collect();
+        let wakers: Vec<_> = state
+            .fetches
+            .values_mut()
+            .filter_map(|f| f.waker.take())
+            .collect();
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
         self.version.send_modify(|version| *version += 1);
@@ -252,21 +289,57 @@ impl PeerHandle {
         let _ = versions.wait_for(|version| *version != told).await;
     }
 
-    /// Until the peer has said what it has, or is gone.
+    /// Until something can be had from the peer, or it is gone.
     pub(in crate::bittorrent) async fn introduced(&self) {
         let mut versions = self.version.subscribe();
         let _ = versions
             .wait_for(|_| {
                 let state = self.state();
-                state.said_pieces || state.closed.is_some()
+                let nothing = Coverage::Partial(Default::default());
+                (state.said_pieces && state.coverage != nothing) || state.closed.is_some()
             })
             .await;
+    }
+
+    /// Asks a Chiral node something; nothing if it is none, or has no answer.
+    pub(in crate::bittorrent) async fn ask(
+        &self,
+        ask: Ask,
+    ) -> Result<Option<Bytes>, TransferError> {
+        let mut versions = self.version.subscribe();
+        let known = |_: &u64| self.is_closed() || self.published().speaks_chiral.is_some();
+        let known = versions.wait_for(known);
+        // Whoever says nothing of it speaks nothing of it.
+        let _ = tokio::time::timeout(ASK_PATIENCE, known).await.is_ok();
+        if self.published().speaks_chiral != Some(true) {
+            return Ok(None);
+        }
+        let (sender, answer) = oneshot::channel();
+        {
+            let mut state = self.state();
+            if let Some(reason) = &state.closed {
+                return Err(self.broken(reason));
+            }
+            if state.orders.questions.len() >= MAX_QUESTIONS {
+                return Ok(None);
+            }
+            state.orders.questions.push((ask, sender));
+        }
+        self.wake.notify_one();
+        match tokio::time::timeout(ANSWER_PATIENCE, answer).await {
+            Ok(answer) => answer.map_err(|_| self.broken("no answer")),
+            Err(_) => Err(TransferError::Timeout {
+                source_name: self.address.to_string(),
+            }),
+        }
     }
 
     /// Until the torrent is known, or the connection gone.
     pub(in crate::bittorrent) async fn knows(&self, torrent: &Torrent) {
         let mut versions = self.version.subscribe();
-        let _ = versions.wait_for(|_| torrent.info().is_some() || self.is_closed()).await;
+        let _ = versions
+            .wait_for(|_| torrent.info().is_some() || self.is_closed())
+            .await;
     }
 
     fn broken(&self, reason: &str) -> TransferError {
@@ -355,7 +428,10 @@ impl PeerHandle {
     }
 
     /// For the task: a delivery of a block.
-    pub(in crate::bittorrent) fn delivery(offset: u64, bytes: Bytes) -> Result<Delivery, TransferError> {
+    pub(in crate::bittorrent) fn delivery(
+        offset: u64,
+        bytes: Bytes,
+    ) -> Result<Delivery, TransferError> {
         Ok(Delivery { offset, bytes })
     }
 

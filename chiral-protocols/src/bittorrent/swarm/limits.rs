@@ -47,7 +47,11 @@ impl Limits {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.limits.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self
+            .limits
+            .taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = taken.get_mut(&self.ip) {
             *count -= 1;
             if *count == 0 {

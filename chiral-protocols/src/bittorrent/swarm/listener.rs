@@ -65,8 +65,10 @@ impl Node {
             torrent.is_used().then(|| self.handshake(theirs.info_hash))
         };
         let limit = self.shared.config.handshake_timeout;
+        let encryption = self.shared.config.encryption;
+        let answered = greet::answer(stream, encryption, || self.used(), ours);
         let greeted = tokio::select! {
-            greeted = timeout(limit, greet::answer(stream, ours)) => greeted,
+            greeted = timeout(limit, answered) => greeted,
             () = self.shared.closed.cancelled() => return,
         };
         match greeted {

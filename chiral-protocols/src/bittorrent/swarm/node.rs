@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use chiral_core::{
-    Alias, Bitmap, ChunkSource, ChunkStore, Cid, FileIdentification, PeerOffer, PeerSigner,
-    TransferError,
+    Alias, Bitmap, ChunkSource, ChunkStore, Cid, FileIdentification, PaymentGate, PeerOffer,
+    PeerSigner, TransferError,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::config::{BitTorrentConfig, BitTorrentError};
 use super::dial::DialError;
+use super::handle::Ask;
 use super::limits::Limits;
 use super::source::PeerSource;
 use super::torrent::Torrent;
@@ -32,6 +34,7 @@ pub(super) struct Shared {
     pub(super) config: BitTorrentConfig,
     pub(super) peer_id: BtPeerId,
     pub(super) signer: Option<Arc<dyn PeerSigner>>,
+    pub(super) gate: Arc<dyn PaymentGate>,
     pub(super) closed: CancellationToken,
     /// Where we listen.
     pub(super) local: Option<SocketAddr>,
@@ -69,6 +72,7 @@ impl Node {
     pub(in crate::bittorrent) fn new(
         config: BitTorrentConfig,
         store: Arc<dyn ChunkStore>,
+        gate: Arc<dyn PaymentGate>,
         signer: Option<Arc<dyn PeerSigner>>,
         local: Option<SocketAddr>,
     ) -> Result<Arc<Self>, BitTorrentError> {
@@ -78,6 +82,7 @@ impl Node {
             shared: Arc::new(Shared {
                 peer_id: BtPeerId::new(random()?),
                 signer,
+                gate,
                 closed: CancellationToken::new(),
                 local,
                 config,
@@ -101,7 +106,10 @@ impl Node {
     }
 
     /// The torrent of an info-hash, made if need be; nothing if there are too many.
-    pub(in crate::bittorrent) fn open(self: &Arc<Self>, info_hash: [u8; 20]) -> Option<Arc<Torrent>> {
+    pub(in crate::bittorrent) fn open(
+        self: &Arc<Self>,
+        info_hash: [u8; 20],
+    ) -> Option<Arc<Torrent>> {
         let mut torrents = self.torrents();
         if let Some(torrent) = torrents.get(&info_hash) {
             return Some(torrent.clone());
@@ -111,7 +119,8 @@ impl Node {
         }
         let torrent = Arc::new(Torrent::new(info_hash));
         torrents.insert(info_hash, torrent.clone());
-        self.tasks.spawn(super::upkeep::look_after(self.clone(), torrent.clone()));
+        self.tasks
+            .spawn(super::upkeep::look_after(self.clone(), torrent.clone()));
         Some(torrent)
     }
 
@@ -124,7 +133,20 @@ impl Node {
     }
 
     pub(in crate::bittorrent) fn with_cid(&self, cid: Cid) -> Option<Arc<Torrent>> {
-        self.torrents().values().find(|torrent| torrent.cid() == Some(cid)).cloned()
+        self.torrents()
+            .values()
+            .find(|torrent| torrent.cid() == Some(cid))
+            .cloned()
+    }
+
+    /// Info-hashes of the torrents that there is a use for.
+    pub(super) fn used(&self) -> Vec<[u8; 20]> {
+        let torrents = self.torrents();
+        torrents
+            .values()
+            .filter(|torrent| torrent.is_used())
+            .map(|t| t.info_hash)
+            .collect()
     }
 
     pub(super) fn handshake(&self, info_hash: [u8; 20]) -> Handshake {
@@ -180,7 +202,11 @@ impl Node {
         };
         // Used from now on: or the connection would be let go at once.
         let _in_use = torrent.in_use();
-        let handle = self.dial_place(torrent, place).await.map_err(failed)?;
+        // A second connection to one peer would be refused, or displace the first.
+        let handle = match torrent.claim_connected(place) {
+            Some(handle) => handle,
+            None => self.dial_place(torrent, place).await.map_err(failed)?,
+        };
         let known = tokio::time::timeout(patience, handle.knows(torrent)).await;
         let Some(info) = torrent.info() else {
             handle.coverage()?;
@@ -189,16 +215,50 @@ impl Node {
                     source_name: name(),
                     what: "the info dictionary",
                 },
-                Err(_) => TransferError::Timeout { source_name: name() },
+                Err(_) => TransferError::Timeout {
+                    source_name: name(),
+                },
             });
         };
-        let introduced = handle.introduced();
-        // One that says nothing has nothing yet.
-        let _ = tokio::time::timeout(self.shared.config.introduction, introduced).await;
         let (torrent, geometry) = (torrent.clone(), info.geometry);
-        let source = PeerSource::new(handle, torrent, geometry, offer.clone());
+        let source = PeerSource::new(handle.clone(), torrent, geometry, offer.clone());
+        // It is used all the same if it chokes us, or has nothing yet: that may change.
+        let _ = tokio::time::timeout(self.shared.config.introduction, handle.introduced()).await;
         source.coverage().await?;
         Ok(Arc::new(source))
+    }
+
+    /// Takes a message to the payment gate of a Chiral node, and brings its answer.
+    pub(in crate::bittorrent) async fn carry(
+        self: &Arc<Self>,
+        torrent: &Arc<Torrent>,
+        place: &str,
+        offer: &PeerOffer,
+        message: Bytes,
+    ) -> Result<Bytes, TransferError> {
+        let name = || offer.endpoint.as_str().to_owned();
+        let _in_use = torrent.in_use();
+        let there = torrent.peers().into_iter().find(|peer| {
+            let published = peer.published();
+            let known = offer.peer.is_some() && published.chiral == offer.peer;
+            let at = published.listens_at.unwrap_or(peer.address);
+            !peer.is_closed() && (known || at.to_string() == place)
+        });
+        let handle = match there {
+            Some(handle) => handle,
+            None => self.dial_place(torrent, place).await.map_err(|source| {
+                TransferError::Connection {
+                    source_name: name(),
+                    source: Box::new(source),
+                }
+            })?,
+        };
+        let answer = handle.ask(Ask::Payment(message)).await?;
+        answer.ok_or_else(|| TransferError::Refused {
+            source_name: name(),
+            reason: "its payment gate does not answer".to_owned(),
+            retryable: false,
+        })
     }
 
     /// Ends everything, and waits for it.

@@ -12,7 +12,7 @@ use chiral_core::{
 };
 use futures_core::Stream;
 
-use super::handle::PeerHandle;
+use super::handle::{Ask, PeerHandle};
 use super::torrent::Torrent;
 use crate::bittorrent::wire::Geometry;
 
@@ -106,20 +106,35 @@ impl ChunkSource for PeerSource {
         self.handle.changed(self.told.load(Ordering::Relaxed)).await;
     }
 
+    /// Chiral nodes have one.
     async fn manifest_header(&self) -> Result<Option<ManifestHeader>, TransferError> {
-        Ok(None)
+        let answer = self.handle.ask(Ask::Header).await?;
+        // A malformed one is none: the node is a peer like others then.
+        Ok(answer.and_then(|bytes| ManifestHeader::decode(&bytes).ok()))
     }
 
-    async fn manifest_page(&self, _index: u32) -> Result<ManifestPage, TransferError> {
-        Err(TransferError::Missing {
+    async fn manifest_page(&self, index: u32) -> Result<ManifestPage, TransferError> {
+        let missing = || TransferError::Missing {
             source_name: self.name(),
-            what: "a manifest",
+            what: "that page of the manifest",
+        };
+        let bytes = self
+            .handle
+            .ask(Ask::Page(index))
+            .await?
+            .ok_or_else(missing)?;
+        ManifestPage::decode(&bytes).map_err(|_| TransferError::Protocol {
+            source_name: self.name(),
+            reason: "a malformed manifest page",
         })
     }
 
     fn fetch(&self, range: ByteRange) -> DeliveryStream {
         let size = self.geometry.length();
-        let error = if range.end > size || range.is_empty() {
+        if range.is_empty() {
+            return Box::pin(futures_util::stream::empty());
+        }
+        let error = if range.end > size {
             TransferError::Missing {
                 source_name: self.name(),
                 what: "bytes past its end",

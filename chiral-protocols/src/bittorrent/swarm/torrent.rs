@@ -139,6 +139,15 @@ impl Torrent {
         lock(&self.served).content = content;
     }
 
+    /// Serves this content from now on, if it is the torrent's.
+    pub(in crate::bittorrent) async fn serve(&self, content: Arc<dyn StoredContent>) {
+        self.set_cid(content.header().cid, true);
+        self.set_content(Some(content));
+        if self.count_pieces() && self.is_what_it_says().await {
+            self.look();
+        }
+    }
+
     /// Pieces that can be served; nothing as long as it is not known that the content is the
     /// torrent's.
     pub(in crate::bittorrent) fn have(&self) -> Option<Arc<Bitmap>> {
@@ -228,9 +237,19 @@ impl Torrent {
 
     /// Whether there is a connection to this place.
     pub(in crate::bittorrent) fn is_connected(&self, address: SocketAddr) -> bool {
-        self.peers().iter().any(|peer| {
-            peer.address == address || peer.published().listens_at == Some(address)
-        })
+        self.peers()
+            .iter()
+            .any(|peer| peer.address == address || peer.published().listens_at == Some(address))
+    }
+
+    /// A connection to this place that nobody uses; claimed from now on.
+    pub(in crate::bittorrent) fn claim_connected(&self, place: &str) -> Option<Arc<PeerHandle>> {
+        let address: SocketAddr = place.parse().ok()?;
+        let is_it = |peer: &Arc<PeerHandle>| {
+            let at = peer.published().listens_at.unwrap_or(peer.address);
+            at == address && !peer.is_closed() && peer.claim()
+        };
+        self.peers().into_iter().find(is_it)
     }
 
     /// Has every connection look at the torrent.
@@ -255,7 +274,11 @@ impl Torrent {
             told.reachable = !peer.incoming;
             Some(told)
         };
-        self.peers().iter().filter(|peer| peer.key != but).filter_map(tell).collect()
+        self.peers()
+            .iter()
+            .filter(|peer| peer.key != but)
+            .filter_map(tell)
+            .collect()
     }
 
     /// Others may be dialled.
@@ -291,7 +314,9 @@ impl Torrent {
     /// Hands a source to who waits; false if nobody takes it.
     pub(in crate::bittorrent) fn offer_source(&self, source: Arc<dyn ChunkSource>) -> bool {
         let waiting = lock(&self.waiting);
-        waiting.iter().any(|waiting| waiting.try_send(source.clone()).is_ok())
+        waiting
+            .iter()
+            .any(|waiting| waiting.try_send(source.clone()).is_ok())
     }
 
     /// Keeps it in use for as long as this is held.

@@ -46,7 +46,12 @@ pub(super) async fn look_after(node: Arc<Node>, torrent: Arc<Torrent>) {
         dial_known(&node, &torrent, peers.len());
         let growing = torrent.cid().is_some() && !torrent.has_all();
         let pause = if growing { COUNT_EVERY } else { REST };
-        let pause = pause.min(choker.next().saturating_sub(now).max(Duration::from_millis(100)));
+        let pause = pause.min(
+            choker
+                .next()
+                .saturating_sub(now)
+                .max(Duration::from_millis(100)),
+        );
         tokio::select! {
             () = torrent.upkeep.notified() => {}
             () = tokio::time::sleep(pause) => {}
@@ -98,8 +103,10 @@ fn rechoke(
         let number = super::node::random::<8>().map_or(0, u64::from_le_bytes);
         (number % most.max(1) as u64) as usize
     };
-    let chosen: BTreeSet<u64> =
-        choker.decide(now, torrent.has_all(), &candidates, random).into_iter().collect();
+    let chosen: BTreeSet<u64> = choker
+        .decide(now, torrent.has_all(), &candidates, random)
+        .into_iter()
+        .collect();
     for peer in peers {
         let choking = !chosen.contains(&peer.key);
         if choking == unchoked.contains(&peer.key) {
@@ -159,7 +166,9 @@ fn dial_known(node: &Arc<Node>, torrent: &Arc<Torrent>, connected: usize) {
         let (dialling, to) = (node.clone(), torrent.clone());
         node.tasks.spawn(async move {
             let closed = dialling.shared.closed.clone();
-            let dialled = closed.run_until_cancelled(dialling.dial(&to, address, false)).await;
+            let dialled = closed
+                .run_until_cancelled(dialling.dial(&to, address, false))
+                .await;
             if let Some(Err(error)) = dialled {
                 tracing::debug!(peer = %address, %error, "not dialled");
             }

@@ -126,7 +126,10 @@ impl Decoder {
             5 => {
                 if let Some(pieces) = self.pieces {
                     let spare = body.len() as u32 * 8 - pieces;
-                    if body.last().is_some_and(|last| last.trailing_zeros() < spare) {
+                    if body
+                        .last()
+                        .is_some_and(|last| last.trailing_zeros() < spare)
+                    {
                         return Err(WireError::SpareBits);
                     }
                 }

@@ -1,8 +1,6 @@
 //! [`Geometry`]: how a torrent is cut in pieces and blocks, and what of it is held.
 
-use chiral_core::{
-    Bitmap, ByteRange, CHUNK_SIZE, ChunkLayout, ChunkRuns, Coverage, RequestGrid,
-};
+use chiral_core::{Bitmap, ByteRange, CHUNK_SIZE, ChunkLayout, ChunkRuns, Coverage, RequestGrid};
 
 /// Bytes of a block: what one request asks for, and the most that one may ask for.
 pub const BLOCK_LEN: u32 = 16_384;
@@ -190,8 +188,17 @@ mod tests {
 
     #[test]
     fn torrents_that_nobody_makes_are_refused() {
-        for (piece_len, length) in [(0, 1), (16_384, 0), (1 << 31, 1), (1, 1 << 24), (1, u64::MAX)] {
-            assert!(Geometry::new(piece_len, length).is_err(), "{piece_len} {length}");
+        for (piece_len, length) in [
+            (0, 1),
+            (16_384, 0),
+            (1 << 31, 1),
+            (1, 1 << 24),
+            (1, u64::MAX),
+        ] {
+            assert!(
+                Geometry::new(piece_len, length).is_err(),
+                "{piece_len} {length}"
+            );
         }
         assert!(Geometry::new(MAX_PIECE_LEN, u64::from(MAX_PIECE_LEN) << 20).is_ok());
     }

@@ -4,8 +4,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::Block;
 
-/// Longest body of an extended message in bytes, its id not counted.
-pub const MAX_EXTENDED: usize = 128 << 10;
+/// Longest body of an extended message in bytes, its id not counted: room for a page of a
+/// Chiral manifest.
+pub const MAX_EXTENDED: usize = 160 << 10;
 
 /// Most hashes in one message (BEP 52): those asked for and their proof.
 pub const MAX_HASHES: usize = 512 + 64;
@@ -122,7 +123,12 @@ impl Message {
             out.put_u32(49 + more as u32);
             out.put_u8(id);
             out.put_slice(&range.pieces_root);
-            for number in [range.base_layer, range.index, range.length, range.proof_layers] {
+            for number in [
+                range.base_layer,
+                range.index,
+                range.length,
+                range.proof_layers,
+            ] {
                 out.put_u32(number);
             }
         };

@@ -48,15 +48,66 @@ fn a_proof_holds_for_its_connection_and_no_other() {
     assert_eq!(statement.check(&proof), Ok(()));
 
     let bad = Err(HelloError::Signature);
-    let nonce = Greeting { nonce: [9; 32], ..signer.clone() };
-    assert_eq!(Statement { signer: &nonce, ..statement.clone() }.check(&proof), bad);
-    let wallet = Greeting { wallet: None, ..signer.clone() };
-    assert_eq!(Statement { signer: &wallet, ..statement.clone() }.check(&proof), bad);
-    let nonce = Greeting { nonce: [9; 32], ..verifier.clone() };
-    assert_eq!(Statement { verifier: &nonce, ..statement.clone() }.check(&proof), bad);
-    assert_eq!(Statement { signer_id: [9; 20], ..statement.clone() }.check(&proof), bad);
-    assert_eq!(Statement { verifier_id: [9; 20], ..statement.clone() }.check(&proof), bad);
-    assert_eq!(Statement { info_hash: [9; 20], ..statement.clone() }.check(&proof), bad);
+    let nonce = Greeting {
+        nonce: [9; 32],
+        ..signer.clone()
+    };
+    assert_eq!(
+        Statement {
+            signer: &nonce,
+            ..statement.clone()
+        }
+        .check(&proof),
+        bad
+    );
+    let wallet = Greeting {
+        wallet: None,
+        ..signer.clone()
+    };
+    assert_eq!(
+        Statement {
+            signer: &wallet,
+            ..statement.clone()
+        }
+        .check(&proof),
+        bad
+    );
+    let nonce = Greeting {
+        nonce: [9; 32],
+        ..verifier.clone()
+    };
+    assert_eq!(
+        Statement {
+            verifier: &nonce,
+            ..statement.clone()
+        }
+        .check(&proof),
+        bad
+    );
+    assert_eq!(
+        Statement {
+            signer_id: [9; 20],
+            ..statement.clone()
+        }
+        .check(&proof),
+        bad
+    );
+    assert_eq!(
+        Statement {
+            verifier_id: [9; 20],
+            ..statement.clone()
+        }
+        .check(&proof),
+        bad
+    );
+    assert_eq!(
+        Statement {
+            info_hash: [9; 20],
+            ..statement.clone()
+        }
+        .check(&proof),
+        bad
+    );
     // Sent back to its maker.
     let back = Statement {
         signer: &verifier,
@@ -67,11 +118,34 @@ fn a_proof_holds_for_its_connection_and_no_other() {
     };
     assert_eq!(back.check(&proof), Err(HelloError::Key));
     // Somebody else's peer id.
-    let stolen = Greeting { peer: other.peer_id(), ..signer.clone() };
-    assert_eq!(Statement { signer: &stolen, ..statement.clone() }.check(&proof), Err(HelloError::Key));
-    let rsa = Greeting { peer: PeerId::from_bytes(&[0x12; 34]).unwrap(), ..signer.clone() };
-    assert_eq!(Statement { signer: &rsa, ..statement.clone() }.check(&proof), Err(HelloError::Kind));
-    let short = Proof { signature: Bytes::from_static(&[1; 63]), ..proof };
+    let stolen = Greeting {
+        peer: other.peer_id(),
+        ..signer.clone()
+    };
+    assert_eq!(
+        Statement {
+            signer: &stolen,
+            ..statement.clone()
+        }
+        .check(&proof),
+        Err(HelloError::Key)
+    );
+    let rsa = Greeting {
+        peer: PeerId::from_bytes(&[0x12; 34]).unwrap(),
+        ..signer.clone()
+    };
+    assert_eq!(
+        Statement {
+            signer: &rsa,
+            ..statement.clone()
+        }
+        .check(&proof),
+        Err(HelloError::Kind)
+    );
+    let short = Proof {
+        signature: Bytes::from_static(&[1; 63]),
+        ..proof
+    };
     assert_eq!(statement.check(&short), bad);
 }
 
@@ -93,19 +167,25 @@ fn what_is_too_long_or_malformed_is_refused() {
         b"de",
         b"x",
     ] {
-        assert!(ChiralMessage::decode(bad).is_err(), "{}", String::from_utf8_lossy(bad));
+        assert!(
+            ChiralMessage::decode(bad).is_err(),
+            "{}",
+            String::from_utf8_lossy(bad)
+        );
     }
     assert_eq!(ChiralMessage::decode(b"d1:ti77ee"), Ok(None));
 }
 
 proptest! {
     #[test]
-    fn messages_come_back(question: u32, kind in 0..4, a in proptest::collection::vec(any::<u8>(), 0..64),
+    fn messages_come_back(question: u32, kind in 0..6, a in proptest::collection::vec(any::<u8>(), 0..64),
         b in proptest::collection::vec(any::<u8>(), 0..64)) {
         let message = match kind {
             0 => ChiralMessage::Proof(Proof { key: a.into(), signature: b.into() }),
             1 => ChiralMessage::Payment { question, body: a.into() },
             2 => ChiralMessage::Answer { question, body: Some(a.into()) },
+            3 => ChiralMessage::AskHeader { question },
+            4 => ChiralMessage::AskPage { question, index: !question },
             _ => ChiralMessage::Answer { question, body: None },
         };
         prop_assert_eq!(ChiralMessage::decode(&message.encode()), Ok(Some(message)));

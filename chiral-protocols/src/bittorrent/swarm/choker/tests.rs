@@ -15,7 +15,13 @@ fn peer(key: u64) -> Candidate {
 }
 
 fn choker(slots: usize) -> Choker {
-    Choker::new(ChokerConfig { slots, ..ChokerConfig::default() }, Duration::ZERO)
+    Choker::new(
+        ChokerConfig {
+            slots,
+            ..ChokerConfig::default()
+        },
+        Duration::ZERO,
+    )
 }
 
 fn seconds(n: u64) -> Now {
@@ -25,7 +31,12 @@ fn seconds(n: u64) -> Now {
 #[test]
 fn who_gives_most_has_the_slots_and_one_goes_round() {
     let mut choker = choker(4);
-    let peers: Vec<_> = (0..20).map(|key| Candidate { gives: key as f64, ..peer(key) }).collect();
+    let peers: Vec<_> = (0..20)
+        .map(|key| Candidate {
+            gives: key as f64,
+            ..peer(key)
+        })
+        .collect();
     let mut tried = BTreeSet::new();
     let mut turn = 0;
     for second in (0..3000).step_by(10) {
@@ -85,7 +96,10 @@ fn a_seeder_lets_all_take_turns() {
 
 #[test]
 fn the_fast_lane_leaves_the_public_its_floor_and_more_while_it_is_owed() {
-    let fast = |key| Candidate { fast_lane: true, ..peer(key) };
+    let fast = |key| Candidate {
+        fast_lane: true,
+        ..peer(key)
+    };
     let mut peers: Vec<_> = (0..20).map(fast).chain((20..40).map(peer)).collect();
     for seeding in [true, false] {
         let mut choker = choker(8);

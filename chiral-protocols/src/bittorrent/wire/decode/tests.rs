@@ -55,15 +55,27 @@ fn bitfields_have_the_right_size_and_no_spare_bits() {
         message.extend(bytes);
         decode(&message, pieces)
     };
-    assert!(matches!(bitfield(&[0xff, 0xc0], Some(10)), Ok(Some(Message::Bitfield(_)))));
+    assert!(matches!(
+        bitfield(&[0xff, 0xc0], Some(10)),
+        Ok(Some(Message::Bitfield(_)))
+    ));
     assert_eq!(bitfield(&[0xff, 0xe0], Some(10)), Err(WireError::SpareBits));
-    assert_eq!(bitfield(&[0xff], Some(10)), Err(WireError::Length { id: 5, len: 2 }));
-    assert_eq!(bitfield(&[0xff; 3], Some(10)), Err(WireError::Length { id: 5, len: 4 }));
+    assert_eq!(
+        bitfield(&[0xff], Some(10)),
+        Err(WireError::Length { id: 5, len: 2 })
+    );
+    assert_eq!(
+        bitfield(&[0xff; 3], Some(10)),
+        Err(WireError::Length { id: 5, len: 4 })
+    );
     assert!(bitfield(&[0xff; 3], None).is_ok_and(|message| message.is_some()));
     let most = 1 + MAX_PIECES / 8;
     assert_eq!(decode(&head(most, 5), None), Ok(None));
     let len = most + 1;
-    assert_eq!(decode(&head(len, 5), None), Err(WireError::Length { id: 5, len }));
+    assert_eq!(
+        decode(&head(len, 5), None),
+        Err(WireError::Length { id: 5, len })
+    );
 }
 
 fn block_of(piece: u32, begin: u32, len: u32) -> Block {
@@ -74,14 +86,23 @@ fn messages() -> impl Strategy<Value = Message> {
     let bytes = |most| proptest::collection::vec(any::<u8>(), 1..most).prop_map(Bytes::from);
     let block = (any::<u32>(), any::<u32>(), any::<u32>());
     let block = block.prop_map(|(a, b, c)| block_of(a, b, c));
-    let range = (any::<[u8; 32]>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>());
-    let range = range.prop_map(|(pieces_root, base_layer, index, length, proof_layers)| HashRange {
-        pieces_root,
-        base_layer,
-        index,
-        length,
-        proof_layers,
-    });
+    let range = (
+        any::<[u8; 32]>(),
+        any::<u32>(),
+        any::<u32>(),
+        any::<u32>(),
+        any::<u32>(),
+    );
+    let range =
+        range.prop_map(
+            |(pieces_root, base_layer, index, length, proof_layers)| HashRange {
+                pieces_root,
+                base_layer,
+                index,
+                length,
+                proof_layers,
+            },
+        );
     let hashes = proptest::collection::vec(any::<[u8; 32]>(), 0..9).prop_map(|all| all.concat());
     prop_oneof![
         Just(Message::KeepAlive),
@@ -103,8 +124,10 @@ fn messages() -> impl Strategy<Value = Message> {
         any::<u32>().prop_map(Message::AllowedFast),
         (any::<u8>(), bytes(300)).prop_map(|(id, body)| Message::Extended { id, body }),
         range.clone().prop_map(Message::HashRequest),
-        (range.clone(), hashes)
-            .prop_map(|(range, hashes)| Message::Hashes { range, hashes: hashes.into() }),
+        (range.clone(), hashes).prop_map(|(range, hashes)| Message::Hashes {
+            range,
+            hashes: hashes.into()
+        }),
         range.prop_map(Message::HashReject),
         (24u8..=255).prop_map(Message::Unknown),
     ]
