@@ -184,6 +184,17 @@ pub trait ChunkSource: Send + Sync + fmt::Debug + 'static {
     /// to time and after a [`TransferError::Missing`].
     async fn coverage(&self) -> Result<Coverage, TransferError>;
 
+    /// Until the coverage is not what [`coverage`](ChunkSource::coverage) answered last, or the
+    /// connection is gone; at once if that is so already. For sources that hear of it by
+    /// themselves: the engine then asks again at once, and takes an error for the end of the
+    /// source. Others never answer.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    async fn changed(&self) {
+        std::future::pending().await
+    }
+
     /// Identity and hints as this source announces them; `None` from one that knows nothing
     /// of Chiral.
     async fn manifest_header(&self) -> Result<Option<ManifestHeader>, TransferError>;

@@ -243,9 +243,7 @@ impl Active<'_> {
                 }
                 () = wished.wished() => self.want_next(mode),
                 Ok(()) = cleared.changed() => self.forgive(),
-                Some((source, coverage)) = self.refresh.next() => {
-                    self.coverage_told(mode, source, coverage);
-                }
+                Some((source, told)) = self.refresh.next() => self.told(mode, source, told),
                 () = tokio::time::sleep(wait) => {
                     let now = self.run.now();
                     self.scheduler.tick(now);
@@ -438,6 +436,7 @@ impl Active<'_> {
             let mut spec = connected.spec(self.layout);
             spec.rate_hint = self.run.engine.peers.expected(connected.offer());
             self.scheduler.source_up(self.run.now(), id, spec);
+            self.watch_coverage(id, Duration::ZERO);
         } else {
             let source = connected.name().to_owned();
             let reason = "it has a file of another size".to_owned();

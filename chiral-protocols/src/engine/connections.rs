@@ -28,6 +28,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// Attempts at one offer before it is given up.
 const MAX_ATTEMPTS: u32 = 12;
 
+/// Attempts that a source which was lost counts as having had: it is not called back at once.
+const AFTER_LOSS: u32 = 2;
+
 /// Most offers that are considered for one download.
 const MAX_OFFERS: usize = 4096;
 
@@ -173,6 +176,16 @@ impl Connections {
         self.banned = banned;
         free.iter().for_each(|offer| self.places.release(offer));
         self.add(free);
+    }
+
+    /// A source of this offer is gone: it is connected to again, if it ever was by us.
+    pub(super) fn again(&mut self, offer: PeerOffer) {
+        if self.places.holds(&offer) {
+            let id = self.id();
+            self.attempt(id, offer, AFTER_LOSS);
+        }
+        self.up = self.up.saturating_sub(1);
+        self.fill();
     }
 
     fn id(&mut self) -> SourceId {

@@ -40,6 +40,12 @@ impl Places {
         true
     }
 
+    /// Whether it was claimed and not released.
+    pub(super) fn holds(&self, offer: &PeerOffer) -> bool {
+        let peers = self.claims.get(&place(offer));
+        peers.is_some_and(|peers| peers.contains(&offer.peer))
+    }
+
     /// It may be connected to again.
     pub(super) fn release(&mut self, offer: &PeerOffer) {
         let place = place(offer);

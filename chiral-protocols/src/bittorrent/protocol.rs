@@ -1,0 +1,414 @@
+//! [`BitTorrentProtocol`]: BitTorrent as a [`ContentProtocol`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chiral_core::chunk_store::{ImportRequest, ImportSource};
+use chiral_core::content_protocol::{SeedContent, SourceStream};
+use chiral_core::{
+    Alias, Capabilities, ChunkSource, ChunkStore, Cid, ContentProtocol, Endpoint,
+    FileIdentification, FileMetadata, ManifestHeader, PaymentGate, PeerId, PeerOffer, PeerSigner,
+    Protocol, SeedRequest, StoreError, TransferError, TransferRegistry,
+};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::swarm::{BitTorrentConfig, BitTorrentError, Node, TorrentInfo};
+
+/// Name under which content is pinned that was imported to be seeded over BitTorrent.
+pub const PIN: &str = "bittorrent";
+
+/// Sources that wait to be taken by a download.
+const WAITING_SOURCES: usize = 64;
+
+/// Time in which a peer must give the info dictionary.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A node of BitTorrent's swarms, in both roles.
+///
+/// # Endpoints
+/// `btih:<40 hex>@<host>:<port>` names a peer of the torrent with this info-hash; `btmh:<64
+/// hex>@…` does so for a torrent of version 2. A bare `<host>:<port>` is a peer of the torrent
+/// that the target is an alias of, or that the offer's header lists among its aliases, or that
+/// this node knows to be the target.
+///
+/// Must be [shut down](ContentProtocol::shutdown): dropping it leaves its tasks running.
+#[derive(Debug)]
+pub struct BitTorrentProtocol {
+    node: Arc<Node>,
+    registry: TransferRegistry,
+    store: Arc<dyn ChunkStore>,
+    gate: Arc<dyn PaymentGate>,
+    local: Option<SocketAddr>,
+    public: Option<SocketAddr>,
+}
+
+impl BitTorrentProtocol {
+    /// Starts to listen, if the configuration has an address. Needs a tokio runtime with time
+    /// and network. With a signer, other Chiral nodes are told who this is.
+    ///
+    /// # Errors
+    /// [`BitTorrentError`], by case.
+    pub async fn bind(
+        config: BitTorrentConfig,
+        store: Arc<dyn ChunkStore>,
+        registry: TransferRegistry,
+        gate: Arc<dyn PaymentGate>,
+        signer: Option<Arc<dyn PeerSigner>>,
+    ) -> Result<Self, BitTorrentError> {
+        let (mut local, mut bound) = (None, None);
+        if let Some(address) = config.listen {
+            let listen = |source| BitTorrentError::Listen { address, source };
+            let listener = TcpListener::bind(address).await.map_err(listen)?;
+            local = Some(listener.local_addr().map_err(listen)?);
+            bound = Some(listener);
+        }
+        let public = config.public_address;
+        let node = Node::new(config, store.clone(), gate.clone(), signer, local)?;
+        if let Some(listener) = bound {
+            node.listen(listener);
+        }
+        Ok(Self {
+            node,
+            registry,
+            store,
+            gate,
+            local,
+            public,
+        })
+    }
+
+    /// The address listened on.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
+    /// Makes a torrent known, so that its info dictionary need not be fetched from peers.
+    ///
+    /// # Errors
+    /// [`TransferError::Closed`] after a shutdown, or if there are too many torrents.
+    pub fn add_torrent(&self, info: TorrentInfo) -> Result<(), TransferError> {
+        let torrent = self
+            .node
+            .open(info.info_hash)
+            .ok_or(TransferError::Closed)?;
+        torrent.learn(info);
+        Ok(())
+    }
+
+    /// Seeds content of the store as this torrent.
+    ///
+    /// # Errors
+    /// [`TransferError::Closed`] after a shutdown, or if there are too many torrents.
+    pub fn seed_torrent(&self, info: TorrentInfo, cid: Cid) -> Result<(), TransferError> {
+        let torrent = self
+            .node
+            .open(info.info_hash)
+            .ok_or(TransferError::Closed)?;
+        torrent.learn(info);
+        torrent.set_cid(cid, true);
+        Ok(())
+    }
+
+    /// The torrent as which content is seeded, if it is.
+    pub fn torrent_of(&self, cid: Cid) -> Option<TorrentInfo> {
+        self.node.with_cid(cid)?.info().cloned()
+    }
+
+    /// Dials a peer of a torrent; it is handed to whoever downloads it.
+    ///
+    /// # Errors
+    /// [`TransferError::Connection`]; [`TransferError::Closed`].
+    pub async fn dial(
+        &self,
+        info_hash: [u8; 20],
+        address: SocketAddr,
+    ) -> Result<(), TransferError> {
+        let torrent = self.node.open(info_hash).ok_or(TransferError::Closed)?;
+        let dialled = self.node.dial(&torrent, address, false).await;
+        dialled
+            .map(drop)
+            .map_err(|source| TransferError::Connection {
+                source_name: address.to_string(),
+                source: Box::new(source),
+            })
+    }
+
+    /// Says that a torrent is this content, so that a download of the one draws from peers of
+    /// the other, and gives them what it has. What is wrong about it shows when it is checked.
+    ///
+    /// # Errors
+    /// [`TransferError::Unknown`] for an alias that is no info-hash; [`TransferError::Closed`]
+    /// after a shutdown, or if there are too many torrents.
+    pub fn expect(&self, alias: &Alias, cid: Cid) -> Result<(), TransferError> {
+        let hash = hash_of(alias).ok_or_else(|| TransferError::Unknown {
+            target: alias.to_string(),
+        })?;
+        let torrent = self.node.open(hash).ok_or(TransferError::Closed)?;
+        torrent.set_cid(cid, false);
+        Ok(())
+    }
+
+    /// Whether there is a connection to a peer of a torrent.
+    pub fn is_connected(&self, info_hash: &[u8; 20], address: SocketAddr) -> bool {
+        let torrent = self.node.torrent(info_hash);
+        torrent.is_some_and(|torrent| torrent.is_connected(address))
+    }
+
+    /// The Chiral nodes among the peers of a torrent that have proven who they are.
+    pub fn recognised(&self, info_hash: &[u8; 20]) -> Vec<PeerId> {
+        let torrent = self.node.torrent(info_hash);
+        let peers = torrent.map(|torrent| torrent.peers()).unwrap_or_default();
+        peers
+            .iter()
+            .filter_map(|peer| peer.published().chiral)
+            .collect()
+    }
+
+    fn open(&self) -> Result<(), TransferError> {
+        if self.node.is_closed() {
+            Err(TransferError::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The torrent and the place that an offer names.
+    fn torrent_and_place<'a>(
+        &self,
+        offer: &'a PeerOffer,
+        target: &FileIdentification,
+    ) -> Result<([u8; 20], &'a str), TransferError> {
+        let endpoint = offer.endpoint.as_str();
+        let (named, place) = match endpoint.rsplit_once('@') {
+            Some((alias, place)) => {
+                let alias = alias.parse().map_err(|_| TransferError::Protocol {
+                    source_name: endpoint.to_owned(),
+                    reason: "an endpoint that is none",
+                })?;
+                (hash_of(&alias), place)
+            }
+            None => (None, endpoint),
+        };
+        let of_target = || match target {
+            FileIdentification::Alias(alias) => hash_of(alias),
+            _ => None,
+        };
+        let of_header = || offer.header.as_ref()?.aliases.iter().find_map(hash_of);
+        let of_cid = || Some(self.node.with_cid(target.cid()?)?.info_hash);
+        let hash = named.or_else(of_target).or_else(of_header).or_else(of_cid);
+        let hash = hash.ok_or_else(|| TransferError::Unknown {
+            target: target.to_string(),
+        })?;
+        Ok((hash, place))
+    }
+
+    async fn connect_to(
+        &self,
+        offer: &PeerOffer,
+        target: &FileIdentification,
+    ) -> Result<Arc<dyn ChunkSource>, TransferError> {
+        let (hash, place) = self.torrent_and_place(offer, target)?;
+        let torrent = self.node.open(hash).ok_or(TransferError::Closed)?;
+        if let Some(cid) = target.cid()
+            && torrent.cid().is_none()
+        {
+            torrent.set_cid(cid, false);
+        }
+        let source = self
+            .node
+            .source(&torrent, place, offer, METADATA_TIMEOUT)
+            .await?;
+        Ok(source)
+    }
+
+    async fn import(&self, source: ImportSource, request: &SeedRequest) -> Result<Cid, StoreError> {
+        let mut import = ImportRequest::new(source);
+        if let SeedContent::Path(_, mode) = &request.content {
+            import.mode = *mode;
+        }
+        import.name.clone_from(&request.name);
+        import.progress.clone_from(&request.progress);
+        // A clock before 1970 gives no time.
+        import.created_at = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let object = self.store.import(import).await?;
+        self.store.pin(object.header.cid, PIN).await?;
+        Ok(object.header.cid)
+    }
+
+    fn metadata(&self, mut header: ManifestHeader, info: &TorrentInfo) -> FileMetadata {
+        let alias = Alias::InfoHashV1(info.info_hash);
+        if !header.aliases.contains(&alias) {
+            header.aliases.push(alias);
+        }
+        let tariff = self.gate.tariff(header.cid);
+        // The header's alias says which torrent it is.
+        let offer = |endpoint| {
+            let mut offer = PeerOffer::new(Protocol::BitTorrent, endpoint);
+            offer.header = Some(header.clone());
+            (offer.price, offer.wallet) = (tariff.price, tariff.wallet);
+            offer
+        };
+        let offers = self.endpoints().into_iter().map(offer).collect();
+        FileMetadata::new(header, offers)
+    }
+}
+
+fn hash_of(alias: &Alias) -> Option<[u8; 20]> {
+    super::swarm::info_hash_of(alias)
+}
+
+#[async_trait]
+impl ContentProtocol for BitTorrentProtocol {
+    fn name(&self) -> Protocol {
+        Protocol::BitTorrent
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::fetch_and_seed();
+        capabilities.seed = self.local.is_some();
+        capabilities.discover = true;
+        capabilities
+    }
+
+    fn registry(&self) -> &TransferRegistry {
+        &self.registry
+    }
+
+    async fn connect(
+        &self,
+        offer: &PeerOffer,
+        target: &FileIdentification,
+    ) -> Result<Arc<dyn ChunkSource>, TransferError> {
+        self.open()?;
+        let connect = self.connect_to(offer, target);
+        let source = self.node.closed().run_until_cancelled(connect).await;
+        source.unwrap_or(Err(TransferError::Closed))
+    }
+
+    /// Peers that come to us, that other peers tell of, and that were [dialled](Self::dial).
+    async fn sources(&self, target: &FileIdentification) -> Result<SourceStream, TransferError> {
+        self.open()?;
+        let torrent = match target {
+            FileIdentification::Alias(alias) => {
+                hash_of(alias).and_then(|hash| self.node.open(hash))
+            }
+            _ => self.node.find(target),
+        };
+        let Some(torrent) = torrent else {
+            return Ok(Box::pin(futures_util::stream::empty()));
+        };
+        let (sender, mut receiver) = mpsc::channel(WAITING_SOURCES);
+        torrent.wait_for_sources(sender);
+        Ok(Box::pin(futures_util::stream::poll_fn(move |cx| {
+            receiver.poll_recv(cx)
+        })))
+    }
+
+    /// Makes a torrent of the content, whose pieces are its chunks, unless it is known as one;
+    /// that reads and hashes all of it.
+    async fn start_seeding(&self, request: SeedRequest) -> Result<FileMetadata, TransferError> {
+        self.open()?;
+        if self.local.is_none() {
+            return Err(TransferError::Unsupported {
+                protocol: Protocol::BitTorrent,
+                operation: "seeding without an address to listen on",
+            });
+        }
+        let cid = match &request.content {
+            SeedContent::Path(path, _) => {
+                self.import(ImportSource::Path(path.clone()), &request)
+                    .await?
+            }
+            SeedContent::Bytes(bytes) => {
+                self.import(ImportSource::Bytes(bytes.clone()), &request)
+                    .await?
+            }
+            SeedContent::Stored(cid) => *cid,
+            _ => {
+                return Err(TransferError::Unsupported {
+                    protocol: Protocol::BitTorrent,
+                    operation: "seeding this kind of content",
+                });
+            }
+        };
+        let content = self
+            .store
+            .open(cid)
+            .await?
+            .ok_or(StoreError::NotFound { cid })?;
+        let header = content.header().clone();
+        let info = match self.torrent_of(cid) {
+            Some(info) => info,
+            None => {
+                let name = header.name.clone().unwrap_or_else(|| cid.to_string());
+                let made = TorrentInfo::of_content(&*content, &name).await?;
+                made.map_err(|_| TransferError::Unsupported {
+                    protocol: Protocol::BitTorrent,
+                    operation: "seeding an empty file, or one with too many pieces",
+                })?
+            }
+        };
+        self.seed_torrent(info.clone(), cid)?;
+        if let Some(torrent) = self.node.torrent(&info.info_hash) {
+            torrent.serve(content).await;
+        }
+        tracing::debug!(content = %cid, "seeding over bittorrent");
+        Ok(self.metadata(header, &info))
+    }
+
+    /// Peers that are connected are let go once nobody else has a use for the torrent.
+    async fn stop_seeding(&self, target: &FileIdentification) -> Result<bool, TransferError> {
+        let Some(torrent) = self.node.find(target) else {
+            return Ok(false);
+        };
+        let cid = torrent.cid();
+        let was_seeded = torrent.stop_seeding();
+        if let Some(cid) = cid.filter(|_| was_seeded) {
+            let object = self.store.object(cid).await?;
+            if object.is_some_and(|object| object.pins.iter().any(|pin| pin == PIN)) {
+                self.store.unpin(cid, PIN).await?;
+            }
+        }
+        Ok(was_seeded)
+    }
+
+    /// Over the extension of Chiral's own: to a node that is connected, or is dialled for it.
+    async fn payment_message(
+        &self,
+        offer: &PeerOffer,
+        message: Bytes,
+    ) -> Result<Bytes, TransferError> {
+        self.open()?;
+        let target = offer
+            .header
+            .as_ref()
+            .map(|header| FileIdentification::from(header.cid));
+        let target = target.unwrap_or(FileIdentification::Alias(Alias::InfoHashV1([0; 20])));
+        let (hash, place) = self.torrent_and_place(offer, &target)?;
+        let torrent = self.node.open(hash).ok_or(TransferError::Closed)?;
+        let carry = self.node.carry(&torrent, place, offer, message);
+        let answer = self.node.closed().run_until_cancelled(carry).await;
+        answer.unwrap_or(Err(TransferError::Closed))
+    }
+
+    /// `host:port`, for any torrent: what is announced has the info-hash before it.
+    fn endpoints(&self) -> Vec<Endpoint> {
+        let local = self.local.filter(|address| !address.ip().is_unspecified());
+        let address = self.public.or(local);
+        address
+            .and_then(|address| Endpoint::new(address.to_string()).ok())
+            .into_iter()
+            .collect()
+    }
+
+    async fn shutdown(&self) -> Result<(), TransferError> {
+        self.node.shutdown().await;
+        Ok(())
+    }
+}

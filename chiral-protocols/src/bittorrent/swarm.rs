@@ -1,0 +1,29 @@
+//! Swarms: the torrents of a node, their peers, and the sockets between.
+//!
+//! Each connection is a task of its own, which alone touches its socket and its
+//! [`Session`](super::session::Session). What others want of it is left in its
+//! [`PeerHandle`](handle::PeerHandle), under a lock that nobody holds for long, and the task is
+//! woken; what it has for others lies there too. Each torrent has a task that looks after its
+//! pieces and chokes and unchokes its peers ([`Choker`]).
+
+mod choker;
+mod config;
+mod connection;
+mod conversation;
+mod dial;
+mod greet;
+mod handle;
+mod info;
+mod limits;
+mod listener;
+mod node;
+mod source;
+mod torrent;
+mod upkeep;
+
+pub use choker::{Candidate, Choker, ChokerConfig};
+pub use config::{BitTorrentConfig, BitTorrentError};
+pub use info::TorrentInfo;
+pub use source::PeerSource;
+
+pub(super) use node::{Node, info_hash_of};

@@ -1,0 +1,608 @@
+//! The task of one connection: a socket, a [`Session`], and what it has for others.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use chiral_core::{ByteRange, CHUNK_SIZE, PeerId, StoreError};
+use tokio::time::Instant;
+use tokio_util::io::{poll_read_buf, poll_write_buf};
+use tokio_util::sync::CancellationToken;
+
+use super::conversation::Conversation;
+use super::greet::Wire;
+use super::handle::{PeerHandle, Published};
+use super::node::Shared;
+use super::torrent::Torrent;
+use crate::bittorrent::extension::{ChiralMessage, Holepunch, Names, Proof, Statement};
+use crate::bittorrent::mse::{Cipher, Ciphers};
+use crate::bittorrent::session::{Event, Now, Session, SessionError};
+use crate::limits::Flow;
+
+/// Bytes read at a time, at first and at most.
+const FIRST_READ: usize = 32 << 10;
+const MAX_READ: usize = 256 << 10;
+
+/// Space below which more is made before reading.
+const MIN_SPACE: usize = 16 << 10;
+
+/// What can be had from the peer is told at most so often, while it only grows.
+const COVERAGE_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often others may see new figures.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(250);
+
+/// A connection that nobody has a use for is closed after this time.
+const UNUSED: Duration = Duration::from_secs(5);
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("the peer closed the connection")]
+    Closed,
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error("no info dictionary, or one that cannot be")]
+    Info,
+    #[error("nobody has a use for it")]
+    Unused,
+    #[error("shut down")]
+    Shutdown,
+}
+
+type Reading = Pin<Box<dyn Future<Output = (ByteRange, Result<Bytes, StoreError>)> + Send>>;
+
+/// What moved.
+enum Moved {
+    Read,
+    Wrote,
+}
+
+pub(super) struct Connection<S> {
+    pub(super) stream: S,
+    pub(super) session: Session,
+    pub(super) handle: Arc<PeerHandle>,
+    pub(super) torrent: Arc<Torrent>,
+    /// What the stream goes under, if anything.
+    pub(super) ciphers: Option<Ciphers>,
+    /// Enciphered, and not written yet.
+    enciphered: BytesMut,
+    flow: Option<Flow>,
+    pub(super) node: Arc<Shared>,
+    pub(super) closed: CancellationToken,
+    started: Instant,
+    read_size: usize,
+    reading: Option<Reading>,
+    /// What was read of the content last: blocks are cut from it.
+    held: Option<(ByteRange, Bytes)>,
+    published_at: Option<Now>,
+    coverage_at: Option<Now>,
+    coverage_due: bool,
+    was_choked: bool,
+    wanting: bool,
+    useful_at: Now,
+    /// The Chiral node that the peer proved to be.
+    chiral: Option<PeerId>,
+    conversation: Conversation,
+}
+
+impl<S: Wire> Connection<S> {
+    pub(super) fn new(
+        stream: S,
+        session: Session,
+        started: Instant,
+        handle: Arc<PeerHandle>,
+        torrent: Arc<Torrent>,
+        node: Arc<Shared>,
+    ) -> Self {
+        let closed = node.closed.child_token();
+        Self {
+            stream,
+            session,
+            handle,
+            torrent,
+            ciphers: None,
+            enciphered: BytesMut::new(),
+            flow: None,
+            node,
+            closed,
+            started,
+            read_size: FIRST_READ,
+            reading: None,
+            held: None,
+            published_at: None,
+            coverage_at: None,
+            coverage_due: true,
+            was_choked: true,
+            wanting: false,
+            useful_at: Duration::ZERO,
+            chiral: None,
+            conversation: Conversation::default(),
+        }
+    }
+
+    fn now(&self) -> Now {
+        self.started.elapsed()
+    }
+
+    /// Runs until it ends.
+    pub(super) async fn run(mut self) -> Ended {
+        let ended = self.drive().await.err().unwrap_or(Ended::Closed);
+        self.torrent.leave(self.handle.key);
+        self.handle.close(ended.to_string());
+        ended
+    }
+
+    async fn drive(&mut self) -> Result<(), Ended> {
+        if self.torrent.info().is_none() {
+            self.session.fetch_metadata();
+        }
+        // What came right behind the handshake is there already.
+        let now = self.now();
+        self.session.handle_input(now)?;
+        loop {
+            let now = self.now();
+            self.obey(now)?;
+            self.hear(now)?;
+            self.serve(now);
+            self.publish(now);
+            let deadline = self.started + self.deadline();
+            let Self {
+                stream,
+                session,
+                handle,
+                reading,
+                closed,
+                read_size,
+                ciphers,
+                enciphered,
+                conversation,
+                ..
+            } = self;
+            let move_bytes = std::future::poll_fn(|cx| {
+                let wrote = match ciphers {
+                    Some(ciphers) => {
+                        poll_encipher(stream, session, &mut ciphers.outgoing, enciphered, cx)?
+                    }
+                    None => poll_write(stream, session, cx)?,
+                };
+                let waiting = !enciphered.is_empty();
+                let deciphered = ciphers.as_mut().map(|ciphers| &mut ciphers.incoming);
+                poll_read(stream, session, read_size, deciphered, wrote, waiting, cx)
+            });
+            tokio::select! {
+                moved = move_bytes => match moved? {
+                    Some(Moved::Read) => {
+                        let now = self.now();
+                        self.session.handle_input(now)?;
+                    }
+                    Some(Moved::Wrote) => {
+                        let now = self.now();
+                        self.session.note_sent(now);
+                    }
+                    None => return Err(Ended::Closed),
+                },
+                () = handle.wake.notified() => {}
+                (range, bytes) = next(reading), if reading.is_some() => {
+                    self.reading = None;
+                    self.read(range, bytes);
+                }
+                answer = conversation.next() => {
+                    self.session.send_chiral(&answer);
+                }
+                () = closed.cancelled() => return Err(Ended::Shutdown),
+                () = tokio::time::sleep_until(deadline) => {
+                    let now = self.now();
+                    if now >= self.session.poll_timeout() {
+                        self.session.handle_timeout(now)?;
+                    }
+                    self.still_used(now)?;
+                }
+            }
+        }
+    }
+
+    fn deadline(&self) -> Now {
+        let mut at = self.session.poll_timeout();
+        let now = self.now();
+        if self.coverage_due {
+            at = at.min(self.coverage_at.map_or(now, |at| at + COVERAGE_PAUSE));
+        }
+        // Rates are looked at, and whether there is a use for the connection.
+        at.min(now + Duration::from_secs(1))
+    }
+
+    fn still_used(&mut self, now: Now) -> Result<(), Ended> {
+        self.session.handle_timeout(now)?;
+        if self.wanting || self.torrent.is_used() {
+            self.useful_at = now;
+        } else if now >= self.useful_at + UNUSED {
+            return Err(Ended::Unused);
+        }
+        Ok(())
+    }
+
+    /// Does what others left to be done.
+    fn obey(&mut self, now: Now) -> Result<(), Ended> {
+        let (orders, room) = self.handle.take_orders();
+        if let Some(info) = self.torrent.info()
+            && self.session.geometry().is_none()
+        {
+            self.session
+                .set_geometry(info.geometry, info.metadata.clone())?;
+        }
+        if let Some(wanting) = orders.wanting {
+            self.wanting = wanting;
+            self.session.set_wanting(wanting);
+        }
+        if orders.look
+            && let Some(have) = self.torrent.have()
+        {
+            self.session.have_all_of(&have);
+        }
+        if let Some(choking) = orders.choking {
+            self.session.set_choking(choking);
+        }
+        for token in orders.dropped {
+            self.session.unwant(now, token);
+        }
+        self.session.set_room(now, room);
+        if let Some(geometry) = self.session.geometry() {
+            for (token, range) in orders.fetch {
+                self.session.want_all(now, geometry.blocks(range), token);
+            }
+        }
+        for (ask, answer) in orders.questions {
+            if let Some(message) = self.conversation.ask(ask, answer) {
+                self.session.send_chiral(&message);
+            }
+        }
+        for message in orders.punch {
+            self.session.send_holepunch(message);
+        }
+        if orders.exchange {
+            let peers = self.torrent.pex_peers(self.handle.key);
+            self.session.exchange_peers(now, &peers);
+        }
+        Ok(())
+    }
+
+    /// Takes what the session has heard.
+    fn hear(&mut self, now: Now) -> Result<(), Ended> {
+        let mut blocks = Vec::new();
+        while let Some(event) = self.session.poll_event() {
+            match event {
+                Event::Block { block, token, data } => {
+                    if let Some(geometry) = self.session.geometry() {
+                        let offset = geometry.range(block).start;
+                        blocks.push((token, PeerHandle::delivery(offset, data)));
+                    }
+                }
+                Event::Lost { token, .. } => blocks.push((token, self.handle.lost())),
+                Event::Available => self.coverage_due = true,
+                Event::Interest => {
+                    self.published_at = None;
+                    self.publish(now);
+                    self.torrent.upkeep.notify_one();
+                }
+                Event::Extended => self.published_at = None,
+                Event::Metadata(metadata) => {
+                    if !self.torrent.learn_metadata(metadata) {
+                        return Err(Ended::Info);
+                    }
+                    self.handle.look();
+                }
+                Event::Peers(peers) => {
+                    let from = self.handle.address.ip();
+                    let dialable = |to: &std::net::SocketAddr| super::dial::may_dial(from, *to);
+                    if self.node.config.peer_exchange {
+                        let told = peers.iter().map(|peer| peer.address).filter(dialable);
+                        self.torrent.suggest(told);
+                    }
+                }
+                Event::Holepunch(message) => self.punch(message),
+                Event::Proof(proof) => self.recognise(&proof),
+                Event::NoMetadata if self.torrent.info().is_none() => return Err(Ended::Info),
+                Event::Manifest { question, page } => {
+                    let content = self.torrent.content();
+                    self.conversation.manifest(question, page, content);
+                }
+                Event::Payment { question, body } => {
+                    self.conversation
+                        .payment(question, body, self.node.gate.clone());
+                }
+                Event::Answer { question, body } => self.conversation.answered(question, body),
+                Event::NoMetadata | Event::DhtPort(_) => {}
+            }
+        }
+        if !blocks.is_empty() {
+            self.handle.deliver(blocks.into_iter());
+        }
+        self.introduce();
+        Ok(())
+    }
+
+    /// Puts blocks that the peer asked for in the outbox, out of what was read last, or has
+    /// more read.
+    fn serve(&mut self, now: Now) {
+        while self.session.outbox().has_room() && self.reading.is_none() {
+            let (Some(block), Some(geometry)) =
+                (self.session.next_upload(), self.session.geometry())
+            else {
+                return;
+            };
+            let range = geometry.range(block);
+            match &self.held {
+                Some((held, bytes)) if held.covers(range) => {
+                    let from = (range.start - held.start) as usize;
+                    let data = bytes.slice(from..from + range.len() as usize);
+                    self.session.upload(now, data);
+                    if self.flow.as_ref().is_some_and(Flow::is_limited) {
+                        // What follows needs a leave of its own.
+                        self.held = None;
+                    }
+                }
+                _ => self.start_reading(range, geometry.length()),
+            }
+        }
+    }
+
+    /// Reads the chunks that a block lies in, so that those after it are there too.
+    fn start_reading(&mut self, range: ByteRange, length: u64) {
+        let Some(content) = self.torrent.content() else {
+            self.session.refuse_upload();
+            return;
+        };
+        let cid = content.header().cid;
+        let flow = self
+            .flow
+            .get_or_insert_with(|| self.node.config.uploads.flow(cid))
+            .clone();
+        let wide = ByteRange::new(
+            range.start / CHUNK_SIZE * CHUNK_SIZE,
+            (range.end.div_ceil(CHUNK_SIZE) * CHUNK_SIZE).min(length),
+        );
+        let asked = if flow.is_limited() { range } else { wide };
+        self.reading = Some(Box::pin(async move {
+            let mut left = if flow.is_limited() { asked.len() } else { 0 };
+            while left > 0 {
+                left -= flow.acquire(left).await;
+            }
+            (asked, content.read(asked).await)
+        }));
+    }
+
+    fn read(&mut self, range: ByteRange, bytes: Result<Bytes, StoreError>) {
+        match bytes {
+            Ok(bytes) if bytes.len() as u64 == range.len() => self.held = Some((range, bytes)),
+            Ok(_) => self.session.refuse_upload(),
+            Err(error) => {
+                tracing::debug!(%error, "cannot be served");
+                self.session.refuse_upload();
+            }
+        }
+    }
+
+    /// Lets others see how things are, now and then.
+    fn publish(&mut self, now: Now) {
+        let choked = self.session.is_choked();
+        let due = self.coverage_at.is_none_or(|at| now >= at + COVERAGE_PAUSE);
+        if self.coverage_due && (due || choked != self.was_choked) {
+            (self.coverage_due, self.was_choked) = (false, choked);
+            self.coverage_at = Some(now);
+            let said = self.session.has_said_pieces() && self.session.geometry().is_some();
+            self.handle.publish_coverage(self.session.coverage(), said);
+        }
+        if self.published_at.is_some_and(|at| now < at + PUBLISH_PAUSE) {
+            return;
+        }
+        self.published_at = Some(now);
+        let session = &self.session;
+        let extended = session.extended();
+        let has_all = session
+            .peer_pieces()
+            .is_some_and(chiral_core::Bitmap::is_full);
+        let mut down = session.downloaded().clone();
+        self.handle.publish(Published {
+            interested: session.is_peer_interested(),
+            gives: down.rate(now),
+            gave: down.total(),
+            got: session.uploaded().total(),
+            snubs: session.is_snubbed(now),
+            seed: has_all || extended.upload_only,
+            listens_at: session.listens_at(self.handle.address),
+            holepunch: extended.extensions.id(Names::Holepunch).is_some(),
+            chiral: self.chiral.clone(),
+            speaks_chiral: if session.speaks_extended() {
+                session
+                    .has_heard_extended()
+                    .then(|| extended.extensions.id(Names::Chiral).is_some())
+            } else {
+                Some(false)
+            },
+        });
+    }
+
+    /// Proves to a Chiral node who we are, once.
+    fn introduce(&mut self) {
+        let Some(signer) = &self.node.signer else {
+            return;
+        };
+        let Some((ours, theirs)) = self.session.proof_due() else {
+            return;
+        };
+        let statement = Statement {
+            signer: &ours,
+            signer_id: self.node.peer_id.0,
+            verifier: &theirs,
+            verifier_id: self.session.handshake().peer_id,
+            info_hash: self.torrent.info_hash,
+        };
+        match statement.sign(&**signer) {
+            Ok(proof) => {
+                self.session.send_chiral(&ChiralMessage::Proof(proof));
+            }
+            Err(error) => tracing::debug!(%error, "not introduced"),
+        }
+    }
+
+    /// The peer showed who it is.
+    fn recognise(&mut self, proof: &Proof) {
+        let Some((ours, theirs)) = self.session.greetings() else {
+            return;
+        };
+        let statement = Statement {
+            signer: theirs,
+            signer_id: self.session.handshake().peer_id,
+            verifier: ours,
+            verifier_id: self.node.peer_id.0,
+            info_hash: self.torrent.info_hash,
+        };
+        match statement.check(proof) {
+            Ok(()) => {
+                tracing::debug!(peer = %theirs.peer, "recognised");
+                self.chiral = Some(theirs.peer.clone());
+                self.published_at = None;
+                self.torrent.upkeep.notify_one();
+            }
+            Err(error) => tracing::debug!(%error, peer = %self.handle.address, "not recognised"),
+        }
+    }
+
+    /// Brings two peers together, or dials one that another brought together with us.
+    fn punch(&mut self, message: Holepunch) {
+        let from = self
+            .session
+            .listens_at(self.handle.address)
+            .unwrap_or(self.handle.address);
+        match message {
+            Holepunch::Rendezvous(to) => {
+                let peers = self.torrent.peers();
+                let is = |peer: &Arc<PeerHandle>, at| {
+                    peer.address == at || peer.published().listens_at == Some(at)
+                };
+                let known = |at| {
+                    let peer = peers.iter().find(|peer| is(peer, at))?;
+                    Some(peer.published().holepunch)
+                };
+                let me = |at| self.node.listens_at(at);
+                match Holepunch::relay(from, to, me, known) {
+                    Ok((back, on)) => {
+                        if let Some(peer) = peers.iter().find(|peer| is(peer, to)) {
+                            peer.punch(on);
+                        }
+                        self.session.send_holepunch(back);
+                    }
+                    Err(refusal) => {
+                        self.session.send_holepunch(refusal);
+                    }
+                }
+            }
+            Holepunch::Connect(to) => {
+                if super::dial::may_dial(self.handle.address.ip(), to) {
+                    self.torrent.suggest(std::iter::once(to));
+                }
+            }
+            Holepunch::Error(to, error) => tracing::debug!(%to, ?error, "not brought together"),
+        }
+    }
+}
+
+/// The next thing that was read.
+async fn next(reading: &mut Option<Reading>) -> (ByteRange, Result<Bytes, StoreError>) {
+    match reading {
+        Some(reading) => reading.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Writes what can be written; whether that was anything.
+fn poll_write<S: Wire>(
+    stream: &mut S,
+    session: &mut Session,
+    cx: &mut Context<'_>,
+) -> io::Result<bool> {
+    let outbox = session.outbox();
+    outbox.seal();
+    let mut wrote = false;
+    while !outbox.is_empty() {
+        match poll_write_buf(Pin::new(&mut *stream), cx, outbox) {
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(_)) => wrote = true,
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => break,
+        }
+    }
+    Ok(wrote)
+}
+
+/// The same, enciphered.
+fn poll_encipher<S: Wire>(
+    stream: &mut S,
+    session: &mut Session,
+    cipher: &mut Cipher,
+    enciphered: &mut BytesMut,
+    cx: &mut Context<'_>,
+) -> io::Result<bool> {
+    let mut wrote = false;
+    loop {
+        if enciphered.is_empty() {
+            if session.outbox().is_empty() {
+                return Ok(wrote);
+            }
+            *enciphered = session.outbox().take();
+            cipher.apply(enciphered);
+        }
+        match poll_write_buf(Pin::new(&mut *stream), cx, enciphered) {
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(_)) => wrote = true,
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => return Ok(wrote),
+        }
+    }
+}
+
+/// Reads what is there. `None` at the end of what comes in.
+fn poll_read<S: Wire>(
+    stream: &mut S,
+    session: &mut Session,
+    read_size: &mut usize,
+    cipher: Option<&mut Cipher>,
+    wrote: bool,
+    waiting: bool,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Option<Moved>>> {
+    if wrote && session.outbox().has_room() && !waiting {
+        return Poll::Ready(Ok(Some(Moved::Wrote)));
+    }
+    // Whoever does not take what it asked for is not heard before it does.
+    if session.outbox().is_full() {
+        return Poll::Pending;
+    }
+    let input = session.input();
+    if input.capacity() - input.len() < MIN_SPACE {
+        input.reserve(*read_size);
+    }
+    let (before, space) = (input.len(), input.capacity() - input.len());
+    match poll_read_buf(Pin::new(stream), cx, input) {
+        Poll::Ready(Ok(0)) => Poll::Ready(Ok(None)),
+        Poll::Ready(Ok(read)) => {
+            if let Some(cipher) = cipher {
+                cipher.apply(&mut input[before..]);
+            }
+            if read == space {
+                *read_size = (*read_size * 2).min(MAX_READ);
+            }
+            Poll::Ready(Ok(Some(Moved::Read)))
+        }
+        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        Poll::Pending if wrote => Poll::Ready(Ok(Some(Moved::Wrote))),
+        Poll::Pending => Poll::Pending,
+    }
+}

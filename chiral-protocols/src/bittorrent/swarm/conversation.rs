@@ -1,0 +1,101 @@
+//! [`Conversation`]: questions between Chiral nodes, over their extension.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chiral_core::{PaymentGate, StoredContent};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+
+use super::handle::{AnswerTo, Ask};
+use crate::bittorrent::extension::{ChiralMessage, MAX_CHIRAL_BODY};
+
+/// Most questions of a peer that are answered at once; others are answered with nothing.
+const MAX_ANSWERING: usize = 8;
+
+/// Most questions of ours that stand.
+const MAX_ASKED: usize = 32;
+
+type Answering = Pin<Box<dyn Future<Output = (u32, Option<Bytes>)> + Send>>;
+
+/// Questions that stand, of both sides.
+#[derive(Default)]
+pub(super) struct Conversation {
+    asked: BTreeMap<u32, AnswerTo>,
+    next: u32,
+    answering: FuturesUnordered<Answering>,
+}
+
+impl Conversation {
+    /// A question of ours as it is to be sent; nothing if too many stand.
+    pub(super) fn ask(&mut self, ask: Ask, answer: AnswerTo) -> Option<ChiralMessage> {
+        self.asked.retain(|_, answer| !answer.is_closed());
+        if self.asked.len() >= MAX_ASKED {
+            return None;
+        }
+        let question = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.asked.insert(question, answer);
+        Some(match ask {
+            Ask::Header => ChiralMessage::AskHeader { question },
+            Ask::Page(index) => ChiralMessage::AskPage { question, index },
+            Ask::Payment(body) => ChiralMessage::Payment { question, body },
+        })
+    }
+
+    /// The peer answered.
+    pub(super) fn answered(&mut self, question: u32, body: Option<Bytes>) {
+        if let Some(answer) = self.asked.remove(&question) {
+            // Whoever asked may have gone.
+            let _ = answer.send(body);
+        }
+    }
+
+    fn begin(&mut self, question: u32, work: impl Future<Output = Option<Bytes>> + Send + 'static) {
+        if self.answering.len() >= MAX_ANSWERING {
+            self.answering
+                .push(Box::pin(async move { (question, None) }));
+        } else {
+            self.answering
+                .push(Box::pin(async move { (question, work.await) }));
+        }
+    }
+
+    /// The peer asks for the header of the manifest, or for a page.
+    pub(super) fn manifest(
+        &mut self,
+        question: u32,
+        page: Option<u32>,
+        content: Option<Arc<dyn StoredContent>>,
+    ) {
+        self.begin(question, async move {
+            let content = content?;
+            match page {
+                None => content.header().encode().ok().map(Bytes::from),
+                Some(index) => Some(content.page(index).await.ok()??.encode().into()),
+            }
+        });
+    }
+
+    /// The peer's agent says something to our gate.
+    pub(super) fn payment(&mut self, question: u32, body: Bytes, gate: Arc<dyn PaymentGate>) {
+        self.begin(question, async move {
+            let answer = gate.message(body).await.ok()?;
+            (answer.len() <= MAX_CHIRAL_BODY).then_some(answer)
+        });
+    }
+
+    /// The next answer that is to be sent; pending for ever if there is none.
+    pub(super) async fn next(&mut self) -> ChiralMessage {
+        if self.answering.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        match self.answering.next().await {
+            Some((question, body)) => ChiralMessage::Answer { question, body },
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Making connections.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout};
+
+use super::connection::Connection;
+use super::greet::{self, GreetError, Greeted, Wire};
+use super::handle::PeerHandle;
+use super::limits::Place;
+use super::node::Node;
+use super::torrent::Torrent;
+use crate::bittorrent::mse::{Encryption, Methods};
+use crate::bittorrent::session::Session;
+
+/// Why nobody is at the other end.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::bittorrent) enum DialError {
+    #[error("there are too many connections")]
+    Limit,
+    #[error("the name does not resolve")]
+    Name(#[source] std::io::Error),
+    #[error("not connected in time")]
+    Timeout,
+    #[error("not connected")]
+    Connect(#[source] std::io::Error),
+    #[error(transparent)]
+    Greet(#[from] greet::GreetError),
+    #[error("shut down")]
+    Closed,
+}
+
+/// Whether an address that a stranger at `from` told of is dialled: nobody on the Internet has
+/// us dial into our own network, or this machine.
+pub(in crate::bittorrent) fn may_dial(from: IpAddr, to: SocketAddr) -> bool {
+    let (from, ip) = (from.to_canonical(), to.ip().to_canonical());
+    let reach = |ip: IpAddr| match ip {
+        _ if ip.is_loopback() => 0,
+        IpAddr::V4(v4) if v4.is_private() || v4.is_link_local() => 1,
+        IpAddr::V6(v6) if v6.is_unique_local() || v6.is_unicast_link_local() => 1,
+        _ => 2,
+    };
+    let shared = matches!(ip, IpAddr::V4(v4) if v4.octets()[0] == 0 || v4.is_broadcast());
+    let nobody = ip.is_unspecified() || ip.is_multicast() || shared || to.port() == 0;
+    !nobody && reach(ip) >= reach(from)
+}
+
+impl Node {
+    /// Connects to a peer of a torrent, by name or address; claimed for a source.
+    pub(in crate::bittorrent) async fn dial_place(
+        self: &Arc<Self>,
+        torrent: &Arc<Torrent>,
+        place: &str,
+    ) -> Result<Arc<PeerHandle>, DialError> {
+        let limit = self.shared.config.connect_timeout;
+        let found = timeout(limit, lookup_host(place)).await;
+        let found = found
+            .map_err(|_| DialError::Timeout)?
+            .map_err(DialError::Name)?;
+        let mut last = DialError::Name(std::io::ErrorKind::NotFound.into());
+        for address in found.take(4) {
+            match self.dial(torrent, address, true).await {
+                Ok(handle) => return Ok(handle),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Connects to a peer of a torrent.
+    pub(in crate::bittorrent) async fn dial(
+        self: &Arc<Self>,
+        torrent: &Arc<Torrent>,
+        address: SocketAddr,
+        claim: bool,
+    ) -> Result<Arc<PeerHandle>, DialError> {
+        let place = self.limits.take(address.ip()).ok_or(DialError::Limit)?;
+        let permit = self
+            .dialling
+            .acquire()
+            .await
+            .map_err(|_| DialError::Closed)?;
+        let encryption = self.shared.config.encryption;
+        let greeted = match encryption {
+            Encryption::Off => self.call(torrent, address, None).await?,
+            Encryption::Require => self.call(torrent, address, Some(encryption)).await?,
+            // Those who do not know it close the connection, and are called anew in the clear.
+            Encryption::Prefer => match self.call(torrent, address, Some(encryption)).await {
+                Err(
+                    DialError::Greet(GreetError::Io(_) | GreetError::Mse(_)) | DialError::Timeout,
+                ) => self.call(torrent, address, None).await?,
+                result => result?,
+            },
+        };
+        drop(permit);
+        let handle = PeerHandle::new(torrent.next_key(), address, false);
+        if claim {
+            handle.claim();
+        }
+        Ok(self.adopt(torrent, greeted, handle, place))
+    }
+
+    async fn call(
+        &self,
+        torrent: &Torrent,
+        address: SocketAddr,
+        encryption: Option<Encryption>,
+    ) -> Result<Greeted<TcpStream>, DialError> {
+        let config = &self.shared.config;
+        let stream = timeout(config.connect_timeout, TcpStream::connect(address)).await;
+        let stream = stream
+            .map_err(|_| DialError::Timeout)?
+            .map_err(DialError::Connect)?;
+        // Without it the first block comes some 45 ms later.
+        stream.set_nodelay(true).map_err(DialError::Connect)?;
+        let ours = self.handshake(torrent.info_hash);
+        let called = greet::call(stream, ours, encryption.map(Methods::of));
+        let greeted = timeout(config.handshake_timeout, called).await;
+        Ok(greeted.map_err(|_| DialError::Timeout)??)
+    }
+
+    /// Takes a connection that has been greeted into the torrent's swarm.
+    pub(in crate::bittorrent) fn adopt<S: Wire>(
+        self: &Arc<Self>,
+        torrent: &Arc<Torrent>,
+        greeted: Greeted<S>,
+        handle: PeerHandle,
+        place: Place,
+    ) -> Arc<PeerHandle> {
+        let Greeted {
+            stream,
+            theirs,
+            rest,
+            ciphers,
+        } = greeted;
+        let address = handle.address;
+        let handle = Arc::new(handle);
+        let started = Instant::now();
+        let config = self.session_config(torrent, address);
+        let mut session = Session::new(config, theirs, started.elapsed());
+        session.input().extend_from_slice(&rest);
+        let shared = self.shared.clone();
+        let mut connection = Connection::new(
+            stream,
+            session,
+            started,
+            handle.clone(),
+            torrent.clone(),
+            shared,
+        );
+        connection.ciphers = ciphers;
+        torrent.join(handle.clone());
+        torrent.upkeep.notify_one();
+        self.tasks.spawn(async move {
+            let ended = connection.run().await;
+            tracing::debug!(peer = %address, reason = %ended, "connection ended");
+            drop(place);
+        });
+        handle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_has_us_dial_into_our_own_network_from_outside() {
+        let may = |from: &str, to: &str| may_dial(from.parse().unwrap(), to.parse().unwrap());
+        assert!(may("8.8.8.8", "9.9.9.9:6881") && may("127.0.0.1", "127.0.0.1:6881"));
+        assert!(may("192.168.1.2", "192.168.1.3:6881") && may("127.0.0.1", "9.9.9.9:1"));
+        for (from, to) in [
+            ("8.8.8.8", "127.0.0.1:6881"),
+            ("8.8.8.8", "10.0.0.1:6881"),
+            ("8.8.8.8", "169.254.169.254:80"),
+            ("8.8.8.8", "[::1]:6881"),
+            ("8.8.8.8", "[::ffff:127.0.0.1]:6881"),
+            ("8.8.8.8", "[fe80::1]:6881"),
+            ("192.168.1.2", "127.0.0.1:6881"),
+            ("8.8.8.8", "9.9.9.9:0"),
+            ("8.8.8.8", "0.0.0.0:1"),
+            ("8.8.8.8", "224.0.0.1:1"),
+            ("127.0.0.1", "255.255.255.255:1"),
+        ] {
+            assert!(!may(from, to), "{from} {to}");
+        }
+    }
+}

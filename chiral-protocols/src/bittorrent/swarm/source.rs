@@ -1,0 +1,171 @@
+//! [`PeerSource`]: a connection to a peer as a [`ChunkSource`].
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use chiral_core::{
+    ByteRange, ChunkSource, Coverage, Delivery, DeliveryStream, ManifestHeader, ManifestPage,
+    PeerOffer, Protocol, RequestGrid, TransferError,
+};
+use futures_core::Stream;
+
+use super::handle::{Ask, PeerHandle};
+use super::torrent::Torrent;
+use crate::bittorrent::wire::Geometry;
+
+/// Ranges asked for at once: the blocks of them wait in line here.
+const MAX_REQUESTS: usize = 8;
+
+/// One peer of a torrent's swarm. See [`ChunkSource`] for what is promised.
+///
+/// A peer that chokes us holds nothing, as far as this says, but for pieces that it allows all
+/// the same; [`ChunkSource::changed`] tells when that is over.
+#[derive(Debug)]
+pub struct PeerSource {
+    handle: Arc<PeerHandle>,
+    torrent: Arc<Torrent>,
+    geometry: Geometry,
+    offer: PeerOffer,
+    /// Which change of the coverage was told last.
+    told: AtomicU64,
+}
+
+impl PeerSource {
+    /// Of a connection that the caller has claimed.
+    pub(super) fn new(
+        handle: Arc<PeerHandle>,
+        torrent: Arc<Torrent>,
+        geometry: Geometry,
+        mut offer: PeerOffer,
+    ) -> Self {
+        offer.coverage = handle.coverage().ok().map(|(coverage, _)| coverage);
+        torrent.source_opened();
+        handle.set_wanting(true);
+        Self {
+            handle,
+            torrent,
+            geometry,
+            offer,
+            told: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    fn name(&self) -> String {
+        self.offer.endpoint.as_str().to_owned()
+    }
+}
+
+/// The blocks of one range.
+struct Fetching {
+    handle: Arc<PeerHandle>,
+    token: u64,
+}
+
+impl Stream for Fetching {
+    type Item = Result<Delivery, TransferError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.handle.poll_fetch(self.token, cx)
+    }
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.handle.drop_fetch(self.token);
+    }
+}
+
+#[async_trait]
+impl ChunkSource for PeerSource {
+    fn offer(&self) -> &PeerOffer {
+        &self.offer
+    }
+
+    fn size(&self) -> Option<u64> {
+        Some(self.geometry.length())
+    }
+
+    fn grid(&self) -> RequestGrid {
+        self.geometry.grid()
+    }
+
+    fn max_requests(&self) -> usize {
+        MAX_REQUESTS
+    }
+
+    async fn coverage(&self) -> Result<Coverage, TransferError> {
+        let (coverage, version) = self.handle.coverage()?;
+        self.told.store(version, Ordering::Relaxed);
+        Ok(coverage)
+    }
+
+    async fn changed(&self) {
+        self.handle.changed(self.told.load(Ordering::Relaxed)).await;
+    }
+
+    /// Chiral nodes have one.
+    async fn manifest_header(&self) -> Result<Option<ManifestHeader>, TransferError> {
+        let answer = self.handle.ask(Ask::Header).await?;
+        // A malformed one is none: the node is a peer like others then.
+        Ok(answer.and_then(|bytes| ManifestHeader::decode(&bytes).ok()))
+    }
+
+    async fn manifest_page(&self, index: u32) -> Result<ManifestPage, TransferError> {
+        let missing = || TransferError::Missing {
+            source_name: self.name(),
+            what: "that page of the manifest",
+        };
+        let bytes = self
+            .handle
+            .ask(Ask::Page(index))
+            .await?
+            .ok_or_else(missing)?;
+        ManifestPage::decode(&bytes).map_err(|_| TransferError::Protocol {
+            source_name: self.name(),
+            reason: "a malformed manifest page",
+        })
+    }
+
+    fn fetch(&self, range: ByteRange) -> DeliveryStream {
+        let size = self.geometry.length();
+        if range.is_empty() {
+            return Box::pin(futures_util::stream::empty());
+        }
+        let error = if range.end > size {
+            TransferError::Missing {
+                source_name: self.name(),
+                what: "bytes past its end",
+            }
+        } else if self.geometry.grid().expand(range, size) != range {
+            TransferError::Unsupported {
+                protocol: Protocol::BitTorrent,
+                operation: "parts of a block",
+            }
+        } else {
+            match self.handle.fetch(range) {
+                Ok(token) => {
+                    let handle = self.handle.clone();
+                    return Box::pin(Fetching { handle, token });
+                }
+                Err(error) => error,
+            }
+        };
+        Box::pin(futures_util::stream::iter([Err(error)]))
+    }
+
+    /// The connection stays if the torrent is seeded.
+    async fn close(&self) {
+        self.handle.set_wanting(false);
+    }
+}
+
+impl Drop for PeerSource {
+    fn drop(&mut self) {
+        self.handle.set_wanting(false);
+        self.handle.unclaim();
+        self.torrent.source_closed();
+    }
+}

@@ -1,0 +1,177 @@
+//! What is done for a torrent from time to time: its pieces counted, its peers choked and
+//! unchoked and told of each other, new ones dialled, and handed to whoever downloads.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chiral_core::{Endpoint, PeerOffer, Protocol};
+use tokio::time::Instant;
+
+use super::choker::{Candidate, Choker};
+use super::handle::PeerHandle;
+use super::node::Node;
+use super::source::PeerSource;
+use super::torrent::Torrent;
+
+/// How often the pieces are counted while a download adds to them.
+const COUNT_EVERY: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether there is something to be done at all.
+const REST: Duration = Duration::from_secs(5);
+
+/// How often peers are told of each other; each is told more seldom.
+const EXCHANGE_EVERY: Duration = Duration::from_secs(15);
+
+/// Peers beyond which no more are dialled that others told of.
+const ENOUGH_PEERS: usize = 50;
+
+/// Looks after a torrent until the node is shut down.
+pub(super) async fn look_after(node: Arc<Node>, torrent: Arc<Torrent>) {
+    let started = Instant::now();
+    let mut choker = Choker::new(node.shared.config.choker, Duration::ZERO);
+    let mut unchoked: BTreeSet<u64> = BTreeSet::new();
+    let mut handed: BTreeSet<u64> = BTreeSet::new();
+    let mut exchange_at = Duration::ZERO;
+    loop {
+        let now = started.elapsed();
+        refresh_content(&node, &torrent).await;
+        let peers = torrent.peers();
+        rechoke(&mut choker, &mut unchoked, now, &torrent, &peers);
+        hand_over(&torrent, &peers, &mut handed);
+        if now >= exchange_at && !torrent.is_private() {
+            exchange_at = now + EXCHANGE_EVERY;
+            peers.iter().for_each(|peer| peer.exchange_peers());
+        }
+        dial_known(&node, &torrent, peers.len());
+        let growing = torrent.cid().is_some() && !torrent.has_all();
+        let pause = if growing { COUNT_EVERY } else { REST };
+        let pause = pause.min(
+            choker
+                .next()
+                .saturating_sub(now)
+                .max(Duration::from_millis(100)),
+        );
+        tokio::select! {
+            () = torrent.upkeep.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+            () = node.shared.closed.cancelled() => return,
+        }
+    }
+}
+
+/// Opens what is served, and counts its pieces.
+async fn refresh_content(node: &Arc<Node>, torrent: &Arc<Torrent>) {
+    let Some(cid) = torrent.cid() else {
+        return;
+    };
+    if torrent.has_all() {
+        return;
+    }
+    // A download that has ended leaves its partial file: what can be served is opened anew.
+    match node.store.open(cid).await {
+        Ok(content) => torrent.set_content(content),
+        Err(error) => tracing::debug!(content = %cid, %error, "cannot be served"),
+    }
+    if torrent.count_pieces() && torrent.is_what_it_says().await {
+        torrent.look();
+    }
+}
+
+fn rechoke(
+    choker: &mut Choker,
+    unchoked: &mut BTreeSet<u64>,
+    now: Duration,
+    torrent: &Torrent,
+    peers: &[Arc<PeerHandle>],
+) {
+    let candidate = |peer: &Arc<PeerHandle>| {
+        let published = peer.published();
+        Candidate {
+            key: peer.key,
+            interested: published.interested,
+            fast_lane: published.chiral.is_some(),
+            gives: published.gives,
+            gave: published.gave,
+            got: published.got,
+            snubs: published.snubs,
+        }
+    };
+    let candidates: Vec<_> = peers.iter().map(candidate).collect();
+    let random = |most: usize| {
+        // Whom it hits is not worth an error.
+        let number = super::node::random::<8>().map_or(0, u64::from_le_bytes);
+        (number % most.max(1) as u64) as usize
+    };
+    let chosen: BTreeSet<u64> = choker
+        .decide(now, torrent.has_all(), &candidates, random)
+        .into_iter()
+        .collect();
+    for peer in peers {
+        let choking = !chosen.contains(&peer.key);
+        if choking == unchoked.contains(&peer.key) {
+            peer.set_choking(choking);
+        }
+    }
+    *unchoked = chosen;
+}
+
+/// Peers that came, or were found, go to those who download.
+fn hand_over(torrent: &Arc<Torrent>, peers: &[Arc<PeerHandle>], handed: &mut BTreeSet<u64>) {
+    handed.retain(|key| peers.iter().any(|peer| peer.key == *key));
+    let Some(info) = torrent.info() else {
+        return;
+    };
+    if !torrent.is_waited_for() {
+        // Whoever waits next is handed all of them.
+        handed.clear();
+        return;
+    }
+    for peer in peers {
+        if peer.is_closed() || handed.contains(&peer.key) {
+            continue;
+        }
+        let Some(offer) = offer_of(torrent, peer).filter(|_| peer.claim()) else {
+            continue;
+        };
+        let source = PeerSource::new(peer.clone(), torrent.clone(), info.geometry, offer);
+        if torrent.offer_source(Arc::new(source)) {
+            handed.insert(peer.key);
+        }
+    }
+}
+
+fn offer_of(torrent: &Torrent, peer: &PeerHandle) -> Option<PeerOffer> {
+    let published = peer.published();
+    let address = published.listens_at.unwrap_or(peer.address);
+    let hash = chiral_core::Alias::InfoHashV1(torrent.info_hash);
+    let endpoint = Endpoint::new(format!("{hash}@{address}")).ok()?;
+    let mut offer = PeerOffer::new(Protocol::BitTorrent, endpoint);
+    offer.peer = published.chiral;
+    Some(offer)
+}
+
+/// Dials those that others told of, while there are few.
+fn dial_known(node: &Arc<Node>, torrent: &Arc<Torrent>, connected: usize) {
+    if !torrent.is_used() {
+        return;
+    }
+    for _ in connected..ENOUGH_PEERS {
+        let Some(address) = torrent.next_known() else {
+            return;
+        };
+        if node.shared.listens_at(address) || torrent.is_connected(address) {
+            continue;
+        }
+        let (dialling, to) = (node.clone(), torrent.clone());
+        node.tasks.spawn(async move {
+            let closed = dialling.shared.closed.clone();
+            let dialled = closed
+                .run_until_cancelled(dialling.dial(&to, address, false))
+                .await;
+            if let Some(Err(error)) = dialled {
+                tracing::debug!(peer = %address, %error, "not dialled");
+            }
+        });
+    }
+}

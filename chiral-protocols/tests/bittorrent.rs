@@ -1,0 +1,14 @@
+//! BitTorrent in both roles over real sockets: conformance, swarms, hostile peers.
+
+#![cfg(feature = "bittorrent")]
+// The helpers are tests too, which the lint cannot know.
+#![allow(clippy::unwrap_used)]
+
+#[path = "bittorrent/conformance.rs"]
+mod conformance;
+#[path = "bittorrent/hostile.rs"]
+mod hostile;
+#[path = "bittorrent/support.rs"]
+mod support;
+#[path = "bittorrent/swarm.rs"]
+mod swarm;
