@@ -255,6 +255,15 @@ pub(crate) struct Peers {
     pub(crate) data_dir: Option<PathBuf>,
 }
 
+/// A way to deliver a file
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Over {
+    /// HTTP, which every tool speaks
+    Http,
+    /// Chunks and payments in one stream between two peers of the network
+    Private,
+}
+
 /// Serve files until interrupted; prints the link of each
 ///
 /// The files are served from where they are: do not change them meanwhile. Ctrl-C ends it.
@@ -263,6 +272,15 @@ pub(crate) struct Share {
     /// Files to serve
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// What to serve them over; private needs --listen
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "http"
+    )]
+    pub(crate) protocols: Vec<Over>,
     /// Most connections served at once; of one address at most a quarter of them
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(4..))]
     pub(crate) max_connections: u32,
@@ -324,6 +342,9 @@ pub(crate) struct Get {
     /// Any web server's copy of the file, by the URL of the file; may be repeated
     #[arg(long = "mirror", value_name = "URL", value_parser = url)]
     pub(crate) mirrors: Vec<String>,
+    /// Use this protocol only; may be repeated [default: all; private with a network only]
+    #[arg(long = "protocol", value_name = "NAME", value_enum)]
+    pub(crate) protocols: Vec<Over>,
     #[command(flatten)]
     pub(crate) web: Web,
     #[command(flatten)]

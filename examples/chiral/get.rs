@@ -10,15 +10,16 @@ use chiral::core::link::file_name;
 use chiral::core::money::format_chi;
 use chiral::core::transfer::{EventStream, TransferEventKind};
 use chiral::protocols::EngineConfig;
+use chiral::protocols::private::PrivateConfig;
 use chiral::storage::identify_file;
 use chiral::{Getting, Got, Link, Node, Price, Transfer};
 use futures_util::StreamExt;
 use serde_json::json;
 
-use super::arguments::Get;
+use super::arguments::{Get, Over};
 use super::failure::{Exit, Failure};
 use super::output::Output;
-use super::share::listening;
+use super::share::{listening, no_network};
 use super::signals::Signals;
 use super::stream;
 
@@ -99,9 +100,21 @@ pub(crate) async fn start(command: &Get, state: &Path) -> Result<Node, Failure> 
         web = listening(web, address)?;
         builder = builder.auto_seed(true);
     }
-    builder = builder.http(web);
-    if let Some(network) = command.network.settings()? {
+    let wanted = |over| command.protocols.is_empty() || command.protocols.contains(&over);
+    builder = match wanted(Over::Http) {
+        true => builder.http(web),
+        false => builder.without_http(),
+    };
+    let network = command.network.settings()?;
+    if command.protocols.contains(&Over::Private) && network.is_none() {
+        return Err(no_network());
+    }
+    if let Some(network) = network {
         builder = builder.libp2p(network);
+        if wanted(Over::Private) {
+            let fetch = PrivateConfig::default().fetch_only();
+            builder = builder.private(fetch);
+        }
     }
     if let Some(payments) = command.account.payments(command.data_dir.as_deref())? {
         let most = command.max_price.unwrap_or(Price::FREE);

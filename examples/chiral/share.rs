@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 
 use chiral::protocols::http::HttpConfig;
+use chiral::protocols::private::PrivateConfig;
 use chiral::{BuildError, Endpoint, Node, Protocol, Shared};
 use serde_json::json;
 
 use super::account::default_directory;
-use super::arguments::Share;
+use super::arguments::{Over, Share};
 use super::failure::{Exit, Failure};
 use super::output::Output;
 use super::signals::Signals;
@@ -69,10 +70,21 @@ async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
                 .next("name one with --keystore FILE or --private-key HEX"),
         );
     }
+    let private = command.protocols.contains(&Over::Private);
+    if private && network.is_none() {
+        return Err(no_network());
+    }
     let most = command.max_connections as usize;
     let build = |config: HttpConfig| {
         let config = config.with_max_connections(most, most / 4);
-        let mut builder = Node::builder().data_dir(directory).http(config);
+        let mut builder = Node::builder().data_dir(directory);
+        builder = match command.protocols.contains(&Over::Http) {
+            true => builder.http(config),
+            false => builder.without_http(),
+        };
+        if private {
+            builder = builder.private(PrivateConfig::default());
+        }
         if let Some(limit) = command.limit_rate {
             builder = builder.limit_up(limit);
         }
@@ -92,6 +104,12 @@ async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
         }
         result => Ok(result?),
     }
+}
+
+/// The private protocol was asked for without a network.
+pub(crate) fn no_network() -> Failure {
+    Failure::new(Exit::Usage, "the private protocol needs a network of peers")
+        .next("name an address with --listen, such as /ip4/0.0.0.0/tcp/4001, or --bootstrap")
 }
 
 /// Serves at this address, too, under a URL that others can use.

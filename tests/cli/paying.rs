@@ -53,8 +53,13 @@ struct Seller {
 }
 
 fn start_seller(home: &TempDir, file: &Path, rpc: &str) -> Seller {
+    start_seller_over(home, file, rpc, "http")
+}
+
+fn start_seller_over(home: &TempDir, file: &Path, rpc: &str, protocols: &str) -> Seller {
     let mut command = chiral(home);
     command.args(["share", "--http", "127.0.0.1:0", "--data-dir", "seller"]);
+    command.args(["--protocols", protocols]);
     command.args(["--listen", "/ip4/127.0.0.1/tcp/0", "--price", "0.001"]);
     command.args(["--chain", rpc, "--private-key", SEEDER.0]);
     let process = Running::start(command, [file]);
@@ -280,4 +285,47 @@ fn without_a_chain_the_file_comes_and_the_payment_waits() {
     assert_eq!(earned(&rpc) - before, owed + owed);
     seller.process.kill();
     chain.kill();
+}
+
+/// Found in the directory, fetched and paid for over streams between peers: no HTTP is spoken.
+#[test]
+fn a_file_is_bought_over_the_private_protocol_alone() {
+    let home = home();
+    let (chain, rpc) = start_chain(&home, "127.0.0.1:0");
+    let original = file(&home.path().join("a"), (20 * CHUNK + 7) as usize, 11);
+    let seller = start_seller_over(&home, &original, &rpc, "private");
+    assert!(seller.peer.starts_with("/p2p/"), "{}", seller.peer);
+    let before = earned(&rpc);
+    let copy = home.path().join("copy");
+    let mut command = chiral(&home);
+    command.args(["get", &seller.link, "--bootstrap", &seller.bootstrap]);
+    command.args(["--protocol", "private", "-o", copy.to_str().unwrap()]);
+    command.args([
+        "--max-price",
+        "0.01",
+        "--chain",
+        &rpc,
+        "--private-key",
+        BUYER,
+    ]);
+    command.args(["--data-dir", "buyer"]);
+    let (code, events) = Running::start(command, [""; 0]).end();
+    assert_eq!(code, 0, "{:?}", events.last());
+    assert!(same(&original, &copy));
+    let bills = bills(&home, &rpc);
+    let owed = bills.values().fold(U256::ZERO, |sum, amount| sum + *amount);
+    let price: Price = "0.001".parse().unwrap();
+    assert_eq!(owed, price.cost(20 * CHUNK + 7).unwrap());
+    assert_eq!(earned(&rpc) - before, owed);
+    seller.process.kill();
+    chain.kill();
+}
+
+#[test]
+fn the_private_protocol_without_a_network_is_refused_with_advice() {
+    let home = home();
+    file(&home.path().join("a"), 10, 1);
+    let ended = run(chiral(&home), ["share", "a", "--protocols", "private"]);
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.err.contains("--listen"), "{ended:?}");
 }
