@@ -80,11 +80,6 @@ impl Buffer {
         taken
     }
 
-    /// Lets nothing count, so that it can be filled anew.
-    pub fn clear(&mut self) {
-        self.len = 0;
-    }
-
     /// What counts, as bytes that can be shared.
     pub fn into_bytes(self) -> Bytes {
         Bytes::from_owner(self)
@@ -142,9 +137,10 @@ mod tests {
             (buffer.len(), &buffer.as_ref()[..4]),
             (BUFFER_LEN, &b"abc\x07"[..])
         );
-        buffer.clear();
-        assert_eq!(buffer.push(b"e"), 1);
-        assert_eq!(buffer.into_bytes(), b"e"[..]);
+        drop(buffer);
+        let mut again = buffers.empty();
+        assert_eq!(again.push(b"e"), 1);
+        assert_eq!(again.into_bytes(), b"e"[..]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chiral_core::buffers::{Buffer, Buffers};
+use chiral_core::buffers::{BUFFER_LEN, Buffer, Buffers};
 use chiral_core::{ByteRange, CHUNK_SIZE, ChunkSource, Delivery, TransferError};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
@@ -75,11 +75,8 @@ impl Cutter {
                 .get_or_insert_with(|| self.buffers.empty())
                 .push(&part);
             offset += part_len;
-            if offset == end {
-                if !self.send_whole().await {
-                    return false;
-                }
-            } else if self.passed_on.elapsed() >= PATIENCE && !self.flush().await {
+            let due = self.passed_on.elapsed() >= PATIENCE;
+            if (offset == end || due) && !self.flush().await {
                 return false;
             }
         }
@@ -90,20 +87,14 @@ impl Cutter {
         self.buffer.as_ref().map_or(0, Buffer::len)
     }
 
-    /// Passes the buffer on.
-    async fn send_whole(&mut self) -> bool {
-        match self.buffer.take() {
-            Some(buffer) if !buffer.is_empty() => self.send(buffer.into_bytes()).await,
-            _ => true,
-        }
-    }
-
-    /// Passes on what there is. It is copied, so that small pieces do not hold large buffers.
+    /// Passes on what there is. Short pieces are copied, so that they do not hold long buffers;
+    /// slow sources share the few that they are received into.
     async fn flush(&mut self) -> bool {
-        match &mut self.buffer {
+        match self.buffer.take() {
+            Some(buffer) if buffer.len() * 2 > BUFFER_LEN => self.send(buffer.into_bytes()).await,
             Some(buffer) if !buffer.is_empty() => {
                 let bytes = Bytes::copy_from_slice(buffer.as_ref());
-                buffer.clear();
+                drop(buffer);
                 self.send(bytes).await
             }
             _ => true,

@@ -22,7 +22,7 @@ const PAGE_RETRY: Duration = Duration::from_secs(1);
 /// Failures of one page before the download goes on without a manifest.
 const PAGE_FAILURES: u32 = 5;
 
-/// Chunks read back at once after a restart.
+/// Chunks read back after a restart and not checked yet, at once.
 const REREADS: usize = 8;
 
 pub(super) struct Pinned {
@@ -84,7 +84,7 @@ impl Active<'_> {
         if pinned.left == 0 {
             return Ok(Some(Step::Done));
         }
-        while self.jobs.len() < REREADS
+        while self.jobs.len() + self.checks.len() < REREADS
             && let Some(index) = pinned.unchecked.pop()
         {
             self.reread(index);

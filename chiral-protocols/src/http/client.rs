@@ -31,11 +31,11 @@ use super::wire::Wire;
 const READ_SIZE: usize = 256 << 10;
 
 /// Bytes that one answer, and all answers of one connection, may be ahead of whoever reads
-/// them, over HTTP/2: enough for a gigabyte a second across a machine, and for 40 MB/s over
-/// 100 ms. A connection holds no more in memory.
+/// them, over HTTP/2: enough for a gigabyte a second across a machine, and for 40 MB/s (all
+/// together 80) over 100 ms. A connection holds no more in memory.
 const STREAM_WINDOW: u32 = 4 << 20;
 /// See [`STREAM_WINDOW`].
-const CONNECTION_WINDOW: u32 = 16 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
 
 /// Longest frame taken, over HTTP/2.
 const MAX_FRAME: u32 = 256 << 10;

@@ -45,7 +45,7 @@ async fn racing_writers_never_leave_wrong_bytes_under_a_proof() {
                     .map_or(chain::INITIAL, |at| hashes[at as usize]);
                 let after = hashes[index as usize];
                 match task / CHUNKS {
-                    0 if index % 2 == 0 => {
+                    0 if index.is_multiple_of(2) => {
                         let checked = VerifiedChunk::check(layout, index, before, after, right);
                         partial.write(checked.unwrap()).await.unwrap();
                     }
