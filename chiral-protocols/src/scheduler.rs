@@ -38,6 +38,7 @@ use chiral_core::{ByteRange, RangeSet, RequestGrid};
 mod ahead;
 mod arrivals;
 mod assign;
+mod budget;
 mod claims;
 mod config;
 mod denied;
@@ -54,6 +55,8 @@ mod source;
 mod steal;
 #[cfg(test)]
 mod tests;
+mod twice;
+mod victim;
 mod whole;
 
 pub use config::SchedulerConfig;
@@ -62,6 +65,7 @@ pub use messages::{
     SourceState, SourceStats,
 };
 
+use budget::Budget;
 use index::Index;
 use ledger::{Ledger, clip};
 use source::{Request, Source};
@@ -94,11 +98,7 @@ pub struct Scheduler {
     cursors: Vec<(RequestGrid, u64)>,
     /// What readers want next, most urgent first; at most `ahead::MAX_READERS`.
     ahead: Vec<ByteRange>,
-    /// Bytes that were ever wanted; bytes that requests under way probably bring twice.
-    wanted_ever: u64,
-    doubled: u64,
-    /// Bytes that came although nobody needed them.
-    duplicate: u64,
+    budget: Budget,
 }
 
 impl Scheduler {
@@ -120,9 +120,7 @@ impl Scheduler {
             hungry: VecDeque::new(),
             cursors: Vec::new(),
             ahead: Vec::new(),
-            wanted_ever: 0,
-            doubled: 0,
-            duplicate: 0,
+            budget: Budget::default(),
         }
     }
 
@@ -132,7 +130,7 @@ impl Scheduler {
         self.rehold_within(range);
         let before = self.ledger.wanted.len();
         if self.ledger.want(range) {
-            self.wanted_ever += self.ledger.wanted.len() - before;
+            self.budget.want(self.ledger.wanted.len() - before);
             self.wake_all();
         }
     }
@@ -166,7 +164,7 @@ impl Scheduler {
     pub fn poll(&mut self, now: Duration) -> Option<Action> {
         if !self.paused && self.actions.is_empty() {
             self.wake_due(now);
-            if self.order == Order::Backward && self.ledger.window.len() < self.ledger.size {
+            if self.is_windowed() {
                 self.hasten_backwards(now);
             }
             while let Some(id) = self.hungry.pop_front() {
@@ -184,6 +182,11 @@ impl Scheduler {
             self.settle(now);
         }
         self.actions.pop_front()
+    }
+
+    /// Whether bytes are taken from the end of a window that moves.
+    fn is_windowed(&self) -> bool {
+        self.order == Order::Backward && self.ledger.window.len() < self.ledger.size
     }
 
     /// Whether every wanted byte arrived.

@@ -124,6 +124,7 @@ impl Scheduler {
             depth: 0.0,
             least: 0,
             late: false,
+            waste: 0,
         };
         match self.fit_first(source.grid, run, portion) {
             Some(ask) => Ahead::Ask(ask),
@@ -160,6 +161,26 @@ impl Scheduler {
         let pace = self.pace_or_guess(now, source);
         let enough = pace * (2.0 * source.latency() + SLICE);
         ahead as f64 >= enough.max(2.0 * self.config.chunk_bytes as f64)
+    }
+
+    /// Whether the last bytes of a moving window are in a run and had better come from another
+    /// source: by the measure by which [`hasten_backwards`](Self::hasten_backwards) would take
+    /// them away from this one again.
+    pub(super) fn is_for_others(
+        &self,
+        now: Duration,
+        id: SourceId,
+        source: &Source,
+        run: ByteRange,
+    ) -> bool {
+        let chunk = self.config.chunk_bytes;
+        if !self.is_windowed() || run.end.saturating_add(chunk) <= self.ledger.window.end {
+            return false;
+        }
+        let piece = ByteRange::new(run.start.max(run.end.saturating_sub(chunk)), run.end);
+        let mine = self.eta(now, source, piece.len());
+        let others = self.soonest(now, piece, Some(id));
+        others.is_some_and(|(_, eta, _)| mine > SOON + MUCH_SOONER * eta)
     }
 
     /// The first run that begins in `range`, is open, and that the source has.
@@ -230,7 +251,8 @@ impl Scheduler {
         for (part, holder) in holders {
             let own = self.requests.get(&holder).map(|known| known.source) == Some(fastest);
             let left = self.until(now, holder, part.end);
-            if (anew || !own) && left > patience && !self.is_new(now, holder) {
+            let slow = (anew || !own) && left > patience && !self.is_new(now, holder);
+            if slow && (anew || self.may_come_twice(now, holder, part)) {
                 self.give_back_from(now, holder, part.start);
             }
         }
@@ -244,6 +266,23 @@ impl Scheduler {
         if open > 0 || claimed {
             self.wake_all();
         }
+    }
+
+    /// Whether `part` can be taken away from a request although its source may have sent it.
+    fn may_come_twice(&mut self, now: Duration, holder: RequestId, part: ByteRange) -> bool {
+        let Some(id) = self.requests.get(&holder).map(|known| known.source) else {
+            return false;
+        };
+        let Some(source) = self.sources.get(&id) else {
+            return false;
+        };
+        let victim = self.victim(now, id, source);
+        let cost = part.len().min(victim.in_flight as u64);
+        if cost > self.budget(now, false) {
+            return false;
+        }
+        self.take_risk(now, victim, 0.0, cost);
+        true
     }
 
     /// Seconds until a request will have brought its bytes before `end`, after all that its

@@ -31,6 +31,10 @@ impl Scheduler {
         let due = known.due.remove(range);
         if let Some(source) = self.sources.get_mut(&id) {
             source.out -= due;
+            source.robbed_at = None;
+            if issued.is_some() {
+                source.cut_at = None;
+            }
             // How long a source took that stood still says nothing of it.
             let issued = issued.filter(|_| source.standing != Standing::Held);
             source.meter.arrived(now, range.len(), issued);
@@ -86,7 +90,7 @@ impl Scheduler {
             source.useful += fresh;
             source.duplicate += range.len() - fresh;
         }
-        self.duplicate += range.len() - fresh;
+        self.budget.spend(range.len() - fresh);
         if let Some(request) = request {
             touched.remove(&request);
             match self.requests.get(&request) {
@@ -131,6 +135,12 @@ impl Scheduler {
                 lone_until: now,
             };
         }
+        if let Some(source) = self.sources.get_mut(&id)
+            && !source.queue.is_empty()
+        {
+            // What it sends in vain tells of its rate, too.
+            source.meter.arrived(now, range.len(), None);
+        }
         self.touch(id);
         self.credit(now, None, id, range)
     }
@@ -159,6 +169,9 @@ impl Scheduler {
 
     /// Forgets a request; its bytes that nobody else holds are free again.
     pub(super) fn end_request(&mut self, now: Duration, request: RequestId, cancel: bool) {
+        if cancel {
+            self.note_cut(now, request, 0);
+        }
         let Some(known) = self.requests.remove(&request) else {
             return;
         };
@@ -172,7 +185,6 @@ impl Scheduler {
                 source.meter.idle(now);
             }
         }
-        self.doubled -= known.risk;
         self.ghosts.push_back((request, known.source, known.range));
         if self.ghosts.len() > MAX_GHOSTS {
             self.ghosts.pop_front();
@@ -203,17 +215,29 @@ impl Scheduler {
     /// source where to stop.
     pub(super) fn shorten(&mut self, now: Duration, request: RequestId) {
         let size = self.ledger.size;
-        let Some(known) = self.requests.get_mut(&request) else {
+        let Some(known) = self.requests.get(&request) else {
             return;
         };
         let Some(last) = known.claim.prev_run(u64::MAX) else {
             return self.end_request(now, request, true);
         };
         let id = known.source;
-        let Some(source) = self.sources.get_mut(&id) else {
+        let Some(source) = self.sources.get(&id) else {
             return;
         };
         let end = source.grid.ceil(last.end, size);
+        if known
+            .due
+            .prev_run(u64::MAX)
+            .is_some_and(|run| run.end > end)
+        {
+            self.note_cut(now, request, end);
+        }
+        let (Some(known), Some(source)) =
+            (self.requests.get_mut(&request), self.sources.get_mut(&id))
+        else {
+            return;
+        };
         let saved = known.due.remove(ByteRange::new(end, u64::MAX));
         if saved > 0 {
             source.out -= saved;

@@ -49,10 +49,11 @@ impl Scheduler {
             Ahead::Busy => return false,
             Ahead::Leave | Ahead::Nothing => {}
         }
-        let Some(portion) = self.portion(now, id) else {
+        let Some(mut portion) = self.portion(now, id) else {
             self.index.waiting.insert(id);
             return false;
         };
+        portion.waste = self.waste(now, id, portion.late);
         if let Some(source) = self.sources.get(&id)
             && source.out as f64 >= portion.depth
             && source.queue.len() >= 2
@@ -60,7 +61,7 @@ impl Scheduler {
             return false;
         }
         if portion.bytes > 0
-            && let Some(ask) = self.pick(id, portion, ahead == Ahead::Leave)
+            && let Some(ask) = self.pick(now, id, portion, ahead == Ahead::Leave)
         {
             self.assign(now, id, ask);
             return true;
@@ -100,6 +101,19 @@ impl Scheduler {
         }
     }
 
+    /// Most bytes that a source may be asked for in vain, for cells that are open in part: none
+    /// while it has other work and others could fill the gaps; whatever it takes if nobody else
+    /// does anything.
+    fn waste(&mut self, now: Duration, id: SourceId, late: bool) -> u64 {
+        let idle = self.sources.get(&id).is_none_or(|s| s.queue.is_empty());
+        match self.index.busy() {
+            0 => u64::MAX,
+            1 if !idle => self.budget(now, false),
+            _ if late || idle => self.budget(now, false),
+            _ => 0,
+        }
+    }
+
     /// Whether nobody but demoted and probed sources has some of what this one could be asked for.
     pub(super) fn is_needed(&self, id: SourceId) -> bool {
         if self.alone_for_a_whole(id) {
@@ -124,10 +138,16 @@ impl Scheduler {
 
     /// What to ask the source for, among the open bytes; `clear` of what is about to be read
     /// or not.
-    fn pick(&mut self, id: SourceId, portion: Portion, clear: bool) -> Option<ByteRange> {
+    fn pick(
+        &mut self,
+        now: Duration,
+        id: SourceId,
+        portion: Portion,
+        clear: bool,
+    ) -> Option<ByteRange> {
         let source = self.sources.get(&id)?;
         let picked = match self.order {
-            Order::Backward => self.pick_last(id, source, portion),
+            Order::Backward => self.pick_last(now, id, source, portion),
             Order::Forward | Order::Rarest => self.pick_first(id, source, portion, clear),
         }?;
         let picked = match source.denied.is_contradictory() {
@@ -202,14 +222,20 @@ impl Scheduler {
                     return Some(ask);
                 }
                 let cell = ByteRange::new(run.start, run.start.saturating_add(1).min(run.end));
-                self.offer_partial(source, cell, portion.late, &mut partial);
+                self.offer_partial(source, cell, portion.waste, &mut partial);
                 (rank, at) = (found, run.end.max(at.saturating_add(1)));
             }
         }
         partial.map(|(_, ask)| ask)
     }
 
-    fn pick_last(&self, id: SourceId, source: &Source, portion: Portion) -> Option<ByteRange> {
+    fn pick_last(
+        &self,
+        now: Duration,
+        id: SourceId,
+        source: &Source,
+        portion: Portion,
+    ) -> Option<ByteRange> {
         let list = source.list(id);
         let mut to = self.ledger.size;
         let mut partial = None;
@@ -217,12 +243,18 @@ impl Scheduler {
             let Some(run) = self.ledger.pool.seek_back(list, to) else {
                 break;
             };
-            let run = source.tail_of(run);
+            let mut run = source.tail_of(run);
+            if self.is_for_others(now, id, source, run) {
+                run.end = run
+                    .end
+                    .saturating_sub(self.config.chunk_bytes)
+                    .max(run.start);
+            }
             if let Some(ask) = self.fit_last(source.grid, run, portion) {
                 return Some(ask);
             }
             let cell = ByteRange::new(run.end.saturating_sub(1).max(run.start), run.end);
-            self.offer_partial(source, cell, portion.late, &mut partial);
+            self.offer_partial(source, cell, portion.waste, &mut partial);
             to = run.start.min(to.saturating_sub(1));
         }
         partial.map(|(_, ask)| ask)
@@ -233,7 +265,7 @@ impl Scheduler {
         &self,
         source: &Source,
         byte: ByteRange,
-        late: bool,
+        most: u64,
         best: &mut Option<(u64, ByteRange)>,
     ) {
         let cell = source.grid.expand(byte, self.ledger.size);
@@ -241,8 +273,7 @@ impl Scheduler {
             return;
         }
         let waste = cell.len() - self.ledger.free_in(cell);
-        let fits = waste == 0 || late || source.queue.is_empty();
-        if fits && best.is_none_or(|(least, _)| waste < least) {
+        if waste <= most && best.is_none_or(|(least, _)| waste < least) {
             *best = Some((waste, cell));
         }
     }
@@ -331,7 +362,6 @@ impl Scheduler {
                 issued: now,
                 started: false,
                 last: now,
-                risk: 0,
                 whole: None,
             },
         );

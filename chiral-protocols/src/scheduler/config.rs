@@ -42,7 +42,8 @@ pub struct SchedulerConfig {
     pub max_demotion: Duration,
     /// Longest rest of a source that nobody can stand in for. Default 5 s.
     pub max_lone_demotion: Duration,
-    /// Bytes asked for twice on purpose, in thousandths of the bytes wanted. Default 3.
+    /// Bytes that come twice, or that may after a request that takes that risk, in thousandths
+    /// of the bytes wanted. Default 7.
     pub duplicate_permille: u32,
 }
 
@@ -63,7 +64,7 @@ impl Default for SchedulerConfig {
             failure_demotion: Duration::from_millis(500),
             max_demotion: Duration::from_secs(300),
             max_lone_demotion: Duration::from_secs(5),
-            duplicate_permille: 3,
+            duplicate_permille: 7,
         }
     }
 }

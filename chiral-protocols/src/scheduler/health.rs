@@ -128,6 +128,9 @@ impl Scheduler {
             .last()
             .map_or(source.busy_since, |l| l.max(source.busy_since));
         let silence = now.saturating_sub(last);
+        if source.queue.is_empty() && span(source.latency()) < silence {
+            source.robbed_at = Some(now);
+        }
         let usual = span(2.0 * (source.latency() + source.meter.gap()));
         if source.queue.is_empty() && !source.is_demoted() && silence > usual {
             let until = now.saturating_add(silence.max(self.config.failure_demotion));

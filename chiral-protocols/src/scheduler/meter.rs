@@ -1,11 +1,20 @@
 //! Measures one source: its rate while it serves, and its time to the first byte.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Time constant of the moving average of the rate, in seconds.
 const MEMORY: f64 = 1.5;
 /// A sample is taken over this many seconds, or over less while little is known.
 const SAMPLE: f64 = 0.1;
+/// Bytes that should have taken this many seconds make a sample however soon they came, of at
+/// most so many times the rate that was known: they may have been held up and come all at once.
+const BURST: f64 = 0.25;
+const BURST_GROWTH: f64 = 8.0;
+/// How much of a single pause counts as service.
+const STANDSTILL: Duration = Duration::from_millis(500);
+/// How many samples are remembered one by one.
+const RECENT: usize = 4;
 /// Bytes that a source may send at once, and seconds that it may pause besides.
 const LARGE_PIECE: f64 = 512.0 * 1024.0;
 const LONGEST_PAUSE: f64 = 0.25;
@@ -19,7 +28,8 @@ const FIRST_SAMPLE_BYTES: u64 = 96 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     rate: Option<f64>,
-    recent: Option<f64>,
+    /// The last samples, the latest last.
+    recent: VecDeque<f64>,
     /// Seconds of service that `rate` rests on.
     measured: f64,
     /// Rate that the first piece proves at least, while there is no sample.
@@ -67,7 +77,12 @@ impl Meter {
 
     /// The last sample of the rate in bytes per second, if any.
     pub(super) fn recent(&self) -> Option<f64> {
-        self.recent
+        self.recent.back().copied()
+    }
+
+    /// The highest of the last few samples.
+    pub(super) fn peak(&self) -> Option<f64> {
+        self.recent.iter().copied().reduce(f64::max)
     }
 
     /// When the source last sent anything.
@@ -87,11 +102,18 @@ impl Meter {
             None => self.first_after_idling(now, bytes, issued),
             Some(since) => {
                 let last = self.last.unwrap_or(since);
-                self.gap = now.saturating_sub(last).as_secs_f64().max(self.gap * 0.8);
+                let gap = now.saturating_sub(last);
+                self.gap = gap.as_secs_f64().max(self.gap * 0.8);
                 if let (Some(issued), Some(latency)) = (issued, self.latency) {
                     let reached = issued.saturating_add(span(latency)).min(now);
                     self.since = Some(since + reached.saturating_sub(last));
                 }
+                // Of a standstill only so much counts: how fast it is afterwards is another
+                // matter, and that it may happen again is for the demotions.
+                let excess = gap.saturating_sub(STANDSTILL);
+                self.since = self
+                    .since
+                    .map(|since| since.saturating_add(excess).min(now));
                 self.bytes += bytes;
                 self.sample(now, false);
             }
@@ -134,22 +156,34 @@ impl Meter {
         if seconds <= 0.0 || self.bytes == 0 {
             return;
         }
+        // How long it would have taken at the rate that is known: a source that is given too
+        // little to do is done before it could be measured, and for ever.
+        let expected = self.rate.map_or(0.0, |rate| self.bytes as f64 / rate);
         let enough = if self.measured == 0.0 {
             closing || seconds >= SAMPLE || self.bytes >= FIRST_SAMPLE_BYTES
         } else {
-            seconds >= SAMPLE.min(self.measured) || (closing && seconds >= SAMPLE / 4.0)
+            seconds >= SAMPLE.min(self.measured)
+                || (closing && seconds >= SAMPLE / 4.0)
+                || expected >= BURST
         };
         if !enough {
             return;
         }
-        let sample = self.bytes as f64 / seconds;
-        self.recent = Some(sample);
-        let weight = seconds / (seconds + self.measured.min(MEMORY));
+        let mut sample = self.bytes as f64 / seconds;
+        if seconds < SAMPLE / 4.0 && self.measured > 0.0 {
+            sample = sample.min(self.rate.unwrap_or(sample) * BURST_GROWTH);
+        }
+        if self.recent.len() >= RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(sample);
+        let evidence = seconds.max(expected.min(BURST));
+        let weight = evidence / (evidence + self.measured.min(MEMORY));
         self.rate = Some(match self.rate {
             Some(old) if self.measured > 0.0 => old + (sample - old) * weight,
             _ => sample,
         });
-        self.measured += seconds;
+        self.measured += evidence;
         self.since = Some(now);
         self.bytes = 0;
     }

@@ -22,6 +22,8 @@ pub(super) struct Portion {
     pub(super) least: u64,
     /// Whether the end is near: cut fine rather than at chunks.
     pub(super) late: bool,
+    /// Most bytes that a cell of which some were given away may bring in vain.
+    pub(super) waste: u64,
 }
 
 impl Scheduler {
@@ -53,6 +55,7 @@ impl Scheduler {
                 depth: 0.0,
                 least: minimum,
                 late: true,
+                waste: 0,
             });
         }
         let Some(pace) = source.pace(now) else {
@@ -64,6 +67,7 @@ impl Scheduler {
                 depth: 2.0 * bytes as f64,
                 least: bytes,
                 late,
+                waste: 0,
             });
         };
         let latency = source.latency();
@@ -91,6 +95,7 @@ impl Scheduler {
             depth,
             least,
             late,
+            waste: 0,
         })
     }
 

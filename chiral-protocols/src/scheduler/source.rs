@@ -60,6 +60,10 @@ pub(super) struct Source {
     pub(super) busy_since: Duration,
     /// When its oldest request became the oldest.
     pub(super) head_since: Duration,
+    /// When the request that it was working on was stopped or shortened, until the next begins.
+    pub(super) cut_at: Option<Duration>,
+    /// When it last lost all that it had, if it brought nothing since.
+    pub(super) robbed_at: Option<Duration>,
     /// How much it counts among partial seeders.
     pub(super) weight: u32,
     pub(super) useful: u64,
@@ -86,6 +90,8 @@ impl Source {
             look_at: None,
             busy_since: Duration::ZERO,
             head_since: Duration::ZERO,
+            cut_at: None,
+            robbed_at: None,
             weight: super::pool::WEIGHT,
             useful: 0,
             duplicate: 0,
@@ -222,8 +228,6 @@ pub(super) struct Request {
     pub(super) started: bool,
     /// When it last brought a byte.
     pub(super) last: Duration,
-    /// How many of its bytes probably come twice.
-    pub(super) risk: u64,
     /// Start of the held range that it fetches whole.
     pub(super) whole: Option<u64>,
 }

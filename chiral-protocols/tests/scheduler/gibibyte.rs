@@ -204,8 +204,7 @@ fn a_gibibyte_from_sources_whose_rates_change() {
 
 #[test]
 fn a_gibibyte_from_sources_that_lose_packets() {
-    // Not what is promised: what is late by a retransmission is asked for again.
-    check("loss", (1.05, 0.03), |rng| {
+    check("loss", PROMISED, |rng| {
         let mut peers = rates(rng);
         for peer in &mut peers {
             peer.loss = if rng.chance(0.7) {
@@ -245,8 +244,7 @@ fn a_gibibyte_from_sources_that_stall() {
 
 #[test]
 fn a_gibibyte_from_sources_that_come_and_go() {
-    // Not what is promised: one of eight, whose ideal is a third of a second.
-    check("churn", (1.6, 0.01), |rng| {
+    check("churn", PROMISED, |rng| {
         let mut peers = rates(rng);
         let whole = duration(&peers);
         let last = peers.len() - 1;
