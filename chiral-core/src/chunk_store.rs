@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::chain::ProvenLink;
 use crate::{
     Bitmap, ByteRange, ChunkHash, ChunkLayout, Cid, Coverage, FileIdentification, ManifestHeader,
-    ManifestPage, MerkleRoot, TransferId, VerifiedChunk, VerifiedPage,
+    ManifestPage, MerkleRoot, SidecarHasher, TransferId, VerifiedChunk, VerifiedPage,
 };
 
 /// Limit on the bytes of one [`StoredContent::read`].
@@ -162,6 +162,9 @@ pub struct ImportRequest {
     pub created_at: u64,
     /// Told of bytes hashed.
     pub progress: Option<ProgressFn>,
+    /// What else is made of the pass, and kept with the object: see [`crate::sidecar`]. At most
+    /// [`MAX_SIDECARS`](crate::sidecar::MAX_SIDECARS).
+    pub sidecars: Vec<Arc<dyn SidecarHasher>>,
 }
 
 impl ImportRequest {
@@ -174,6 +177,7 @@ impl ImportRequest {
             mime: None,
             created_at: 0,
             progress: None,
+            sidecars: Vec::new(),
         }
     }
 }
@@ -302,10 +306,13 @@ pub enum Destination {
 ///   window that [`PartialFile::write`] states.
 #[async_trait]
 pub trait ChunkStore: Send + Sync + fmt::Debug + 'static {
-    /// Takes a file in, in one pass over it.
+    /// Takes a file in, in one pass over it. Afterwards the object has every sidecar that the
+    /// request asks for and that can be made of the file; one that it had stays as it was.
     ///
     /// # Errors
-    /// [`StoreError::NotAFile`], [`StoreError::Changed`] if the file changes meanwhile, I/O.
+    /// [`StoreError::NotAFile`], [`StoreError::Changed`] if the file changes meanwhile, I/O;
+    /// [`StoreError::Unsupported`] for a sidecar whose name is none,
+    /// [`StoreError::TooLarge`] for too many.
     ///
     /// # Cancel safety
     /// Dropping the future stops the pass soon; nothing is registered.
@@ -323,6 +330,17 @@ pub trait ChunkStore: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`StoreError::Changed`] if a file seeded in place is not what it was.
     async fn open(&self, cid: Cid) -> Result<Option<Arc<dyn StoredContent>>, StoreError>;
+
+    /// What is kept beside a complete object under this name. It goes with the object.
+    async fn sidecar(&self, cid: Cid, name: &str) -> Result<Option<Bytes>, StoreError>;
+
+    /// Keeps bytes beside a complete object under this name, in place of those that were kept
+    /// before: for what was made of it after the import. They survive what the object survives.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::Unsupported`] for a name that is none;
+    /// [`StoreError::TooLarge`] over the limits of [`crate::sidecar`].
+    async fn set_sidecar(&self, cid: Cid, name: &str, bytes: Bytes) -> Result<(), StoreError>;
 
     /// Adds a pin by name; idempotent. Answers the number of pins.
     ///

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chiral_core::chunk_store::{
     ImportMode, ImportRequest, ImportSource, ObjectInfo, PartialInfo, PartialRequest,
 };
@@ -203,6 +204,24 @@ impl ChunkStore for FsStore {
             Ok(None)
         })
         .await
+    }
+
+    async fn sidecar(&self, cid: Cid, name: &str) -> Result<Option<Bytes>, StoreError> {
+        let name = name.to_owned();
+        self.run(move |shared| {
+            let Some(_) = shared.visible_object(cid)? else {
+                return Ok(None);
+            };
+            Ok(shared.meta.sidecar(cid, &name)?.map(Bytes::from))
+        })
+        .await
+    }
+
+    async fn set_sidecar(&self, cid: Cid, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        requests::check_sidecar(name, &bytes)?;
+        let sidecar = [(name.to_owned(), bytes)];
+        self.run(move |shared| shared.meta.set_sidecars(cid, &sidecar, true))
+            .await
     }
 
     async fn pin(&self, cid: Cid, pin: &str) -> Result<u32, StoreError> {

@@ -37,6 +37,7 @@
 //!
 //! - `fs-store`: `FsStore`, on Unix.
 
+mod beside;
 mod blocking;
 #[cfg(feature = "fs-store")]
 mod buffers;

@@ -10,11 +10,13 @@ use bytes::Bytes;
 use chiral_core::chunk_store::{
     ImportRequest, ImportSource, Location, ObjectInfo, PartialInfo, PartialRequest,
 };
+use chiral_core::sidecar::MAX_SIDECARS;
 use chiral_core::{
     ChunkHash, ChunkHasher, ChunkLayout, ChunkStore, Cid, MAX_FILE_SIZE, ManifestHeader,
     PartialFile, StoreError, StoredContent, TransferId, merkle,
 };
 
+use crate::beside::{Beside, Sidecar};
 use crate::blocking::{blocking, lock};
 use crate::requests;
 
@@ -65,6 +67,7 @@ struct Entry {
     object: Arc<MemoryObject>,
     location: Location,
     pins: BTreeSet<String>,
+    sidecars: BTreeMap<String, Bytes>,
 }
 
 impl Entry {
@@ -143,6 +146,7 @@ impl Shared {
                     object,
                     location,
                     pins: BTreeSet::new(),
+                    sidecars: BTreeMap::new(),
                 })
             }
         };
@@ -151,8 +155,36 @@ impl Shared {
 
     fn remove(&self, state: &mut State, cid: Cid) {
         if let Some(entry) = state.objects.remove(&cid) {
-            self.release(entry.object.header.size);
+            let sidecars = entry.sidecars.values().map(|bytes| bytes.len() as u64);
+            self.release(entry.object.header.size + sidecars.sum::<u64>());
         }
+    }
+
+    /// Keeps sidecars of an object; with `replace`, in place of those of the same names.
+    fn set_sidecars(
+        &self,
+        cid: Cid,
+        sidecars: Vec<Sidecar>,
+        replace: bool,
+    ) -> Result<(), StoreError> {
+        let mut state = self.open()?;
+        let held = &mut state.entry(cid)?.sidecars;
+        for (name, bytes) in sidecars {
+            if held.contains_key(&name) && !replace {
+                continue;
+            }
+            if !held.contains_key(&name) && held.len() >= MAX_SIDECARS {
+                return Err(StoreError::TooLarge {
+                    what: "number of sidecars",
+                    limit: MAX_SIDECARS as u64,
+                });
+            }
+            self.reserve(bytes.len() as u64)?;
+            if let Some(old) = held.insert(name, bytes) {
+                self.release(old.len() as u64);
+            }
+        }
+        Ok(())
     }
 
     fn drop_partial(&self, transfer: TransferId) -> Option<Arc<MemoryPartial>> {
@@ -199,9 +231,14 @@ fn cut(bytes: &Bytes, layout: ChunkLayout) -> Vec<Bytes> {
         .collect()
 }
 
-fn identify(bytes: &Bytes, request: &ImportRequest) -> Result<(Vec<ChunkHash>, Cid), StoreError> {
+fn identify(
+    bytes: &Bytes,
+    request: &ImportRequest,
+    beside: &mut Beside,
+) -> Result<(Vec<ChunkHash>, Cid), StoreError> {
     let mut hasher = ChunkHasher::new();
     for part in bytes.chunks(1 << 20) {
+        beside.take(part);
         hasher.update(part);
         if let Some(progress) = &request.progress {
             progress(hasher.size(), bytes.len() as u64);
@@ -218,7 +255,8 @@ impl ChunkStore for MemoryStore {
     async fn import(&self, request: ImportRequest) -> Result<ObjectInfo, StoreError> {
         let shared = Arc::clone(&self.shared);
         shared.check_open()?;
-        let object = blocking(move || {
+        let (object, sidecars) = blocking(move || {
+            let mut beside = Beside::start(&request, false)?;
             let bytes = match request.source.clone() {
                 ImportSource::Bytes(bytes) => bytes,
                 ImportSource::Path(path) => read_file(path, shared.limit, shared.too_large())?,
@@ -228,24 +266,47 @@ impl ChunkStore for MemoryStore {
                     });
                 }
             };
-            let (hashes, cid) = identify(&bytes, &request)?;
+            let (hashes, cid) = identify(&bytes, &request, &mut beside)?;
             let size = bytes.len() as u64;
             let root = merkle::seal(size, merkle::tree_hash(&hashes));
             let header = requests::imported(&request, size, cid, root)?;
             let layout = requests::layout(size)?;
-            Ok(MemoryObject {
+            let object = MemoryObject {
                 header,
                 layout,
                 chunks: cut(&bytes, layout),
                 hashes,
-            })
+            };
+            Ok((object, beside.finish()))
         })
         .await?;
-        if let Some(held) = self.shared.open()?.objects.get(&object.header.cid) {
-            return Ok(held.info());
+        let cid = object.header.cid;
+        let held = self.shared.open()?.objects.get(&cid).map(Entry::info);
+        let info = match held {
+            Some(held) => held,
+            None => {
+                self.shared.reserve(object.header.size)?;
+                self.shared.add(object, Location::Store)?
+            }
+        };
+        match self.shared.set_sidecars(cid, sidecars, false) {
+            // Removed already: it went with what it had.
+            Err(StoreError::NotFound { .. }) => {}
+            kept => kept?,
         }
-        self.shared.reserve(object.header.size)?;
-        self.shared.add(object, Location::Store)
+        Ok(info)
+    }
+
+    async fn sidecar(&self, cid: Cid, name: &str) -> Result<Option<Bytes>, StoreError> {
+        let state = self.shared.open()?;
+        let entry = state.objects.get(&cid);
+        Ok(entry.and_then(|entry| entry.sidecars.get(name).cloned()))
+    }
+
+    async fn set_sidecar(&self, cid: Cid, name: &str, bytes: Bytes) -> Result<(), StoreError> {
+        requests::check_sidecar(name, &bytes)?;
+        self.shared
+            .set_sidecars(cid, vec![(name.to_owned(), bytes)], true)
     }
 
     async fn object(&self, cid: Cid) -> Result<Option<ObjectInfo>, StoreError> {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use chiral_core::chunk_store::{ImportRequest, ImportSource, MAX_READ};
 use chiral_core::manifest::MAX_HEADER_LEN;
+use chiral_core::sidecar::{self, MAX_SIDECAR_LEN, MAX_SIDECARS};
 use chiral_core::{
     ByteRange, ChunkLayout, Cid, FileIdentification, MAX_FILE_SIZE, ManifestHeader, MerkleRoot,
     StoreError,
@@ -74,6 +75,39 @@ pub(crate) fn check_pin(pin: &str) -> Result<(), StoreError> {
         what: "name of a pin",
         limit: MAX_PIN_LEN as u64,
     })
+}
+
+/// Refuses what an import cannot keep.
+pub(crate) fn check_sidecars(request: &ImportRequest) -> Result<(), StoreError> {
+    if request.sidecars.len() > MAX_SIDECARS {
+        return Err(StoreError::TooLarge {
+            what: "number of sidecars",
+            limit: MAX_SIDECARS as u64,
+        });
+    }
+    let mut names = request.sidecars.iter().map(|sidecar| sidecar.name());
+    names.try_for_each(check_sidecar_name)
+}
+
+/// Refuses a sidecar that cannot be kept.
+pub(crate) fn check_sidecar(name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    check_sidecar_name(name)?;
+    match bytes.len() <= MAX_SIDECAR_LEN {
+        true => Ok(()),
+        false => Err(StoreError::TooLarge {
+            what: "sidecar",
+            limit: MAX_SIDECAR_LEN as u64,
+        }),
+    }
+}
+
+fn check_sidecar_name(name: &str) -> Result<(), StoreError> {
+    match sidecar::is_name(name) {
+        true => Ok(()),
+        false => Err(StoreError::Unsupported {
+            what: "this name of a sidecar",
+        }),
+    }
 }
 
 /// Whether a partial file begun for `held` (served under `header`, if it has one) is one of

@@ -20,6 +20,7 @@ use crate::{
 mod durable;
 mod objects;
 mod partials;
+mod sidecars;
 
 pub use durable::run_durable;
 
@@ -35,6 +36,9 @@ pub async fn run(scratch: &Path, make: impl AsyncFn(&'static str) -> Arc<dyn Chu
     objects::equal_content_is_one_object(&*make("equal").await, scratch).await;
     objects::pins_are_counted_by_name(&*make("pins").await, scratch).await;
     objects::imports_report_and_refuse(&*make("imports").await, scratch).await;
+    sidecars::made_with_the_import(&*make("sidecars").await, scratch).await;
+    sidecars::kept_and_replaced(&*make("kept sidecars").await, scratch).await;
+    sidecars::bounded(&*make("bounded sidecars").await).await;
     partials::beginning_and_going_on(&*make("begin").await).await;
     partials::verified_chunks_in_any_order(&*make("verified").await).await;
     partials::unproven_chunks(&*make("unproven").await).await;
@@ -61,6 +65,11 @@ async fn shutdown_closes(store: Arc<dyn ChunkStore>) {
     closed("object", store.object(file.header.cid).await);
     closed("objects", store.objects().await);
     closed("open", store.open(file.header.cid).await);
+    closed("sidecar", store.sidecar(file.header.cid, "a").await);
+    closed(
+        "set_sidecar",
+        store.set_sidecar(file.header.cid, "a", Bytes::new()).await,
+    );
     closed("pin", store.pin(file.header.cid, "a").await);
     closed("unpin", store.unpin(file.header.cid, "a").await);
     closed("remove", store.remove(file.header.cid).await);

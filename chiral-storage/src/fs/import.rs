@@ -1,12 +1,14 @@
 //! One pass of SHA-256 over a file, with reading, and copying, ahead on another thread.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use chiral_core::chunk_store::ProgressFn;
+use chiral_core::chunk_store::{ImportRequest, ProgressFn};
 use chiral_core::{ChunkHasher, ChunkLayout, Cid, MAX_FILE_SIZE, MerkleRoot, StoreError};
 
 use super::disk::DiskFile;
 use super::hash_list::HashListWriter;
+use crate::beside::{Beside, Sidecar};
 use crate::read_ahead::{BUFFER_LEN, read_ahead};
 use crate::requests;
 
@@ -21,6 +23,7 @@ pub(super) struct Imported {
     pub(super) root: MerkleRoot,
     /// The list of hashes, if it is in a file.
     pub(super) hashes: Option<DiskFile>,
+    pub(super) sidecars: Vec<Sidecar>,
 }
 
 /// A pass over a file.
@@ -32,7 +35,8 @@ pub(super) struct Pass<'a> {
     /// Where a copy goes.
     pub(super) copy: Option<&'a DiskFile>,
     pub(super) interrupt: Interrupt<'a>,
-    pub(super) progress: Option<ProgressFn>,
+    /// Who is told, and what is made beside.
+    pub(super) request: &'a ImportRequest,
 }
 
 /// Tells a pass that nobody waits for it, or that the store closes.
@@ -57,22 +61,33 @@ impl Interrupt<'_> {
 struct Sink<F> {
     hasher: ChunkHasher,
     list: HashListWriter<F>,
+    beside: Beside,
     progress: Option<ProgressFn>,
     size: u64,
 }
 
 impl<F: Fn() -> Result<DiskFile, StoreError>> Sink<F> {
-    fn new(create: F, size: u64, progress: Option<ProgressFn>) -> Self {
-        let list = HashListWriter::new(create);
-        Self {
+    fn new(create: F, size: u64, request: &ImportRequest) -> Result<Self, StoreError> {
+        Ok(Self {
             hasher: ChunkHasher::new(),
-            list,
-            progress,
+            list: HashListWriter::new(create),
+            beside: Beside::start(request, size > SERIAL_LEN)?,
+            progress: request.progress.clone(),
             size,
-        }
+        })
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.beside.take(bytes);
+        self.hash(bytes)
+    }
+
+    fn take_shared(&mut self, bytes: &Arc<Vec<u8>>) -> Result<(), StoreError> {
+        self.beside.take_shared(bytes);
+        self.hash(bytes)
+    }
+
+    fn hash(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.hasher.update(bytes);
         self.list.extend(self.hasher.drain())?;
         if let Some(progress) = &self.progress {
@@ -95,6 +110,7 @@ impl<F: Fn() -> Result<DiskFile, StoreError>> Sink<F> {
             cid,
             root,
             hashes,
+            sidecars: self.beside.finish(),
         })
     }
 }
@@ -104,10 +120,10 @@ pub(super) fn import_bytes(
     bytes: &[u8],
     copy: &DiskFile,
     interrupt: Interrupt<'_>,
-    progress: Option<ProgressFn>,
+    request: &ImportRequest,
     create: impl Fn() -> Result<DiskFile, StoreError>,
 ) -> Result<Imported, StoreError> {
-    let mut sink = Sink::new(create, bytes.len() as u64, progress);
+    let mut sink = Sink::new(create, bytes.len() as u64, request)?;
     for part in bytes.chunks(BUFFER_LEN) {
         interrupt.check()?;
         copy.write(sink.hasher.size(), part)?;
@@ -122,11 +138,11 @@ impl Pass<'_> {
     /// # Errors
     /// [`StoreError::Changed`] if the file does not end at its size.
     pub(super) fn run(
-        mut self,
+        self,
         create: impl Fn() -> Result<DiskFile, StoreError>,
     ) -> Result<Imported, StoreError> {
         requests::layout(self.size)?;
-        let mut sink = Sink::new(create, self.size, self.progress.take());
+        let mut sink = Sink::new(create, self.size, self.request)?;
         if self.size <= SERIAL_LEN {
             self.run_serial(&mut sink)?;
         } else {
@@ -178,7 +194,7 @@ impl Pass<'_> {
     {
         read_ahead(
             |offset, buffer| self.fill(offset, buffer),
-            |bytes| sink.take(bytes),
+            |bytes| sink.take_shared(bytes),
         )
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use chiral_core::chunk_store::{ImportRequest, ObjectInfo};
-use chiral_core::{ManifestHeader, StoreError};
+use chiral_core::{Cid, ManifestHeader, StoreError};
 
 use super::disk::DiskFile;
 use super::import::{Imported, Interrupt, Pass, import_bytes};
@@ -25,8 +25,7 @@ impl Shared {
     ) -> Result<ObjectInfo, StoreError> {
         let (data, hashes) = (Temporary::new(self), Temporary::new(self));
         let copy = data.create()?;
-        let progress = request.progress.clone();
-        let imported = import_bytes(bytes, &copy, self.interrupt(cancelled), progress, || {
+        let imported = import_bytes(bytes, &copy, self.interrupt(cancelled), request, || {
             hashes.create()
         })?;
         copy.sync()?;
@@ -72,7 +71,9 @@ impl Shared {
         cancelled: &AtomicBool,
     ) -> Result<ObjectInfo, StoreError> {
         let (source, stat) = self.open_source(&path)?;
-        if let Some(known) = self.known_at(&path, stat)? {
+        if let Some(known) = self.known_at(&path, stat)?
+            && self.has_sidecars(request, known.header.cid)?
+        {
             return Ok(known);
         }
         let hashes = Temporary::new(self);
@@ -111,19 +112,18 @@ impl Shared {
 
     fn pass<'a>(
         &'a self,
-        request: &ImportRequest,
+        request: &'a ImportRequest,
         source: &'a DiskFile,
         stat: FileStat,
         cancelled: &'a AtomicBool,
     ) -> Pass<'a> {
-        let progress = request.progress.clone();
         let interrupt = self.interrupt(cancelled);
         Pass {
             source,
             size: stat.len,
             copy: None,
             interrupt,
-            progress,
+            request,
         }
     }
 
@@ -168,10 +168,31 @@ impl Shared {
             .as_ref()
             .map(|file| file.path().to_path_buf());
         self.interrupt(cancelled).check()?;
-        self.add(NewObject {
+        let object = self.add(NewObject {
             header,
             data,
             hashes,
-        })
+        })?;
+        if !imported.sidecars.is_empty() {
+            let kept = self
+                .meta
+                .set_sidecars(imported.cid, &imported.sidecars, false);
+            match kept {
+                // Removed already: it went with what it had.
+                Err(StoreError::NotFound { .. }) => {}
+                kept => kept?,
+            }
+        }
+        Ok(object)
+    }
+
+    /// Whether a request would make no sidecar that is not there.
+    fn has_sidecars(&self, request: &ImportRequest, cid: Cid) -> Result<bool, StoreError> {
+        for sidecar in &request.sidecars {
+            if !self.meta.has_sidecar(cid, sidecar.name())? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }

@@ -17,6 +17,7 @@ mod backend;
 pub(super) mod objects;
 pub(super) mod partials;
 pub(super) mod record;
+mod sidecars;
 
 use backend::Backend;
 

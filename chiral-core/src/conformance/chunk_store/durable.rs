@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::sidecars::{sum, with};
 use super::{CHUNK_SIZE, Sample, begin, object, open, transfer, write_all};
 use crate::chunk_store::{ChunkStore, Destination, Location, PartialInfo};
 
@@ -27,7 +28,10 @@ async fn objects_and_pins(scratch: &Path, make: impl AsyncFn() -> Arc<dyn ChunkS
     let path = scratch.join("durable in place");
     let store = make().await;
     let copied = store.import(files[0].import()).await.expect("import");
-    let pinned = store.import(files[1].import()).await.expect("import");
+    let pinned = store
+        .import(with(&["sum"], files[1].import()))
+        .await
+        .expect("import");
     let in_place = store
         .import(files[2].import_path(&path))
         .await
@@ -43,6 +47,11 @@ async fn objects_and_pins(scratch: &Path, make: impl AsyncFn() -> Arc<dyn ChunkS
         object(&*store, pinned.header.cid).await.expect("kept").pins,
         ["x", "y"]
     );
+    let kept = store
+        .sidecar(pinned.header.cid, "sum")
+        .await
+        .expect("sidecar");
+    assert_eq!(kept, sum(&files[1].bytes), "a sidecar outlives the store");
     for file in &files {
         file.check_content(&*open(&*store, file.header.cid).await)
             .await;
@@ -56,6 +65,11 @@ async fn objects_and_pins(scratch: &Path, make: impl AsyncFn() -> Arc<dyn ChunkS
         None,
         "what was removed stays so"
     );
+    let gone = store
+        .sidecar(pinned.header.cid, "sum")
+        .await
+        .expect("sidecar");
+    assert_eq!(gone, None, "and its sidecar with it");
     store.shutdown().await.expect("shutdown");
 }
 

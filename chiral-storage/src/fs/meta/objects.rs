@@ -7,7 +7,7 @@ use chiral_core::{Cid, StoreError};
 use redb::{ReadableTable, WriteTransaction};
 
 use super::record::{ObjectRecord, ObjectState, Place, id};
-use super::{Bytes2, Meta, MetaError, done, intend};
+use super::{Bytes2, Meta, MetaError, done, intend, sidecars};
 
 /// cid → [`ObjectRecord`].
 const OBJECTS: Bytes2 = Bytes2::new("objects");
@@ -55,7 +55,10 @@ fn put(transaction: &WriteTransaction, cid: Cid, record: &ObjectRecord) -> Resul
 }
 
 /// The record of an object that is there for the outside.
-fn get_visible(transaction: &WriteTransaction, cid: Cid) -> Result<ObjectRecord, MetaError> {
+pub(super) fn get_visible(
+    transaction: &WriteTransaction,
+    cid: Cid,
+) -> Result<ObjectRecord, MetaError> {
     get(transaction, cid)?
         .filter(|record| record.state != ObjectState::Deleting)
         .ok_or(MetaError::Store(StoreError::NotFound { cid }))
@@ -256,6 +259,7 @@ impl Meta {
     pub(in crate::fs) fn forget_object(&self, cid: Cid) -> Result<(), StoreError> {
         self.write("remove an object", |transaction| {
             unset_path(transaction, cid)?;
+            sidecars::remove_all(transaction, cid)?;
             transaction
                 .open_table(OBJECTS)?
                 .remove(cid.as_bytes().as_slice())?;
