@@ -1,1 +1,11 @@
 //! BitTorrent, on our own wire: public clients notice nothing but a good peer.
+
+pub mod bencode;
+pub mod create;
+pub mod layout;
+pub mod magnet;
+pub mod merkle;
+pub mod metainfo;
+pub mod paths;
+pub mod pieces;
+pub mod smart_ban;
