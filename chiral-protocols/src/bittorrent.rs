@@ -1,5 +1,6 @@
 //! BitTorrent, on our own wire: public clients notice nothing but a good peer.
 
+pub mod assembly;
 pub mod bencode;
 pub mod create;
 pub mod layout;

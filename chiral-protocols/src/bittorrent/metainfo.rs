@@ -77,14 +77,14 @@ pub enum MetainfoError {
         /// Pieces that the files make.
         expected: u64,
     },
-    /// A piece layer that is missing, or does not lead to its file's root.
+    /// A piece layer that does not lead to its file's root.
     #[error("wrong piece layer of file {file}")]
     PieceLayer {
         /// The file.
         file: u32,
-        /// What is wrong; nothing if it is missing.
+        /// What is wrong.
         #[source]
-        source: Option<MerkleError>,
+        source: MerkleError,
     },
     /// A piece layer of no file.
     #[error("a piece layer that is no file's")]
@@ -178,51 +178,44 @@ impl Metainfo {
         })
     }
 
+    /// Layers that are there must be right. Those that are not are fetched from peers, as for a
+    /// torrent of which only the `info` dictionary is known.
     fn read_layers(&mut self, root: Value<'_, '_>) -> Result<(), MetainfoError> {
-        let layers = root.get("piece layers");
-        let key = || MetainfoError::Key {
+        let Some(layers) = root.get("piece layers") else {
+            return Ok(());
+        };
+        let key = MetainfoError::Key {
             key: "piece layers",
         };
-        let layer_of = |root: &NodeHash| {
-            let layers = layers.ok_or_else(key)?;
-            layers
-                .get(root)
-                .map(|layer| layer.bytes().ok_or_else(key))
-                .transpose()
-        };
+        let found = layers.dict().ok_or_else(|| key.clone())?.len();
         let mut used = std::collections::HashSet::new();
         for file in 0..self.trees.len() {
-            let (Some(root), Some(shape)) = (self.info.files()[file].pieces_root, self.shape(file))
-            else {
+            let known = self.info.files()[file].pieces_root.zip(self.shape(file));
+            let Some((root, shape)) = known else {
                 continue;
             };
+            let Some(layer) = layers.get(root) else {
+                continue;
+            };
+            used.insert(root);
             if shape.pieces() == 1 {
                 // It needs none, but some writers give it one.
-                if layers.is_some_and(|layers| layers.get(root).is_some()) {
-                    used.insert(root);
-                }
                 continue;
             }
             let wrong = |source| MetainfoError::PieceLayer {
                 file: file as u32,
                 source,
             };
-            let bytes = layer_of(&root)?.ok_or_else(|| wrong(None))?;
-            let (hashes, rest) = bytes.as_chunks::<32>();
+            let (hashes, rest) = layer.bytes().ok_or_else(|| key.clone())?.as_chunks::<32>();
             if !rest.is_empty() {
-                return Err(wrong(Some(MerkleError::Count {
+                return Err(wrong(MerkleError::Count {
                     found: hashes.len() + 1,
                     expected: shape.pieces() as usize,
-                })));
+                }));
             }
-            let tree = FileTree::checked(shape, hashes.to_vec(), &root);
-            self.trees[file] = Some(tree.map_err(|error| wrong(Some(error)))?);
-            used.insert(root);
+            let tree = FileTree::checked(shape, hashes.to_vec(), &root).map_err(wrong)?;
+            self.trees[file] = Some(tree);
         }
-        let found = match layers {
-            Some(layers) => layers.dict().ok_or_else(key)?.len(),
-            None => 0,
-        };
         match found == used.len() {
             true => Ok(()),
             false => Err(MetainfoError::UnknownPieceLayer),
@@ -274,8 +267,7 @@ impl Metainfo {
             .map(|file| file as u32)
     }
 
-    /// Files whose trees are not known, with root and shape: peers have them. (BEP 52, for
-    /// torrents of which only the `info` dictionary is known.)
+    /// Files whose trees are not known, with root and shape: peers have them (BEP 52).
     pub fn missing_trees(&self) -> impl Iterator<Item = (u32, NodeHash, TreeShape)> + '_ {
         let missing = self
             .trees

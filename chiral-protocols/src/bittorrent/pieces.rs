@@ -70,6 +70,18 @@ pub enum PieceError {
         /// How many.
         missing: u32,
     },
+    /// Nothing is known to check the piece against: it is past the end, or its tree is missing.
+    #[error("nothing is known to check piece {piece} against")]
+    Unknown {
+        /// The piece.
+        piece: u32,
+    },
+    /// As much is held in memory as may be.
+    #[error("{limit} bytes of pieces that are not complete")]
+    Full {
+        /// Bytes that may be held.
+        limit: u64,
+    },
     /// The bytes are not those of the torrent.
     #[error("piece {piece} does not have its hash")]
     Mismatch {
@@ -79,9 +91,9 @@ pub enum PieceError {
 }
 
 impl PieceError {
-    /// Whether the same call may succeed when more bytes have come.
+    /// Whether the same call may succeed when more bytes have come, or pieces were completed.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Incomplete { .. })
+        matches!(self, Self::Incomplete { .. } | Self::Full { .. })
     }
 }
 

@@ -55,6 +55,13 @@ impl<S: Copy + Ord> SmartBan<S> {
         if blocks.iter().all(|(_, sender, _)| *sender == first) {
             return Some(first);
         }
+        self.note(piece, blocks);
+        None
+    }
+
+    /// The same for a piece of which these are only some of the blocks, so that nobody is to
+    /// blame at once.
+    pub fn note<'a>(&mut self, piece: u32, blocks: impl IntoIterator<Item = (u32, S, &'a [u8])>) {
         if !self.failed.contains_key(&piece) {
             if self.order.len() == MAX_FAILED_PIECES
                 && let Some(oldest) = self.order.pop_front()
@@ -71,7 +78,6 @@ impl<S: Copy + Ord> SmartBan<S> {
                 attempts.push(entry);
             }
         }
-        None
     }
 
     /// Takes the right bytes of a piece; answers who sent others, each once.

@@ -239,7 +239,10 @@ fn padding_and_links_are_no_files() {
         (torrent.layout().size(), torrent.layout().payload()),
         (16_396, 107)
     );
-    assert_eq!(torrent.layout().padding(0), [100..16_384]);
+    assert_eq!(
+        torrent.layout().padding(0),
+        std::slice::from_ref(&(100..16_384))
+    );
     for (piece, fed) in [(0, 100), (1, 7)] {
         let mut hasher = torrent.hasher(piece).unwrap();
         hasher.feed(0, vec![0; fed].into()).unwrap();
@@ -405,14 +408,10 @@ fn piece_layers_that_are_not_the_files_are_refused() {
     assert!(parse_v2(good().0, good().1).is_ok());
     let refused = |layers| parse_v2(good().0, layers).map(drop).unwrap_err();
     let wrong = |source| MetainfoError::PieceLayer { file: 0, source };
-    assert_eq!(refused(vec![]), wrong(None));
     let (root, layer) = good().1.remove(0);
     let mut bad = layer.clone();
     bad[40] ^= 1;
-    assert_eq!(
-        refused(vec![(root, bad)]),
-        wrong(Some(MerkleError::Mismatch))
-    );
+    assert_eq!(refused(vec![(root, bad)]), wrong(MerkleError::Mismatch));
     for bad in [
         &layer[32..],
         &layer[1..],
@@ -424,8 +423,27 @@ fn piece_layers_that_are_not_the_files_are_refused() {
     }
     let extra = vec![(root, layer.clone()), ([7; 32], layer)];
     assert_eq!(refused(extra), MetainfoError::UnknownPieceLayer);
-    let none = Metainfo::parse(&Item::dict([("info", Item::dict(good().0))]).encode());
-    assert_eq!(none.map(drop), Err(key("piece layers")));
+    assert_eq!(refused_whole(Item::Int(1)), key("piece layers"));
+}
+
+fn refused_whole(layers: Item) -> MetainfoError {
+    let info = Item::dict(v2(&[("a", 100_000)]).0);
+    let bytes = Item::dict([("info", info), ("piece layers", layers)]).encode();
+    Metainfo::parse(&bytes).map(drop).unwrap_err()
+}
+
+#[test]
+fn piece_layers_that_are_not_there_are_missing_and_no_more() {
+    let (info, layers) = v2(&[("a", 100_000), ("b", 70_000), ("c", 5)]);
+    let none = Metainfo::parse(&Item::dict([("info", Item::dict(info.clone()))]).encode());
+    let missing = |torrent: &Metainfo| torrent.missing_trees().map(|(file, ..)| file).collect();
+    let found: Vec<_> = missing(&none.unwrap());
+    assert_eq!(found, [0, 1]);
+    let one = parse_v2(info, layers[1..].to_vec()).unwrap();
+    let found: Vec<_> = missing(&one);
+    assert_eq!(found, [0]);
+    let again = Metainfo::parse(&one.encode()).unwrap();
+    assert_eq!((again.tree(1), again.tree(0)), (one.tree(1), None));
 }
 
 #[test]
