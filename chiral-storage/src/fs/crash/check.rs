@@ -6,7 +6,7 @@ use std::path::Path;
 use chiral_core::chunk_store::{Destination, PartialRequest};
 use chiral_core::{ByteRange, ChunkStore, PartialFile, StoredContent, TransferId};
 
-use super::model::{Model, Sample, sample_of, samples};
+use super::model::{Model, Sample, Sum, sample_of, samples};
 use super::{DIR, open};
 use crate::fs::FsStore;
 use crate::fs::meta::record::{ObjectState, Place};
@@ -78,6 +78,10 @@ fn consistency(store: &FsStore, disk: &SimVfs) {
         .keys()
         .all(|cid| records.iter().any(|(r, _)| r.header.cid == *cid));
     assert!(pinned, "pins of objects, and no others");
+    for cid in &counted.sidecars {
+        let right = records.iter().any(|(r, _)| r.header.cid == *cid);
+        assert!(right, "sidecars of objects, and no others");
+    }
     let below = |dir: &str| -> BTreeSet<_> {
         let dir = Path::new(DIR).join(dir);
         disk.files()
@@ -116,6 +120,15 @@ async fn objects(store: &FsStore, model: &Model) {
         );
         let content = store.open(cid).await.expect("open").expect("listed");
         content_is_right(&*content, sample).await;
+    }
+    for info in &found {
+        let cid = info.header.cid;
+        let sidecar = store.sidecar(cid, "sum").await.expect("sidecar");
+        let must = model.sidecars.contains(&cid) && !model.presence_in_doubt.contains(&cid);
+        assert!(sidecar.is_some() || !must, "sidecar of {cid} is lost");
+        let sample = sample_of(cid).expect("an object that somebody made");
+        let right = sidecar.is_none_or(|sidecar| sidecar == Sum::of(&sample.bytes));
+        assert!(right, "sidecar of {cid}");
     }
     for (cid, pins) in &model.objects {
         let Some(info) = found.iter().find(|info| info.header.cid == *cid) else {

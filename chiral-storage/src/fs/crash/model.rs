@@ -7,8 +7,9 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use chiral_core::manifest::page_count;
 use chiral_core::{
-    CHUNK_SIZE, ChunkHash, ChunkHasher, ChunkLayout, ChunkLink, Cid, FileIdentification,
-    ManifestHeader, PageRoots, PartialFile, ProvenLink, VerifiedChunk, VerifiedPage, chain,
+    CHUNK_SIZE, ChunkHash, ChunkHasher, ChunkLayout, ChunkLink, Cid, FileHasher,
+    FileIdentification, ManifestHeader, PageRoots, PartialFile, ProvenLink, SidecarHasher,
+    VerifiedChunk, VerifiedPage, chain,
 };
 
 /// A file that the workload works with.
@@ -121,6 +122,39 @@ impl Sample {
     }
 }
 
+/// A sidecar: the sum of all bytes.
+#[derive(Debug)]
+pub(super) struct Sum;
+
+impl Sum {
+    pub(super) fn of(bytes: &[u8]) -> Bytes {
+        let sum: u64 = bytes.iter().map(|byte| u64::from(*byte)).sum();
+        Bytes::copy_from_slice(&sum.to_be_bytes())
+    }
+}
+
+impl SidecarHasher for Sum {
+    fn name(&self) -> &str {
+        "sum"
+    }
+
+    fn start(&self) -> Box<dyn FileHasher> {
+        Box::new(Summing(0))
+    }
+}
+
+struct Summing(u64);
+
+impl FileHasher for Summing {
+    fn update(&mut self, bytes: &[u8]) {
+        self.0 += bytes.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+    }
+
+    fn finish(self: Box<Self>) -> Option<Bytes> {
+        Some(Bytes::copy_from_slice(&self.0.to_be_bytes()))
+    }
+}
+
 /// A download as the workload sees it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Download {
@@ -136,6 +170,8 @@ pub(super) struct Model {
     pub(super) objects: BTreeMap<Cid, BTreeSet<String>>,
     /// Objects that may be there or not.
     pub(super) presence_in_doubt: BTreeSet<Cid>,
+    /// Objects whose sidecar was acknowledged with them.
+    pub(super) sidecars: BTreeSet<Cid>,
     /// Pins that may be there or not.
     pub(super) pins_in_doubt: BTreeSet<(Cid, String)>,
     /// Downloads that were begun, by sample.
@@ -147,11 +183,15 @@ pub(super) struct Model {
 impl Model {
     pub(super) fn added(&mut self, cid: Cid) {
         self.objects.entry(cid).or_default();
-        self.presence_in_doubt.remove(&cid);
+        if self.presence_in_doubt.remove(&cid) {
+            // It may have gone and come again.
+            self.sidecars.remove(&cid);
+        }
     }
 
     pub(super) fn removed(&mut self, cid: Cid) {
         self.objects.remove(&cid);
+        self.sidecars.remove(&cid);
         self.presence_in_doubt.remove(&cid);
         self.pins_in_doubt.retain(|(pinned, _)| *pinned != cid);
     }

@@ -1,11 +1,13 @@
 //! A random sequence of calls, each noted in the model by its outcome.
 
+use std::sync::Arc;
+
 use chiral_core::chunk_store::{
     Destination, ImportMode, ImportRequest, ImportSource, PartialRequest,
 };
 use chiral_core::{ChunkStore, PartialFile, TransferId};
 
-use super::model::{Model, Sample, samples, user_file};
+use super::model::{Model, Sample, Sum, samples, user_file};
 use super::path;
 use crate::fs::FsStore;
 use crate::fs::vfs::sim::{Random, SimVfs};
@@ -43,10 +45,17 @@ async fn import(store: &FsStore, random: &mut Random, model: &mut Model, index: 
     } else {
         ImportMode::InPlace
     };
+    let with_sidecar = random.one_in(2);
+    if with_sidecar {
+        request.sidecars = vec![Arc::new(Sum)];
+    }
     match store.import(request).await {
         Ok(info) => {
             assert_eq!(info.header.cid, cid);
             model.added(cid);
+            if with_sidecar {
+                model.sidecars.insert(cid);
+            }
         }
         Err(_) if !model.objects.contains_key(&cid) => {
             model.presence_in_doubt.insert(cid);

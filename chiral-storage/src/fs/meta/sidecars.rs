@@ -50,6 +50,23 @@ pub(super) fn remove_all(transaction: &WriteTransaction, cid: Cid) -> Result<(),
     Ok(())
 }
 
+/// For tests: objects that have sidecars.
+#[cfg(test)]
+pub(super) fn owners(
+    transaction: &redb::ReadTransaction,
+) -> Result<std::collections::BTreeSet<Cid>, MetaError> {
+    let table = match transaction.open_table(SIDECARS) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Default::default()),
+        table => table?,
+    };
+    let mut owners = std::collections::BTreeSet::new();
+    for row in table.iter()? {
+        let (key, _) = row?;
+        owners.insert(Cid::from_bytes(super::record::id(&key.value()[..32])?));
+    }
+    Ok(owners)
+}
+
 impl Meta {
     /// A sidecar, whether or not its object is there for the outside.
     pub(in crate::fs) fn sidecar(

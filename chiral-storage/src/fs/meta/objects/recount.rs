@@ -1,6 +1,6 @@
 //! For tests: counts made anew from the rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::fs::meta::collect;
@@ -12,6 +12,8 @@ pub(in crate::fs) struct Recount {
     pub(in crate::fs) pins: BTreeMap<Cid, u32>,
     /// Paths and the objects they lead to.
     pub(in crate::fs) paths: Vec<(Vec<u8>, Cid)>,
+    /// Objects that have sidecars.
+    pub(in crate::fs) sidecars: BTreeSet<Cid>,
 }
 
 impl Meta {
@@ -31,6 +33,7 @@ impl Meta {
             Ok(Recount {
                 pins,
                 paths: paths.collect::<Result<_, MetaError>>()?,
+                sidecars: sidecars::owners(transaction)?,
             })
         })
     }
