@@ -19,6 +19,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::collections::{HashMap, HashSet};
+
 use bytes::Bytes;
 use sha1::Digest as _;
 
@@ -115,6 +117,8 @@ pub struct Metainfo {
     hashes: InfoHashes,
     /// Of each file, if the torrent has version 2 and the piece layer is known.
     trees: Vec<Option<FileTree>>,
+    /// Files by the roots of their trees.
+    roots: HashMap<NodeHash, u32>,
     /// Everything outside the `info` dictionary.
     pub outer: Outer,
 }
@@ -161,6 +165,8 @@ impl Metainfo {
             v1: v1.then(|| sha1::Sha1::digest(raw).into()),
             v2: v2.then(|| <sha2::Sha256 as sha2::Digest>::digest(raw).into()),
         };
+        let root = |(number, file): (u32, &TorrentFile)| Some((file.pieces_root?, number));
+        let roots = (0..).zip(info.files()).filter_map(root).collect();
         let trees = info.files().iter().map(|file| {
             let root = file.pieces_root?;
             let shape = TreeShape::new(file.len, info.layout().piece_length())?;
@@ -171,6 +177,7 @@ impl Metainfo {
         });
         Ok(Self {
             trees: trees.collect(),
+            roots,
             info,
             info_bytes: Bytes::copy_from_slice(raw),
             hashes,
@@ -188,7 +195,7 @@ impl Metainfo {
             key: "piece layers",
         };
         let found = layers.dict().ok_or_else(|| key.clone())?.len();
-        let mut used = std::collections::HashSet::new();
+        let mut used = HashSet::new();
         for file in 0..self.trees.len() {
             let known = self.info.files()[file].pieces_root.zip(self.shape(file));
             let Some((root, shape)) = known else {
@@ -257,14 +264,9 @@ impl Metainfo {
         self.trees.get(file as usize)?.as_ref()
     }
 
-    /// The file whose tree has this root.
+    /// A file whose tree has this root; of equal files, one.
     pub fn file_of_root(&self, root: &NodeHash) -> Option<u32> {
-        let place = |file: &TorrentFile| file.pieces_root == Some(*root);
-        self.info
-            .files()
-            .iter()
-            .position(place)
-            .map(|file| file as u32)
+        self.roots.get(root).copied()
     }
 
     /// Files whose trees are not known, with root and shape: peers have them (BEP 52).

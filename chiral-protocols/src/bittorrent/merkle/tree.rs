@@ -84,8 +84,8 @@ impl FileTree {
         let down = self.shape.piece_layer() - request.base_layer;
         let pieces = self.shape.pieces() as u32;
         let first = request.index >> down;
-        let end = (request.index + request.length - 1 >> down) + 1;
-        Ok(first.min(pieces)..end.min(pieces))
+        let last = request.index + request.length - 1;
+        Ok(first.min(pieces)..((last >> down) + 1).min(pieces))
     }
 
     /// The answer to a request: the hashes, then the proof. `blocks` has the hashes of all
