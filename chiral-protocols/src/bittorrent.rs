@@ -10,3 +10,4 @@ pub mod metainfo;
 pub mod paths;
 pub mod pieces;
 pub mod smart_ban;
+pub mod target;

@@ -8,7 +8,7 @@ use super::v2::{self, FileV2};
 use crate::bittorrent::bencode::Value;
 use crate::bittorrent::layout::{Entry, LayoutError, TorrentLayout};
 use crate::bittorrent::merkle::{BLOCK_LEN, NodeHash};
-use crate::bittorrent::paths::{PathTree, SafePath, safe_name};
+use crate::bittorrent::paths::{PathTree, SafePath, safe_path};
 
 /// Which hashes a torrent has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -127,7 +127,7 @@ impl Info {
         };
         Ok(Self {
             version,
-            name: safe_name(raw_name),
+            name: safe_path([raw_name])?.file_name().to_owned(),
             is_single_file,
             private: info.get("private").and_then(|private| private.int()) == Some(1),
             layout,
@@ -144,6 +144,12 @@ impl Info {
     /// Its name, made safe: of the file, or of the directory that all files go to.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The directory that all files go to; none for a single file.
+    pub fn directory(&self) -> Option<SafePath> {
+        let name = (!self.is_single_file).then_some(&self.name)?;
+        safe_path([name]).ok()
     }
 
     /// Whether it is one file, and not a directory.

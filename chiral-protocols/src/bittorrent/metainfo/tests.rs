@@ -255,6 +255,10 @@ fn names_are_safe_and_the_torrents_own_are_kept() {
     let info = multi([listed(&["C:", "aux"], 1), listed(&["plain"], 1)], 2);
     let torrent = parse(changed(info, "name", "a/../b".into())).unwrap();
     assert_eq!(torrent.info().name(), "a_.._b");
+    assert_eq!(torrent.info().directory().unwrap().to_string(), "a_.._b");
+    assert_eq!(parse(single()).unwrap().info().directory(), None);
+    let above = changed(multi([listed(&["a"], 1)], 1), "name", "..".into());
+    assert_eq!(parse(above).map(drop), Err(PathError::Parent.into()));
     assert_eq!(torrent.files()[0].path.to_string(), "C_/_aux");
     assert_eq!(
         torrent.files()[0].raw_path,
