@@ -34,6 +34,13 @@ pub trait SidecarHasher: Send + Sync + fmt::Debug + 'static {
     /// name.
     fn name(&self) -> &str;
 
+    /// Whether a file of so many bytes can have one. Of one that cannot, none is begun, and
+    /// none is missing.
+    fn suits(&self, size: u64) -> bool {
+        let _ = size;
+        true
+    }
+
     /// For a new file.
     fn start(&self) -> Box<dyn FileHasher>;
 }

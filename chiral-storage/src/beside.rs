@@ -38,10 +38,18 @@ struct Worker {
 }
 
 impl Beside {
-    /// Begins all hashers of a request. With `threads`, each has one.
-    pub(crate) fn start(request: &ImportRequest, threads: bool) -> Result<Self, StoreError> {
+    /// Begins all hashers of a request that suit its file. With `threads`, each has one.
+    pub(crate) fn start(
+        request: &ImportRequest,
+        size: u64,
+        threads: bool,
+    ) -> Result<Self, StoreError> {
         requests::check_sidecars(request)?;
-        let hashers = request.sidecars.iter().map(|sidecar| Hasher {
+        let suiting = request
+            .sidecars
+            .iter()
+            .filter(|sidecar| sidecar.suits(size));
+        let hashers = suiting.map(|sidecar| Hasher {
             name: sidecar.name().to_owned(),
             place: match threads {
                 true => Worker::start(sidecar.start()),

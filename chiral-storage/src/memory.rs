@@ -256,7 +256,6 @@ impl ChunkStore for MemoryStore {
         let shared = Arc::clone(&self.shared);
         shared.check_open()?;
         let (object, sidecars) = blocking(move || {
-            let mut beside = Beside::start(&request, false)?;
             let bytes = match request.source.clone() {
                 ImportSource::Bytes(bytes) => bytes,
                 ImportSource::Path(path) => read_file(path, shared.limit, shared.too_large())?,
@@ -266,6 +265,7 @@ impl ChunkStore for MemoryStore {
                     });
                 }
             };
+            let mut beside = Beside::start(&request, bytes.len() as u64, false)?;
             let (hashes, cid) = identify(&bytes, &request, &mut beside)?;
             let size = bytes.len() as u64;
             let root = merkle::seal(size, merkle::tree_hash(&hashes));

@@ -20,7 +20,7 @@
 
 use bytes::Bytes;
 use chiral_core::chunk_store::MAX_READ;
-use chiral_core::sidecar::{FileHasher, SidecarHasher};
+use chiral_core::sidecar::{FileHasher, MAX_SIDECAR_LEN, SidecarHasher};
 use chiral_core::{ByteRange, CHUNK_SIZE, StoreError, StoredContent};
 
 use super::bencode::{Decoded, Item, Limits};
@@ -327,6 +327,20 @@ impl SidecarHasher for TorrentSidecar {
         }
     }
 
+    /// Not of an empty file, nor of one whose hashes would be over the limit: from 860 GB on in
+    /// version 1.
+    fn suits(&self, size: u64) -> bool {
+        let each = match self.0 {
+            Version::V1 => 20,
+            Version::V2 => 32,
+            Version::Hybrid => 52,
+        };
+        let pieces = size.div_ceil(PIECE_LENGTH.into());
+        // Numbers and keys are the rest.
+        let len = pieces.saturating_mul(each).saturating_add(200);
+        size > 0 && pieces <= MAX_PIECES.into() && len <= MAX_SIDECAR_LEN as u64
+    }
+
     fn start(&self) -> Box<dyn FileHasher> {
         Box::new(TorrentHasher::new(self.0))
     }
@@ -337,11 +351,10 @@ impl FileHasher for TorrentHasher {
         TorrentHasher::update(self, bytes);
     }
 
-    /// Nothing for an empty file, or one of too many pieces.
+    /// Nothing for an empty file.
     fn finish(self: Box<Self>) -> Option<Bytes> {
-        let pieces = self.size.div_ceil(self.piece_length.into());
-        let fits = self.size > 0 && pieces <= MAX_PIECES.into();
-        fits.then(|| TorrentHasher::finish(*self).encode().into())
+        let some = self.size > 0;
+        some.then(|| TorrentHasher::finish(*self).encode().into())
     }
 }
 

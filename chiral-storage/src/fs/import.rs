@@ -71,7 +71,7 @@ impl<F: Fn() -> Result<DiskFile, StoreError>> Sink<F> {
         Ok(Self {
             hasher: ChunkHasher::new(),
             list: HashListWriter::new(create),
-            beside: Beside::start(request, size > SERIAL_LEN)?,
+            beside: Beside::start(request, size, size > SERIAL_LEN)?,
             progress: request.progress.clone(),
             size,
         })

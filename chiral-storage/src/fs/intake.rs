@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use chiral_core::chunk_store::{ImportRequest, ObjectInfo};
-use chiral_core::{Cid, ManifestHeader, StoreError};
+use chiral_core::{ManifestHeader, StoreError};
 
 use super::disk::DiskFile;
 use super::import::{Imported, Interrupt, Pass, import_bytes};
@@ -72,7 +72,7 @@ impl Shared {
     ) -> Result<ObjectInfo, StoreError> {
         let (source, stat) = self.open_source(&path)?;
         if let Some(known) = self.known_at(&path, stat)?
-            && self.has_sidecars(request, known.header.cid)?
+            && self.has_sidecars(request, &known.header)?
         {
             return Ok(known);
         }
@@ -187,9 +187,14 @@ impl Shared {
     }
 
     /// Whether a request would make no sidecar that is not there.
-    fn has_sidecars(&self, request: &ImportRequest, cid: Cid) -> Result<bool, StoreError> {
-        for sidecar in &request.sidecars {
-            if !self.meta.has_sidecar(cid, sidecar.name())? {
+    fn has_sidecars(
+        &self,
+        request: &ImportRequest,
+        header: &ManifestHeader,
+    ) -> Result<bool, StoreError> {
+        let sidecars = request.sidecars.iter();
+        for sidecar in sidecars.filter(|sidecar| sidecar.suits(header.size)) {
+            if !self.meta.has_sidecar(header.cid, sidecar.name())? {
                 return Ok(false);
             }
         }

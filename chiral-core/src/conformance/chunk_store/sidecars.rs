@@ -21,6 +21,10 @@ impl SidecarHasher for Sum {
         self.0
     }
 
+    fn suits(&self, size: u64) -> bool {
+        self.0 != "small" || size < CHUNK_SIZE
+    }
+
     fn start(&self) -> Box<dyn FileHasher> {
         Box::new(Summing::default())
     }
@@ -69,7 +73,7 @@ pub(super) async fn made_with_the_import(store: &dyn ChunkStore, scratch: &Path)
             },
         ] {
             let info = store
-                .import(with(&["one", "two"], request))
+                .import(with(&["one", "two", "small"], request))
                 .await
                 .expect("import");
             assert_eq!(info.header, file.header, "a sidecar changes no identity");
@@ -77,6 +81,9 @@ pub(super) async fn made_with_the_import(store: &dyn ChunkStore, scratch: &Path)
                 let kept = store.sidecar(cid, name).await.expect("sidecar");
                 assert_eq!(kept, sum(&file.bytes), "{name} of {size} bytes");
             }
+            let small = store.sidecar(cid, "small").await.expect("sidecar");
+            let suits = size > 0 && size < CHUNK_SIZE;
+            assert_eq!(small.is_some(), suits, "of {size} bytes");
             assert_eq!(store.sidecar(cid, "on").await.expect("sidecar"), None);
             assert_eq!(store.sidecar(cid, "three").await.expect("sidecar"), None);
             assert!(store.remove(cid).await.expect("remove"));

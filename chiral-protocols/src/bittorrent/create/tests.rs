@@ -135,6 +135,15 @@ async fn made_by_an_import_or_read_later_they_are_the_same() {
     assert_eq!(later, kept);
     let nothing: Box<dyn FileHasher> = TorrentSidecar(Version::V1).start();
     assert_eq!(nothing.finish(), None);
+    for (version, most) in [
+        (Version::V1, 860_000_000_000),
+        (Version::V2, 530_000_000_000),
+        (Version::Hybrid, 330_000_000_000),
+    ] {
+        let suits =
+            [0, 1, most, 2 * most, u64::MAX].map(|size| TorrentSidecar(version).suits(size));
+        assert_eq!(suits, [false, true, true, false, false], "{version:?}");
+    }
 }
 
 proptest! {
