@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiral::chain::DEV_ACCOUNTS;
-use chiral::core::{ByteRange, ContentProtocol, PaymentAgent, Purchase, SettlementStatus, U256};
+use chiral::core::{ByteRange, Purchase, SettlementStatus, U256};
 use chiral::dht::Libp2pConfig;
 use chiral::payment::statement::{Direction, Status};
 use chiral::payment::stream::{PaymentCarrier, StreamError};
