@@ -63,4 +63,4 @@ pub use protocol::Protocol;
 pub use range::{ByteRange, RangeSet, RequestGrid};
 pub use rate::Rate;
 pub use transfer::{Transfer, TransferDriver, TransferId, TransferRegistry};
-pub use wallet::{WalletSignature, WalletSigner};
+pub use wallet::{WalletKey, WalletSignature, WalletSigner};
