@@ -33,6 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         prepay_bytes: 4 << 20,
         confirmations: 1,
         chain,
+        channel: Default::default(),
         valid_until: 1_800_000_000,
     };
     let signed = Signed::sign(quote, &chain, &wallet).await?;
