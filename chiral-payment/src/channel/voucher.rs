@@ -297,23 +297,26 @@ mod tests {
             channel,
             paid: cumulative,
         };
-        let (channelId, keyHash, paid) = (channel, key_hash, cumulative);
         let expected = [
             sol::Voucher {
-                channelId,
+                channelId: channel,
                 cumulative,
                 context,
             }
             .eip712_signing_hash(&theirs),
             sol::LockedVoucher {
-                channelId,
+                channelId: channel,
                 cumulative,
                 context,
-                keyHash,
+                keyHash: key_hash,
                 expiry,
             }
             .eip712_signing_hash(&theirs),
-            sol::Close { channelId, paid }.eip712_signing_hash(&theirs),
+            sol::Close {
+                channelId: channel,
+                paid: cumulative,
+            }
+            .eip712_signing_hash(&theirs),
         ];
         let digests = [
             voucher.digest(&domain),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use alloy_primitives::B256;
-use chiral_core::{PaymentAgent, PaymentGate};
+use chiral_core::{PaymentAgent, PaymentGate, WalletSigner};
 use chiral_payment::channel::messages::{Bind, Pay};
 use chiral_payment::channel::payer::Phase;
 use chiral_payment::channel::{ChannelMessage, Side};
