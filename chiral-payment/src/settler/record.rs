@@ -258,7 +258,7 @@ impl BillRecord {
             3 => BillState::Settled,
             _ => return Err(damaged("the state of a bill")),
         };
-        if stored.protocol.parse::<Protocol>().is_err() {
+        if stored.protocol != CALL && stored.protocol.parse::<Protocol>().is_err() {
             return Err(damaged("the protocol of a bill"));
         }
         Ok(Self {

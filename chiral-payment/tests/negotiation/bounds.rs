@@ -24,7 +24,7 @@ use super::support::*;
 pub(crate) const CHUNK_PRICE: u128 = 1_000_000;
 const CHALLENGE: u32 = 3600;
 /// Chunks of the file.
-pub(crate) const CHUNKS: u64 = 14;
+pub(crate) const CHUNKS: u64 = 8;
 
 /// The line was cut.
 #[derive(Debug)]
