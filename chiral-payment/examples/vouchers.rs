@@ -31,7 +31,9 @@ fn computed() -> f64 {
     // Behind the name, which may have spaces in it; in hundredths of a second.
     let fields = stat.rsplit(')').next().unwrap_or_default();
     let of = |index| fields.split_whitespace().nth(index)?.parse::<f64>().ok();
-    of(11).zip(of(12)).map_or(0.0, |(user, system)| (user + system) / 100.0)
+    of(11)
+        .zip(of(12))
+        .map_or(0.0, |(user, system)| (user + system) / 100.0)
 }
 
 struct Clock(&'static str, Instant, f64);
@@ -67,8 +69,14 @@ async fn house(
     let settler = ChainSettler::start(journal.clone(), chain.clone(), wallet.clone(), config);
     let settler = settler.await?;
     let config = ChannelsConfig::default();
-    let channels =
-        Channels::start(journal, wallet, chain.clone(), settler.clone(), domain, config);
+    let channels = Channels::start(
+        journal,
+        wallet,
+        chain.clone(),
+        settler.clone(),
+        domain,
+        config,
+    );
     Ok((channels.await?, settler))
 }
 
@@ -76,7 +84,9 @@ async fn house(
 async fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1);
     let count: u64 = arguments.next().map_or(Ok(20_000), |count| count.parse())?;
-    let folder = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
+    let folder = arguments
+        .next()
+        .map_or_else(std::env::temp_dir, PathBuf::from);
     let folder = folder.join(format!("chiral-vouchers-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let spec = ChainSpec::devnet();
@@ -109,7 +119,10 @@ async fn main() -> Outcome<()> {
     let id = payer.open(them, 3600, 1 << 60).await?;
     payer.ready(id).await?;
     let agreement = B256::repeat_byte(3);
-    payee.bind(agreement, us, id, 60).await?.ok_or("no channel")?;
+    payee
+        .bind(agreement, us, id, 60)
+        .await?
+        .ok_or("no channel")?;
     let share = |n: u64| Share {
         agreement,
         bytes: n * 262_144,

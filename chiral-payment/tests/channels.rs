@@ -13,8 +13,8 @@ use alloy_primitives::{Address, B256, U256, hex};
 use bytes::Bytes;
 use chiral_chain::rpc::RpcConfig;
 use chiral_chain::{
-    BlockId, CallRequest, ChainClient, ChainSpec, DEV_ACCOUNTS, EmbeddedChain, EmbeddedConfig, Fees,
-    GenesisAccount, RpcChain, Transaction, TransactionReceipt,
+    BlockId, CallRequest, ChainClient, ChainSpec, DEV_ACCOUNTS, EmbeddedChain, EmbeddedConfig,
+    Fees, GenesisAccount, RpcChain, Transaction, TransactionReceipt,
 };
 use chiral_core::{WalletSignature, WalletSigner};
 use chiral_payment::channel::payer::Phase;
@@ -53,11 +53,21 @@ async fn embedded() -> Bench {
 }
 
 impl Bench {
-    async fn send(&self, from: usize, to: Address, value: u128, input: Bytes) -> TransactionReceipt {
+    async fn send(
+        &self,
+        from: usize,
+        to: Address,
+        value: u128,
+        input: Bytes,
+    ) -> TransactionReceipt {
         let from = DEV_ACCOUNTS[from];
         let transaction = Transaction {
             chain_id: self.domain.chain_id(),
-            nonce: self.chain.nonce(from.address, BlockId::Latest).await.unwrap(),
+            nonce: self
+                .chain
+                .nonce(from.address, BlockId::Latest)
+                .await
+                .unwrap(),
             gas_limit: 3_000_000,
             fees: Fees::Legacy {
                 gas_price: 2 * self.chain.fees().await.unwrap().gas_price,
@@ -108,7 +118,9 @@ impl Bench {
     }
 
     async fn balance(&self, of: usize) -> U256 {
-        let balance = self.chain.balance(DEV_ACCOUNTS[of].address, BlockId::Latest);
+        let balance = self
+            .chain
+            .balance(DEV_ACCOUNTS[of].address, BlockId::Latest);
         balance.await.unwrap()
     }
 }
@@ -137,8 +149,19 @@ async fn words_made_here_are_taken_there(bench: &Bench) {
     let receipt = bench.call(1, 0, claim(first, &signature, false)).await;
     assert!(receipt.succeeded, "a voucher");
     println!("claim: {} gas", receipt.gas_used);
-    assert!(!bench.call(1, 0, claim(first, &signature, false)).await.succeeded, "again");
-    assert!(!bench.call(2, 0, claim(voucher(id, 101), &signature, false)).await.succeeded);
+    assert!(
+        !bench
+            .call(1, 0, claim(first, &signature, false))
+            .await
+            .succeeded,
+        "again"
+    );
+    assert!(
+        !bench
+            .call(2, 0, claim(voucher(id, 101), &signature, false))
+            .await
+            .succeeded
+    );
     assert_eq!(bench.state(id).await.claimed, 100);
 
     // What another chain's or another contract's voucher is worth.
@@ -148,7 +171,12 @@ async fn words_made_here_are_taken_there(bench: &Bench) {
     ] {
         let more = voucher(id, 200);
         let signature = sign(0, more.digest(&other)).await;
-        assert!(!bench.call(1, 0, claim(more, &signature, false)).await.succeeded);
+        assert!(
+            !bench
+                .call(1, 0, claim(more, &signature, false))
+                .await
+                .succeeded
+        );
     }
 
     let receipt = bench.call(0, 500, channels::top_up(id)).await;
@@ -164,12 +192,22 @@ async fn words_made_here_are_taken_there(bench: &Bench) {
     };
     let signature = sign(0, locked.digest(&bench.domain)).await;
     let unlock = |key| channels::claim_locked(id, 300, B256::ZERO, expiry, key, &signature);
-    assert!(!bench.call(1, 0, unlock(B256::ZERO)).await.succeeded, "another key");
+    assert!(
+        !bench.call(1, 0, unlock(B256::ZERO)).await.succeeded,
+        "another key"
+    );
     let receipt = bench.call(1, 0, unlock(key)).await;
     assert!(receipt.succeeded, "a locked voucher and its key");
     println!("claimLocked: {} gas", receipt.gas_used);
-    let shown = receipt.logs.iter().find_map(|log| channels::unlocked(log, bench.domain.contract()));
-    assert_eq!(shown, Some((id, locked.key_hash, key)), "the payer learns it");
+    let shown = receipt
+        .logs
+        .iter()
+        .find_map(|log| channels::unlocked(log, bench.domain.contract()));
+    assert_eq!(
+        shown,
+        Some((id, locked.key_hash, key)),
+        "the payer learns it"
+    );
 
     let last = voucher(id, 9999);
     let signature = sign(0, last.digest(&bench.domain)).await;
@@ -178,7 +216,11 @@ async fn words_made_here_are_taken_there(bench: &Bench) {
     assert!(receipt.succeeded);
     println!("claimAndClose: {} gas", receipt.gas_used);
     assert!(bench.state(id).await.is_over());
-    assert_eq!(bench.balance(0).await, before, "no more than the deposit was there");
+    assert_eq!(
+        bench.balance(0).await,
+        before,
+        "no more than the deposit was there"
+    );
 
     let id = bench.open(2, 1000).await;
     let close = Close {
@@ -188,7 +230,10 @@ async fn words_made_here_are_taken_there(bench: &Bench) {
     let wrong = sign(0, close.digest(&bench.domain)).await;
     let signature = sign(1, close.digest(&bench.domain)).await;
     let end = |signature| channels::cooperative_close(id, 250, signature);
-    assert!(!bench.call(0, 0, end(&wrong)).await.succeeded, "the payer's own word");
+    assert!(
+        !bench.call(0, 0, end(&wrong)).await.succeeded,
+        "the payer's own word"
+    );
     let receipt = bench.call(0, 0, end(&signature)).await;
     assert!(receipt.succeeded);
     println!("cooperativeClose: {} gas", receipt.gas_used);
@@ -197,7 +242,10 @@ async fn words_made_here_are_taken_there(bench: &Bench) {
     let receipt = bench.call(0, 0, channels::start_close(id)).await;
     assert!(receipt.succeeded && bench.state(id).await.is_closing());
     println!("startClose: {} gas", receipt.gas_used);
-    assert!(!bench.call(0, 0, channels::finalize(id)).await.succeeded, "too early");
+    assert!(
+        !bench.call(0, 0, channels::finalize(id)).await.succeeded,
+        "too early"
+    );
     let id = bench.open(4, 1000).await;
     assert!(bench.call(1, 0, channels::give_back(id)).await.succeeded);
     assert!(bench.state(id).await.is_over());
@@ -206,7 +254,11 @@ async fn words_made_here_are_taken_there(bench: &Bench) {
 async fn the_factory_makes_it_where_it_should_be(bench: &Bench) {
     let receipt = bench.send(2, FACTORY, 0, channels::deployment()).await;
     assert!(receipt.succeeded);
-    println!("deployment: {} gas at {}", receipt.gas_used, channels::deployed_at());
+    println!(
+        "deployment: {} gas at {}",
+        receipt.gas_used,
+        channels::deployed_at()
+    );
     let code = bench.chain.code(channels::deployed_at()).await.unwrap();
     assert_eq!(code, channels::runtime_code());
 }
@@ -227,8 +279,14 @@ async fn nodes_open_pay_challenge_and_end(bench: &Bench, pass: impl AsyncFn(u64)
         let mut config = ChannelsConfig::default();
         config.poll = Duration::from_millis(200);
         let chain = bench.chain.clone();
-        let started =
-            Channels::start(journal, wallet, chain, settler.clone(), bench.domain, config);
+        let started = Channels::start(
+            journal,
+            wallet,
+            chain,
+            settler.clone(),
+            bench.domain,
+            config,
+        );
         (started.await.unwrap(), settler)
     };
     let (payer, payers) = node(0).await;
@@ -236,7 +294,10 @@ async fn nodes_open_pay_challenge_and_end(bench: &Bench, pass: impl AsyncFn(u64)
     let id = payer.open(DEV_ACCOUNTS[1].address, 60, 1000).await.unwrap();
     payer.ready(id).await.unwrap();
     let agreement = B256::repeat_byte(7);
-    let seen = payee.bind(agreement, DEV_ACCOUNTS[0].address, id, 60).await.unwrap();
+    let seen = payee
+        .bind(agreement, DEV_ACCOUNTS[0].address, id, 60)
+        .await
+        .unwrap();
     assert_eq!(seen, Some(1000));
     for (bytes, amount) in [(10, 100), (25, 250)] {
         let share = Share {
@@ -297,7 +358,9 @@ async fn nodes_use_channels_on_the_embedded_chain() {
     // Each block is a second later than the one before it.
     let pass = async |seconds: u64| {
         for _ in 0..seconds {
-            bench.send(5, DEV_ACCOUNTS[6].address, 1, Bytes::new()).await;
+            bench
+                .send(5, DEV_ACCOUNTS[6].address, 1, Bytes::new())
+                .await;
         }
     };
     nodes_open_pay_challenge_and_end(&bench, pass).await;

@@ -105,9 +105,8 @@ impl ChainAgent {
         let chunk = price.cost(chiral_core::CHUNK_SIZE).and_then(wei);
         let chunk = chunk.ok_or(GateError::Price)?;
         let usable = channels.to(payee);
-        let usable = usable.filter(|channel| {
-            channel.challenge() >= terms.challenge && channel.free() >= chunk
-        });
+        let usable = usable
+            .filter(|channel| channel.challenge() >= terms.challenge && channel.free() >= chunk);
         let channel = match usable {
             Some(channel) => channel.id(),
             None => {
@@ -162,9 +161,13 @@ impl ChainAgent {
         let Some(channel) = channels.of(agreement) else {
             return Ok(None);
         };
-        let locked = channels.payer(channel).and_then(|channel| channel.lock().copied());
+        let locked = channels
+            .payer(channel)
+            .and_then(|channel| channel.lock().copied());
         if let Some(lock) = locked {
-            return self.redeem(agreement, channel, lock.share, lock.key.is_some()).await;
+            return self
+                .redeem(agreement, channel, lock.share, lock.key.is_some())
+                .await;
         }
         let target = {
             let mut books = self.books();
@@ -184,7 +187,9 @@ impl ChainAgent {
             if fresh {
                 books.touch(agreement);
             }
-            let paid = channels.payer(channel).map_or(0, |c| c.share(agreement).bytes);
+            let paid = channels
+                .payer(channel)
+                .map_or(0, |c| c.share(agreement).bytes);
             match bytes > paid {
                 false => return Ok(None),
                 true => (bytes, price),
@@ -270,7 +275,13 @@ impl ChainAgent {
         let Some((agreement, true, bound)) = found else {
             return Ok(None);
         };
-        if self.inner.channels.as_ref().and_then(|c| c.of(agreement)).is_none() {
+        if self
+            .inner
+            .channels
+            .as_ref()
+            .and_then(|c| c.of(agreement))
+            .is_none()
+        {
             // Not bound yet: the gate asks for that when it wants it.
             return Ok(None);
         }
@@ -338,7 +349,9 @@ impl ChainAgent {
             return Ok(None);
         };
         let leave = self.sign(Leave { agreement, channel }, &session).await?;
-        Ok(Some(Message::Channel(ChannelMessage::Leave(leave)).encode()))
+        Ok(Some(
+            Message::Channel(ChannelMessage::Leave(leave)).encode(),
+        ))
     }
 
     /// The word of the seeder on sealed bytes, if it is what was asked for.
@@ -392,7 +405,12 @@ impl ChainAgent {
             let deal = deal.ok_or(GateError::Message {
                 reason: "an agreement that is over",
             })?;
-            (channels.payer(channel).map_or(0, |c| c.share(agreement).bytes), deal.price)
+            (
+                channels
+                    .payer(channel)
+                    .map_or(0, |c| c.share(agreement).bytes),
+                deal.price,
+            )
         };
         let bytes = before.saturating_add(range.len());
         let amount = price.cost(bytes).and_then(wei).ok_or(GateError::Price)?;

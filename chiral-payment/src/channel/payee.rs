@@ -274,7 +274,10 @@ impl PayeeChannel {
 
     /// An agreement is over: what was paid under it is not looked at again.
     pub fn fold(&mut self, agreement: B256) {
-        if self.lock.is_some_and(|lock| lock.share.agreement == agreement) {
+        if self
+            .lock
+            .is_some_and(|lock| lock.share.agreement == agreement)
+        {
             return;
         }
         if let Some(share) = self.shares.remove(&agreement) {
@@ -329,7 +332,9 @@ impl PayeeChannel {
         let best = self.best.filter(|best| more(best.body().cumulative))?;
         let open = best.body().cumulative.min(state.deposit) - state.claimed;
         // While a lock is good the channel is not ended from here.
-        let locked = self.lock.is_some_and(|lock| time < lock.voucher.body().expiry);
+        let locked = self
+            .lock
+            .is_some_and(|lock| time < lock.voucher.body().expiry);
         match state.is_closing() {
             true => Some(Claim::Voucher(best, !locked)),
             false if open >= rules.at_least => Some(Claim::Voucher(best, false)),

@@ -200,7 +200,10 @@ impl PayerChannel {
 
     /// An agreement is over: what was paid under it stays paid.
     pub fn forget(&mut self, agreement: B256) {
-        if self.lock.is_none_or(|lock| lock.share.agreement != agreement) {
+        if self
+            .lock
+            .is_none_or(|lock| lock.share.agreement != agreement)
+        {
             self.shares.remove(&agreement);
         }
     }

@@ -349,6 +349,10 @@ mod tests {
         assert_eq!(payee(id, &record, &domain), Some(theirs.clone()));
         let mut damaged = record;
         damaged.cumulative += 1;
-        assert_eq!(payee(id, &damaged, &domain), None, "a voucher nobody signed");
+        assert_eq!(
+            payee(id, &damaged, &domain),
+            None,
+            "a voucher nobody signed"
+        );
     }
 }

@@ -7,9 +7,7 @@ use alloy_primitives::{Address, B256, U256, keccak256};
 use chiral_core::{WalletKey, WalletSignature};
 
 static DOMAIN_TYPE: LazyLock<B256> = LazyLock::new(|| {
-    keccak256(
-        "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)",
-    )
+    keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)")
 });
 static VOUCHER_TYPE: LazyLock<B256> =
     LazyLock::new(|| keccak256("Voucher(bytes32 channelId,uint128 cumulative,bytes32 context)"));

@@ -78,7 +78,9 @@ async fn tend_ours(house: &Channels, id: B256) -> Result<(), ChannelsError> {
     let sight = house.inner.contract.look(id).await?;
     if sight.state.is_closing() {
         if sight.time >= sight.state.closes_at {
-            house.call(id, "finalize", 0, channels::finalize(id)).await?;
+            house
+                .call(id, "finalize", 0, channels::finalize(id))
+                .await?;
         }
         return Ok(());
     }

@@ -231,8 +231,10 @@ impl Books {
     /// Asks a wallet to settle what it was given; if that is nothing, the other verdict.
     fn ask_for(&self, payer: Address, exposure: U256, otherwise: Verdict) -> Verdict {
         let given = self.of(payer).any(|account| {
-            !matches!(account.terms.policy, Policy::PayFirst | Policy::LockedVoucher)
-                && account.sent > account.paid_bytes().saturating_add(account.written_off)
+            !matches!(
+                account.terms.policy,
+                Policy::PayFirst | Policy::LockedVoucher
+            ) && account.sent > account.paid_bytes().saturating_add(account.written_off)
         });
         match given {
             true => Verdict::Due {
@@ -386,9 +388,7 @@ impl Books {
         let waits = |account: &Account| {
             let patience = match account.terms.policy {
                 Policy::PayAfter | Policy::Incremental => FIRST_REQUEST_SECONDS,
-                Policy::PayFirst | Policy::Channel | Policy::LockedVoucher => {
-                    FIRST_PAYMENT_SECONDS
-                }
+                Policy::PayFirst | Policy::Channel | Policy::LockedVoucher => FIRST_PAYMENT_SECONDS,
             };
             now <= account.active.saturating_add(patience)
         };

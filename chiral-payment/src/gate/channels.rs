@@ -51,7 +51,9 @@ impl ChainGate {
         message: ChannelMessage,
     ) -> Result<Message, GateError> {
         let Some(channels) = &self.inner.channels else {
-            return Err(GateError::Unsupported { what: "payment in channels" });
+            return Err(GateError::Unsupported {
+                what: "payment in channels",
+            });
         };
         match message {
             ChannelMessage::Bind(bind) => self.bind(channels, bind).await,
@@ -239,7 +241,9 @@ impl ChainGate {
     pub(super) fn fold_ended(&self) {
         let ended = self.books().take_ended();
         if let Some(channels) = &self.inner.channels {
-            ended.into_iter().for_each(|agreement| channels.fold(agreement));
+            ended
+                .into_iter()
+                .for_each(|agreement| channels.fold(agreement));
         }
     }
 }

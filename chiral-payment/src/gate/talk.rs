@@ -14,7 +14,9 @@ impl ChainGate {
             return Ok(bytes.clone());
         }
         if inner.config.policy.needs_channel() && inner.channels.is_none() {
-            return Err(GateError::Unsupported { what: "payment in channels" });
+            return Err(GateError::Unsupported {
+                what: "payment in channels",
+            });
         }
         let mut id = B256::ZERO;
         getrandom::fill(&mut id.0).map_err(|error| GateError::Wallet(Arc::new(error)))?;

@@ -129,7 +129,10 @@ async fn about_channels(
         expiry: u64::MAX,
         signature,
     };
-    assert_ne!(pay.voucher().digest(&domain), lock.voucher().digest(&domain));
+    assert_ne!(
+        pay.voucher().digest(&domain),
+        lock.voucher().digest(&domain)
+    );
     let seal = Seal {
         agreement,
         counter: 5,

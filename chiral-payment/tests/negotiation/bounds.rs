@@ -181,7 +181,9 @@ impl World {
     pub(crate) fn earned(&self) -> u128 {
         let transfers: U256 = self.till.amounts().into_iter().sum();
         let seeder = self.seeder.address();
-        let claimed = self.ledger.contract(|contract| contract.earned.get(&seeder).copied());
+        let claimed = self
+            .ledger
+            .contract(|contract| contract.earned.get(&seeder).copied());
         transfers.to::<u128>() + claimed.unwrap_or_default()
     }
 
@@ -200,7 +202,11 @@ impl World {
             sides.buyers.close(view.id).await.unwrap();
             self.pass_time(u64::from(CHALLENGE));
             let over = async {
-                while !self.ledger.contract(|contract| contract.state(view.id)).is_over() {
+                while !self
+                    .ledger
+                    .contract(|contract| contract.state(view.id))
+                    .is_over()
+                {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             };
@@ -321,7 +327,10 @@ impl Sides {
                 let Some(request) = self.ask(line, purchase, range, true, owing).await? else {
                     break;
                 };
-                let plain = Bytes::from(vec![if garbage { 0xee } else { next as u8 }; CHUNK_SIZE as usize]);
+                let plain = Bytes::from(vec![
+                    if garbage { 0xee } else { next as u8 };
+                    CHUNK_SIZE as usize
+                ]);
                 let sealed = self.gate.seal(&request, plain).await.map_err(|_| Cut)?;
                 self.gate.served(&request, range).await;
                 count.sent += 1;
@@ -379,7 +388,9 @@ async fn worst(policy: Policy, terms: ChannelTerms, channel_first: bool, garbage
         let sides = world.sides(&ours, &theirs).await;
         if channel_first {
             let deposit = 100 * CHUNK_PRICE;
-            let opened = sides.buyers.open(world.seeder.address(), CHALLENGE, deposit);
+            let opened = sides
+                .buyers
+                .open(world.seeder.address(), CHALLENGE, deposit);
             sides.buyers.ready(opened.await.unwrap()).await.unwrap();
         }
         let (line, purchase) = (Line::cut_after(messages), world.purchase());

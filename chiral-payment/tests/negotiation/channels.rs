@@ -29,7 +29,10 @@ async fn both(world: &World) -> (Sides, Journal, Journal) {
 
 fn channel_of(sides: &Sides) -> B256 {
     let views = sides.buyers.views();
-    let ours: Vec<_> = views.iter().filter(|view| view.side == Side::Payer).collect();
+    let ours: Vec<_> = views
+        .iter()
+        .filter(|view| view.side == Side::Payer)
+        .collect();
     assert_eq!(ours.len(), 1);
     ours[0].id
 }
@@ -59,16 +62,30 @@ async fn both_end_a_channel_at_once_and_nothing_more_is_taken_from_it() {
     let (id, purchase) = (channel_of(&sides), world.purchase());
     let leave = sides.agent.leave(&purchase).await.unwrap().unwrap();
     let answer = sides.gate.message(leave).await.unwrap();
-    assert!(sides.agent.respond(&purchase, answer).await.unwrap().is_none());
+    assert!(
+        sides
+            .agent
+            .respond(&purchase, answer)
+            .await
+            .unwrap()
+            .is_none()
+    );
     assert_eq!(world.earned(), u128::from(CHUNKS) * CHUNK_PRICE);
-    assert!(world.ledger.contract(|contract| contract.state(id)).is_over());
+    assert!(
+        world
+            .ledger
+            .contract(|contract| contract.state(id))
+            .is_over()
+    );
     // It is served no more under that channel, and a new one is opened.
     let gone = async {
         while sides.buyers.payer(id).unwrap().phase() != Phase::Closed {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), gone)
+        .await
+        .unwrap();
     sides.end().await;
 }
 
@@ -139,7 +156,9 @@ async fn a_deposit_that_runs_out_is_topped_up() {
     let world = World::new(Policy::Channel, terms);
     let (ours, theirs) = (Journal::in_memory().unwrap(), Journal::in_memory().unwrap());
     let sides = world.sides(&ours, &theirs).await;
-    let opened = sides.buyers.open(world.seeder.address(), 3600, 5 * CHUNK_PRICE);
+    let opened = sides
+        .buyers
+        .open(world.seeder.address(), 3600, 5 * CHUNK_PRICE);
     sides.buyers.ready(opened.await.unwrap()).await.unwrap();
     session(&world, &sides).await;
     let id = channel_of(&sides);
@@ -152,7 +171,10 @@ async fn a_deposit_that_runs_out_is_topped_up() {
 /// A buyer or a seeder that is killed at any of its durable steps goes on from there: every
 /// chunk is paid once, and what is served twice is lost to whoever was killed, a window at most.
 async fn crash_at(buyer_side: bool, crash: Crash, folder: &std::path::Path) -> bool {
-    let what = format!("{crash:?} of the {}", if buyer_side { "buyer" } else { "seeder" });
+    let what = format!(
+        "{crash:?} of the {}",
+        if buyer_side { "buyer" } else { "seeder" }
+    );
     let world = World::new(Policy::Channel, terms());
     let paths = [folder.join("buyer"), folder.join("seeder")];
     let open = |n: usize| Journal::open(&paths[n]).unwrap();
@@ -180,14 +202,21 @@ async fn crash_at(buyer_side: bool, crash: Crash, folder: &std::path::Path) -> b
     // What is on the buyer's disk is not fetched again; the rest may have been lost with it.
     let first = u64::try_from(count.had).unwrap().saturating_sub(4);
     for _ in 0..4 {
-        if sides.plain(&line, &purchase, &mut count, first).await.is_ok() {
+        if sides
+            .plain(&line, &purchase, &mut count, first)
+            .await
+            .is_ok()
+        {
             break;
         }
     }
     world.aftermath(&sides).await;
     let (earned, price) = (world.earned(), u128::from(CHUNKS) * CHUNK_PRICE);
     assert!(earned <= price, "{what}: {earned} for {price}");
-    assert!(earned + 4 * CHUNK_PRICE >= price, "{what}: {earned} for {price}");
+    assert!(
+        earned + 4 * CHUNK_PRICE >= price,
+        "{what}: {earned} for {price}"
+    );
     sides.end().await;
     ours.close().await;
     theirs.close().await;

@@ -66,7 +66,13 @@ impl Contract {
         (!channel.is_over()).then_some(channel).ok_or("not open")
     }
 
-    pub(crate) fn execute(&mut self, from: Address, value: u128, input: &[u8], time: u64) -> Outcome {
+    pub(crate) fn execute(
+        &mut self,
+        from: Address,
+        value: u128,
+        input: &[u8],
+        time: u64,
+    ) -> Outcome {
         let selector: [u8; 4] = input[..4].try_into().unwrap();
         match selector {
             sol::openCall::SELECTOR => {
@@ -131,12 +137,24 @@ impl Contract {
             }
             sol::claimCall::SELECTOR => {
                 let call = sol::claimCall::abi_decode(input).unwrap();
-                self.voucher(from, call.id, call.cumulative, call.context, (call.r, call.vs))?;
+                self.voucher(
+                    from,
+                    call.id,
+                    call.cumulative,
+                    call.context,
+                    (call.r, call.vs),
+                )?;
                 self.claim(call.id, call.cumulative)
             }
             sol::claimAndCloseCall::SELECTOR => {
                 let call = sol::claimAndCloseCall::abi_decode(input).unwrap();
-                self.voucher(from, call.id, call.cumulative, call.context, (call.r, call.vs))?;
+                self.voucher(
+                    from,
+                    call.id,
+                    call.cumulative,
+                    call.context,
+                    (call.r, call.vs),
+                )?;
                 self.end(call.id, call.cumulative)
             }
             sol::claimLockedCall::SELECTOR => {
@@ -179,7 +197,9 @@ impl Contract {
             context,
         };
         let signed = verify(channel.payer, voucher.digest(&domain()), &signature(r, vs));
-        (channel.payee == from && signed).then_some(()).ok_or("signature")
+        (channel.payee == from && signed)
+            .then_some(())
+            .ok_or("signature")
     }
 
     fn claim(&mut self, id: B256, cumulative: u128) -> Outcome {

@@ -7,8 +7,8 @@ use super::{Channels, ChannelsError};
 use crate::channel::book::{Held, MAX_CHANNELS};
 use crate::channel::messages::{Pay, PayLocked};
 use crate::channel::payee::{ClaimRules, PayeeChannel, TakeFault};
-use crate::channel::watcher;
 use crate::channel::voucher::{ChannelDomain, Close, Proven, Share, Word};
+use crate::channel::watcher;
 
 impl Channels {
     /// Looks for a channel from `payer` to this node, and binds an agreement to it. Answers its
@@ -90,7 +90,10 @@ impl Channels {
     /// What is paid under an agreement.
     pub fn paid_under(&self, agreement: B256) -> Share {
         let book = self.book();
-        let held = book.bound.get(&agreement).and_then(|id| book.payees.get(id));
+        let held = book
+            .bound
+            .get(&agreement)
+            .and_then(|id| book.payees.get(id));
         let none = Share {
             agreement,
             bytes: 0,
@@ -235,8 +238,9 @@ fn check<T: Word>(
 ) -> Result<(Proven<T>, Option<WalletKey>), ChannelsError> {
     let checked = match key {
         Some(key) => Proven::check(word, signature, &key, domain).map(|proven| (proven, None)),
-        None => Proven::learn(word, signature, payer, domain)
-            .map(|(proven, key)| (proven, Some(key))),
+        None => {
+            Proven::learn(word, signature, payer, domain).map(|(proven, key)| (proven, Some(key)))
+        }
     };
     checked.ok_or(ChannelsError::Signature)
 }

@@ -360,7 +360,10 @@ impl Channels {
             if let Err(error) = self.refresh(id).await {
                 tracing::debug!(%error, "a channel cannot be looked at");
             }
-            if self.payer(id).is_some_and(|channel| channel.deposit() >= wanted) {
+            if self
+                .payer(id)
+                .is_some_and(|channel| channel.deposit() >= wanted)
+            {
                 return Ok(());
             }
             if Instant::now() >= until {
