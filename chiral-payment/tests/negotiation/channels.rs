@@ -170,20 +170,23 @@ async fn a_deposit_that_runs_out_is_topped_up() {
 
 /// A buyer or a seeder that is killed at any of its durable steps goes on from there: every
 /// chunk is paid once, and what is served twice is lost to whoever was killed, a window at most.
-async fn crash_at(buyer_side: bool, crash: Crash, folder: &std::path::Path) -> bool {
-    let what = format!(
-        "{crash:?} of the {}",
-        if buyer_side { "buyer" } else { "seeder" }
-    );
+async fn crash_at(
+    buyer_side: bool,
+    side: CrashSide,
+    number: u64,
+    folder: &std::path::Path,
+) -> bool {
+    let who = if buyer_side { "buyer" } else { "seeder" };
+    let what = format!("{side:?} step {number} of the {who}");
     let world = World::new(Policy::Channel, terms());
     let paths = [folder.join("buyer"), folder.join("seeder")];
     let open = |n: usize| Journal::open(&paths[n]).unwrap();
     let (ours, theirs) = (open(0), open(1));
     let sides = world.sides(&ours, &theirs).await;
-    match buyer_side {
-        true => ours.crash(crash),
-        false => theirs.crash(crash),
-    }
+    let journal = if buyer_side { &ours } else { &theirs };
+    // Of those that come: the start has some of its own.
+    let step = CrashStep::Number(journal.steps() + number);
+    journal.crash(Crash { side, step });
     let mut count = Count::default();
     let line = Line::cut_after(10_000);
     let purchase = world.purchase();
@@ -229,8 +232,7 @@ async fn every_step(buyer_side: bool) {
         let mut any = false;
         for side in [CrashSide::Before, CrashSide::After] {
             let folder = tempfile::tempdir().unwrap();
-            let step = CrashStep::Number(number);
-            any |= crash_at(buyer_side, Crash { side, step }, folder.path()).await;
+            any |= crash_at(buyer_side, side, number, folder.path()).await;
         }
         if !any {
             break;
