@@ -54,7 +54,7 @@ pub use merkle::MerkleProof;
 pub use metadata::FileMetadata;
 pub use money::Price;
 pub use payment_gate::{
-    Admission, GateError, PaymentAgent, PaymentGate, Purchase, ServeRequest, Tariff,
+    Admission, GateError, PaymentAgent, PaymentGate, Purchase, Sealed, ServeRequest, Tariff,
 };
 pub use payment_settler::{PaymentSettler, SettleError, SettlementStatus};
 pub use peer::{Endpoint, PeerId, PeerOffer};
@@ -68,4 +68,4 @@ pub use range::{ByteRange, RangeSet, RequestGrid};
 pub use rate::Rate;
 pub use sidecar::{FileHasher, SidecarHasher};
 pub use transfer::{Transfer, TransferDriver, TransferId, TransferRegistry};
-pub use wallet::{WalletSignature, WalletSigner};
+pub use wallet::{WalletKey, WalletSignature, WalletSigner};

@@ -48,6 +48,12 @@ pub enum GateError {
     /// The ledger cannot be reached, or does not show a payment yet.
     #[error("the payment cannot be seen on the ledger yet")]
     Ledger,
+    /// Something that this gate or agent does not do.
+    #[error("{what} is not done here")]
+    Unsupported {
+        /// What.
+        what: &'static str,
+    },
     /// Gate or agent has been shut down.
     #[error("shut down")]
     Closed,
@@ -72,6 +78,9 @@ pub struct ServeRequest {
     pub protocol: Protocol,
     /// What the client showed, if anything.
     pub credential: Option<Bytes>,
+    /// Whether the protocol has each answer [sealed](PaymentGate::seal), so that what is sent
+    /// is worth nothing before its key is paid for.
+    pub sealed: bool,
 }
 
 impl ServeRequest {
@@ -82,7 +91,32 @@ impl ServeRequest {
             range,
             protocol,
             credential: None,
+            sealed: false,
         }
+    }
+
+    /// Says that the answer will be sealed.
+    #[must_use]
+    pub fn with_sealed(mut self, sealed: bool) -> Self {
+        self.sealed = sealed;
+        self
+    }
+}
+
+/// Bytes that can be read with a key only, and the seller's word on them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sealed {
+    /// For the client's agent, which gives its lock for it: at most [`MAX_PAYMENT_MESSAGE`].
+    pub header: Bytes,
+    /// As many bytes as were sealed.
+    pub data: Bytes,
+}
+
+impl Sealed {
+    /// From both parts.
+    pub fn new(header: Bytes, data: Bytes) -> Self {
+        Self { header, data }
     }
 }
 
@@ -112,6 +146,17 @@ pub trait PaymentGate: Send + Sync + fmt::Debug + 'static {
 
     /// A message from an agent; the answer goes back to it.
     async fn message(&self, message: Bytes) -> Result<Bytes, GateError>;
+
+    /// Seals the bytes of an admitted request whose protocol said that it would have them
+    /// sealed. They go to the client's [`PaymentAgent::lock`]; what that answers comes back
+    /// to [`PaymentGate::message`], whose answer is for [`PaymentAgent::unseal`].
+    ///
+    /// # Errors
+    /// [`GateError::Unsupported`] by a gate that sells nothing in this way.
+    async fn seal(&self, request: &ServeRequest, data: Bytes) -> Result<Sealed, GateError> {
+        let _ = (request, data);
+        Err(GateError::Unsupported { what: "sealing" })
+    }
 
     /// What this node asks for a file, for whoever announces it.
     fn tariff(&self, cid: Cid) -> Tariff {
@@ -194,6 +239,48 @@ pub trait PaymentAgent: Send + Sync + fmt::Debug + 'static {
     /// A message that is due to the gate though nothing is requested: an acknowledgement of
     /// what was verified. Its answer goes to [`PaymentAgent::respond`].
     async fn due(&self, purchase: &Purchase) -> Result<Option<Bytes>, GateError>;
+
+    /// Bytes, at most, that one request to this seeder should ask for now: a gate serves only
+    /// so much ahead of payment. No limit, unless an agent knows one.
+    fn most_at_once(&self, purchase: &Purchase) -> u64 {
+        let _ = purchase;
+        u64::MAX
+    }
+
+    /// Sealed bytes have come for a range that was requested. What to send to the gate, so
+    /// that it gives the key: a payment that is worth nothing without it.
+    ///
+    /// # Errors
+    /// [`GateError::Unsupported`] by an agent that buys nothing in this way;
+    /// [`GateError::Message`] and [`GateError::Terms`] if they are not what was agreed on.
+    ///
+    /// # Cancel safety
+    /// What was locked stays locked and is found again.
+    async fn lock(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+    ) -> Result<Bytes, GateError> {
+        let _ = (purchase, range, sealed);
+        Err(GateError::Unsupported { what: "locking" })
+    }
+
+    /// The gate answered a lock. The bytes that were sealed; whether they are right is for the
+    /// verifier to say. From then on [`PaymentAgent::due`] has the payment itself.
+    ///
+    /// # Errors
+    /// As [`PaymentAgent::lock`], and if the answer is no key.
+    async fn unseal(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+        answer: Bytes,
+    ) -> Result<Bytes, GateError> {
+        let _ = (purchase, range, sealed, answer);
+        Err(GateError::Unsupported { what: "unsealing" })
+    }
 
     /// Closes the books on what was verified of a file (of all files, without one) and is on
     /// no bill yet; answers all bills that are not known to be settled. Durable before it

@@ -8,9 +8,12 @@ const path = require('path')
 const [modules, out] = process.argv.slice(2)
 const solc = require(path.join(path.resolve(modules), 'solc'))
 
-// Name of the contract, and where the devnet has it from the first block on. The address is
-// "batch" and "chi(r)al" in hexadecimal digits, as far as those go.
-const contracts = { BatchPay: '0xba7c4000000000000000000000000000000c41a1' }
+// Name of the contract, and where the devnet has it from the first block on. The addresses are
+// "batch" and "channel", and "chi(r)al", in hexadecimal digits, as far as those go.
+const contracts = {
+  BatchPay: '0xba7c4000000000000000000000000000000c41a1',
+  Channels: '0xc4a2e100000000000000000000000000000c41a1',
+}
 
 // The chain has the rules of London: later ones have opcodes that it does not know.
 const settings = {
@@ -58,6 +61,6 @@ for (const [name, address] of Object.entries(contracts)) {
 write('chiral-chain/src/spec/devnet-predeploys.json', predeploys)
 
 // Code of the payees in tests, by name.
-const payees = compile('testing/Payees.sol', ['BatchPay.sol'])
+const payees = compile('testing/Payees.sol', ['BatchPay.sol', 'Channels.sol'])
 const codes = Object.entries(payees).map(([name, { evm }]) => [name, '0x' + evm.deployedBytecode.object])
 write('chiral-payment/contracts/testing/Payees.json', Object.fromEntries(codes))

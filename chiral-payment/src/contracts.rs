@@ -2,5 +2,7 @@
 //! they compile to, are in `contracts/` of this crate.
 
 pub mod batch_pay;
+pub mod channels;
 
 pub use batch_pay::{BatchPayment, Leg};
+pub use channels::ChannelState;

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use k256::ecdsa::SigningKey;
 
-use crate::wallet::{SignatureError, SignerError, verify};
+use crate::wallet::{SignatureError, SignerError, WalletKey, verify};
 use crate::{WalletSignature, WalletSigner};
 
 /// Order of the group of secp256k1.
@@ -142,11 +142,18 @@ pub async fn signatures_hold_for_nothing_else(signer: &dyn WalletSigner) {
         !verify(stranger, digest, &signature),
         "it verifies for another wallet"
     );
+    let key = WalletKey::recover(digest, &signature).expect("a key that made it");
+    assert_eq!(key.address(), address);
+    assert!(key.verify(digest, &signature) && !key.verify(other, &signature));
+    let next = sign(signer, other).await;
+    assert!(key.verify(other, &next), "the key of all its signatures");
     for index in 0..65 {
         let mut bytes = *signature.as_bytes();
         bytes[index] ^= 1;
-        let changed = WalletSignature::from_bytes(bytes);
-        let holds = changed.is_ok_and(|changed| verify(address, digest, &changed));
+        let Ok(changed) = WalletSignature::from_bytes(bytes) else {
+            continue;
+        };
+        let holds = verify(address, digest, &changed) || key.verify(digest, &changed);
         assert!(!holds, "it verifies with byte {index} changed");
     }
 }

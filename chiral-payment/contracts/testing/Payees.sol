@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {BatchPay} from "BatchPay.sol";
+import {Channels} from "Channels.sol";
 
 // Payees that do what they should not. They have no constructors: tests put their code into
 // the first block.
@@ -15,6 +16,16 @@ contract Refuser {
     /// Has its credit sent to somebody else.
     function withdraw(BatchPay batch, address to) external {
         batch.withdraw(to);
+    }
+
+    /// Says anything to anybody, as the payee of a channel has to.
+    function say(address to, bytes calldata words) external payable {
+        (bool done, bytes memory answer) = to.call{value: msg.value}(words);
+        if (!done) {
+            assembly {
+                revert(add(answer, 32), mload(answer))
+            }
+        }
     }
 }
 
@@ -68,5 +79,41 @@ contract Reentrant {
         if (again.length != 0) {
             try batch.payBatch{value: msg.value}(again) {} catch {}
         }
+    }
+}
+
+/// A party of channels that comes back into the contract, with whatever it was told to say,
+/// while it is being paid.
+contract Returner {
+    Channels private channels;
+    bytes[] private words;
+    uint256 public entered;
+    uint256 public succeeded;
+
+    function prepare(Channels channels_, bytes[] calldata words_) external {
+        channels = channels_;
+        delete words;
+        for (uint256 i = 0; i < words_.length; ++i) {
+            words.push(words_[i]);
+        }
+    }
+
+    /// Says something to the contract.
+    function say(bytes calldata words_) external payable {
+        (bool done, bytes memory answer) = address(channels).call{value: msg.value}(words_);
+        if (!done) {
+            assembly {
+                revert(add(answer, 32), mload(answer))
+            }
+        }
+    }
+
+    receive() external payable {
+        if (msg.sender != address(channels)) return;
+        for (uint256 i = 0; i < words.length; ++i) {
+            (bool done,) = address(channels).call(words[i]);
+            if (done) ++succeeded;
+        }
+        ++entered;
     }
 }

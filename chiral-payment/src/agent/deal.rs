@@ -7,6 +7,7 @@ use chiral_chain::PrivateKey;
 use chiral_core::bill::AmountOverflow;
 use chiral_core::{ByteRange, Cid, Endpoint, PeerId, Price, Protocol, RangeSet};
 
+use crate::channel::ChannelTerms;
 use crate::messages::{Ack, MAX_ACK_RANGES, Policy, Pricing};
 
 /// Counters that are set aside in one durable step.
@@ -55,6 +56,11 @@ pub(super) struct Deal {
     pub(super) next_bill: u32,
     /// Bytes on bills in advance.
     pub(super) prepaid: u64,
+    pub(super) channel: ChannelTerms,
+    /// Bytes that vouchers pay for, or are about to: they are in `billed` too.
+    pub(super) in_band: u64,
+    /// Whether the seeder said in this run that it sees the channel.
+    pub(super) bound: bool,
 }
 
 impl Deal {
@@ -63,18 +69,25 @@ impl Deal {
         self.agreed && !self.ended && now < self.valid_until
     }
 
-    /// Verified and on no bill; nothing where bills come before delivery.
+    /// Verified and on no bill, nor paid by a voucher; nothing where bills come before delivery,
+    /// or not at all.
     pub(super) fn unbilled(&self) -> RangeSet {
         match self.policy {
-            Policy::PayAfter => difference(&self.verified, &self.billed),
-            Policy::PayFirst => RangeSet::new(),
+            Policy::PayAfter | Policy::Incremental => difference(&self.verified, &self.billed),
+            Policy::PayFirst | Policy::Channel | Policy::LockedVoucher => RangeSet::new(),
         }
+    }
+
+    /// What the first bytes of the agreement cost, so many, as channels count money.
+    pub(super) fn total_cost(&self, bytes: u64) -> Option<u128> {
+        u128::try_from(self.pricing.cost(0, bytes)?).ok()
     }
 
     /// Bytes that come before those of the next bill.
     pub(super) fn position(&self) -> u64 {
         match self.policy {
-            Policy::PayAfter => self.billed.len(),
+            Policy::PayAfter | Policy::Incremental => self.billed.len(),
+            Policy::Channel | Policy::LockedVoucher => self.in_band,
             Policy::PayFirst => self.pricing.free_bytes().saturating_add(self.prepaid),
         }
     }

@@ -50,9 +50,9 @@ impl ChainAgent {
             let books = self.books();
             let deal = books.deals.get(&agreement);
             let deal = deal.filter(|deal| Some(&deal.key) == key(purchase).as_ref());
-            deal.map(|deal| (deal.policy, deal.key.clone()))
+            deal.map(|deal| (deal.policy, deal.key.clone(), self.pays_in_channel(deal)))
         };
-        let Some((policy, key)) = policy else {
+        let Some((policy, key, in_channel)) = policy else {
             return Err(GateError::Message {
                 reason: "an agreement that was not made",
             });
@@ -64,6 +64,9 @@ impl ChainAgent {
             // Another conversation has paid meanwhile.
             return Ok(None);
         }
+        if in_channel {
+            return self.pay_in_channel(&key, agreement, amount.is_zero()).await;
+        }
         // What an earlier conversation left behind: paid, and the seeder not told.
         if let Some(notice) = self.next_notice(key.payee).await? {
             return Ok(Some(notice));
@@ -73,8 +76,8 @@ impl ChainAgent {
                 self.bill_in_advance(purchase, agreement, prepay_bytes)
                     .await?
             }
-            Policy::PayAfter if amount.is_zero() => return self.acknowledge(&key).await,
-            Policy::PayAfter => {
+            _ if amount.is_zero() => return self.acknowledge(&key).await,
+            _ => {
                 self.wait_for_verified(key.payee, amount).await;
                 self.bill_what_is_verified(key.payee).await?
             }

@@ -19,7 +19,9 @@ impl ChainAgent {
             });
         };
         let offered = inner.bids.answered(&key, quote.body.answers);
-        terms::check(&quote, purchase, offered, payer, chain, &inner.config, now)?;
+        let contract = inner.channels.as_ref().map(|c| c.domain().contract());
+        let chains = (chain, contract);
+        terms::check(&quote, purchase, offered, payer, chains, &inner.config, now)?;
         let too_dear = inner
             .config
             .max_price

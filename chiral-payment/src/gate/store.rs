@@ -256,6 +256,7 @@ pub(super) fn terms(message: bytes::Bytes) -> Option<Terms> {
         session_key: accept.body.session_key,
         pricing: quote.body.pricing(),
         policy: quote.body.policy,
+        channel: quote.body.channel,
         valid_until: quote.body.valid_until,
     })
 }

@@ -13,6 +13,11 @@ impl ChainGate {
         {
             return Ok(bytes.clone());
         }
+        if inner.config.policy.needs_channel() && inner.channels.is_none() {
+            return Err(GateError::Unsupported {
+                what: "payment in channels",
+            });
+        }
         let bytes = self.terms_for(cid, payer, price, B256::ZERO).await?;
         let lifetime = inner.config.quote_lifetime.as_secs();
         if payer.is_zero() {
@@ -62,6 +67,7 @@ impl ChainGate {
             prepay_bytes: inner.config.prepay_bytes,
             confirmations: inner.config.confirmations,
             chain: inner.chain,
+            channel: inner.config.channel,
             valid_until: now.saturating_add(lifetime),
         };
         let quote = self.sign(quote).await?;

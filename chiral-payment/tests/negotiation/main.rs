@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod bargain;
+mod bounds;
+mod channels;
 mod claims;
+mod contract;
 mod crashes;
 mod credit;
 mod embedded;
