@@ -51,6 +51,8 @@ mod elsewhere;
 mod encoded;
 mod escape;
 mod etag;
+#[cfg(feature = "bittorrent")]
+pub(crate) mod fetch;
 mod headers;
 mod http2;
 mod leave;
