@@ -1,10 +1,15 @@
 //! BitTorrent, on our own wire: public clients notice nothing but a good peer.
 
+mod benc;
+mod compact;
+mod random;
 pub mod assembly;
 pub mod bencode;
 pub mod create;
+pub mod dht;
 pub mod extension;
 pub mod layout;
+pub mod lsd;
 pub mod magnet;
 pub mod merkle;
 pub mod metainfo;
@@ -17,4 +22,7 @@ pub mod session;
 pub mod smart_ban;
 pub mod swarm;
 pub mod target;
+pub mod tracker;
+pub mod udp;
+pub mod utp;
 pub mod wire;

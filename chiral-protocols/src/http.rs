@@ -52,6 +52,8 @@ mod encoded;
 mod escape;
 mod etag;
 mod executor;
+#[cfg(feature = "bittorrent")]
+pub(crate) mod fetch;
 mod headers;
 mod http2;
 mod leave;

@@ -22,7 +22,9 @@ pub enum AddressPolicy {
 }
 
 impl AddressPolicy {
-    pub(super) fn allows(self, ip: IpAddr) -> bool {
+    /// Whether an address may be dialled.
+    #[must_use]
+    pub fn allows(self, ip: IpAddr) -> bool {
         match (self, scope(ip)) {
             (Self::Any, _) | (_, Scope::Global) => true,
             (Self::GlobalAnd { private, .. }, Scope::Private) => private,

@@ -124,7 +124,7 @@ async fn by_first_byte(pool: &Pool) -> Result<Found, TransferError> {
     Ok(Found::File { size, ranges: true })
 }
 
-fn location(status: StatusCode, headers: &HeaderMap) -> Option<String> {
+pub(super) fn location(status: StatusCode, headers: &HeaderMap) -> Option<String> {
     if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
     }
