@@ -58,8 +58,8 @@ async fn whoever_breaks_the_rules_is_closed_and_the_rest_served() {
             0, 0, 0, 13, 6, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0x40, 0,
         ]),
         after(&[0, 0, 0, 13, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x40, 1]),
-        // A bitfield with spare bits, a piece past the last, an extended handshake that is none.
-        after(&[0, 0, 0, 2, 5, 0xff]),
+        // A bitfield too long, a piece past the last, an extended handshake that is none.
+        after(&[0, 0, 0, 3, 5, 0xff, 0]),
         after(&[0, 0, 0, 5, 4, 0, 0, 0, 8]),
         after(&[0, 0, 0, 3, 20, 0, b'x']),
         // Keep-alives without end.

@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_example_of_the_standard_is_read() {
-        let body = b"d1:md11:LT_metadatai1e6:\xc2\xb5T_PEXi2ee1:pi6881e1:v13:\xc2\xb5Torrent 1.2e";
+        let body = b"d1:md11:LT_metadatai1e6:\xb5T_PEXi2ee1:pi6881e1:v13:\xc2\xb5Torrent 1.2e";
         let mut handshake = ExtendedHandshake::default();
         handshake.update(body).unwrap();
         assert_eq!(handshake.port, Some(6881));

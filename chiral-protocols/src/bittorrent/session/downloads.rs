@@ -146,17 +146,16 @@ impl Downloads {
         }
     }
 
-    /// A block is refused; its token, if it was asked for.
+    /// A block is refused. Answers come in the order of the requests: if it was asked for, taken
+    /// back and asked for again, this is about the first time.
     pub(super) fn rejected(&mut self, block: Block) -> Arrival {
-        let at = self.flying.iter().position(|flying| flying.block == block);
-        if let Some(flying) = at.and_then(|at| self.flying.remove(at)) {
-            return Arrival::Asked(flying.token);
+        if let Some(at) = self.cancelled.iter().position(|other| *other == block) {
+            self.cancelled.remove(at);
+            return Arrival::Cancelled;
         }
-        match self.cancelled.iter().position(|other| *other == block) {
-            Some(at) => {
-                self.cancelled.remove(at);
-                Arrival::Cancelled
-            }
+        let at = self.flying.iter().position(|flying| flying.block == block);
+        match at.and_then(|at| self.flying.remove(at)) {
+            Some(flying) => Arrival::Asked(flying.token),
             None => Arrival::Unasked,
         }
     }

@@ -331,6 +331,10 @@ impl<S: Wire> Connection<S> {
     /// Puts blocks that the peer asked for in the outbox, out of what was read last, or has
     /// more read.
     fn serve(&mut self, now: Now) {
+        if self.session.next_upload().is_some() && self.torrent.content().is_none() {
+            // Not served any more: nor what was read before.
+            self.held = None;
+        }
         while self.session.outbox().has_room() && self.reading.is_none() {
             let (Some(block), Some(geometry)) =
                 (self.session.next_upload(), self.session.geometry())

@@ -421,7 +421,12 @@ impl PeerHandle {
         let mut state = self.state();
         if let Some(fetch) = state.fetches.remove(&token) {
             state.buffered -= fetch.queue.len();
-            state.orders.dropped.push(token);
+            // What the task has not heard of yet it need not.
+            let asked = state.orders.fetch.len();
+            state.orders.fetch.retain(|(other, _)| *other != token);
+            if state.orders.fetch.len() == asked {
+                state.orders.dropped.push(token);
+            }
             drop(state);
             self.wake.notify_one();
         }

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -31,6 +31,7 @@ pub struct PeerSource {
     offer: PeerOffer,
     /// Which change of the coverage was told last.
     told: AtomicU64,
+    closed: AtomicBool,
 }
 
 impl PeerSource {
@@ -50,6 +51,7 @@ impl PeerSource {
             geometry,
             offer,
             told: AtomicU64::new(u64::MAX),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -134,7 +136,9 @@ impl ChunkSource for PeerSource {
         if range.is_empty() {
             return Box::pin(futures_util::stream::empty());
         }
-        let error = if range.end > size {
+        let error = if self.closed.load(Ordering::Relaxed) {
+            TransferError::Closed
+        } else if range.end > size {
             TransferError::Missing {
                 source_name: self.name(),
                 what: "bytes past its end",
@@ -158,6 +162,7 @@ impl ChunkSource for PeerSource {
 
     /// The connection stays if the torrent is seeded.
     async fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         self.handle.set_wanting(false);
     }
 }

@@ -1,5 +1,6 @@
 //! [`Torrent`]: what all connections of one torrent share.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -20,8 +21,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Who waits for sources of a torrent.
-type Waiting = mpsc::Sender<Arc<dyn ChunkSource>>;
+/// Where sources go that somebody waits for.
+type Sources = mpsc::Sender<Arc<dyn ChunkSource>>;
+
+/// Who waits for sources of a torrent, and the connections that he was handed.
+#[derive(Debug)]
+struct Waiting {
+    sources: Sources,
+    handed: BTreeSet<u64>,
+}
 
 /// What is served of a torrent, and where it comes from.
 #[derive(Debug, Default)]
@@ -299,24 +307,38 @@ impl Torrent {
     }
 
     /// Somebody waits for sources.
-    pub(in crate::bittorrent) fn wait_for_sources(&self, waiting: Waiting) {
-        lock(&self.waiting).push(waiting);
+    pub(in crate::bittorrent) fn wait_for_sources(&self, sources: Sources) {
+        let handed = BTreeSet::new();
+        lock(&self.waiting).push(Waiting { sources, handed });
         self.upkeep.notify_one();
     }
 
     /// Whether anybody waits for sources.
     pub(in crate::bittorrent) fn is_waited_for(&self) -> bool {
         let mut waiting = lock(&self.waiting);
-        waiting.retain(|waiting| !waiting.is_closed());
+        waiting.retain(|waiting| !waiting.sources.is_closed());
         !waiting.is_empty()
     }
 
-    /// Hands a source to who waits; false if nobody takes it.
-    pub(in crate::bittorrent) fn offer_source(&self, source: Arc<dyn ChunkSource>) -> bool {
-        let waiting = lock(&self.waiting);
-        waiting
-            .iter()
-            .any(|waiting| waiting.try_send(source.clone()).is_ok())
+    /// Hands the source of a connection to somebody who waits and was not handed it before.
+    pub(in crate::bittorrent) fn hand(
+        &self,
+        key: u64,
+        source: impl FnOnce() -> Option<Arc<dyn ChunkSource>>,
+    ) {
+        let mut waiting = lock(&self.waiting);
+        let new =
+            |waiting: &&mut Waiting| !waiting.sources.is_closed() && !waiting.handed.contains(&key);
+        let Some(waiting) = waiting.iter_mut().find(new) else {
+            return;
+        };
+        // If there is no room now there will be later.
+        if let Ok(room) = waiting.sources.try_reserve()
+            && let Some(source) = source()
+        {
+            room.send(source);
+            waiting.handed.insert(key);
+        }
     }
 
     /// Keeps it in use for as long as this is held.

@@ -31,14 +31,13 @@ pub(super) async fn look_after(node: Arc<Node>, torrent: Arc<Torrent>) {
     let started = Instant::now();
     let mut choker = Choker::new(node.shared.config.choker, Duration::ZERO);
     let mut unchoked: BTreeSet<u64> = BTreeSet::new();
-    let mut handed: BTreeSet<u64> = BTreeSet::new();
     let mut exchange_at = Duration::ZERO;
     loop {
         let now = started.elapsed();
         refresh_content(&node, &torrent).await;
         let peers = torrent.peers();
         rechoke(&mut choker, &mut unchoked, now, &torrent, &peers);
-        hand_over(&torrent, &peers, &mut handed);
+        hand_over(&torrent, &peers);
         if now >= exchange_at && !torrent.is_private() {
             exchange_at = now + EXCHANGE_EVERY;
             peers.iter().for_each(|peer| peer.exchange_peers());
@@ -117,27 +116,20 @@ fn rechoke(
 }
 
 /// Peers that came, or were found, go to those who download.
-fn hand_over(torrent: &Arc<Torrent>, peers: &[Arc<PeerHandle>], handed: &mut BTreeSet<u64>) {
-    handed.retain(|key| peers.iter().any(|peer| peer.key == *key));
+fn hand_over(torrent: &Arc<Torrent>, peers: &[Arc<PeerHandle>]) {
     let Some(info) = torrent.info() else {
         return;
     };
     if !torrent.is_waited_for() {
-        // Whoever waits next is handed all of them.
-        handed.clear();
         return;
     }
-    for peer in peers {
-        if peer.is_closed() || handed.contains(&peer.key) {
-            continue;
-        }
-        let Some(offer) = offer_of(torrent, peer).filter(|_| peer.claim()) else {
-            continue;
-        };
-        let source = PeerSource::new(peer.clone(), torrent.clone(), info.geometry, offer);
-        if torrent.offer_source(Arc::new(source)) {
-            handed.insert(peer.key);
-        }
+    for peer in peers.iter().filter(|peer| !peer.is_closed()) {
+        torrent.hand(peer.key, || {
+            let offer = offer_of(torrent, peer)?;
+            let (peer, torrent) = (peer.clone(), torrent.clone());
+            peer.claim()
+                .then(|| Arc::new(PeerSource::new(peer, torrent, info.geometry, offer)) as _)
+        });
     }
 }
 

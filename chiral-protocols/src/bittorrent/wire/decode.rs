@@ -59,12 +59,12 @@ impl Decoder {
 
     /// Bytes still to come until the message that has begun is whole, as far as can be said.
     pub fn missing(&self) -> usize {
-        match self.buffer.first_chunk::<4>() {
-            Some(prefix) => {
+        match self.buffer.first_chunk::<5>() {
+            Some([prefix @ .., _]) => {
                 let len = u32::from_be_bytes(*prefix) as usize;
                 (len + 4).saturating_sub(self.buffer.len())
             }
-            None => 4 - self.buffer.len(),
+            None => 5 - self.buffer.len(),
         }
     }
 

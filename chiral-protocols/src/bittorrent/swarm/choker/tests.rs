@@ -38,10 +38,14 @@ fn who_gives_most_has_the_slots_and_one_goes_round() {
         })
         .collect();
     let mut tried = BTreeSet::new();
-    let mut turn = 0;
+    let mut state = 7u64;
     for second in (0..3000).step_by(10) {
-        turn += 1;
-        let chosen = choker.decide(seconds(second), false, &peers, |most| turn % most);
+        let chosen = choker.decide(seconds(second), false, &peers, |most| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) as usize % most
+        });
         assert_eq!(chosen.len(), 4);
         for best in 17..20 {
             assert!(chosen.contains(&best), "{chosen:?}");
