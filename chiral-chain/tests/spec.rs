@@ -82,9 +82,11 @@ fn the_devnet_funds_its_accounts_and_has_its_contracts() {
     for account in DEV_ACCOUNTS {
         assert_eq!(spec.alloc[&account.address].balance, ten_thousand);
     }
-    let batch_pay = ChainSpec::predeployed("BatchPay").unwrap();
-    assert!(!spec.alloc[&batch_pay].code.is_empty());
-    assert_eq!(spec.alloc.len(), DEV_ACCOUNTS.len() + 1);
+    for contract in ["BatchPay", "Channels"] {
+        let address = ChainSpec::predeployed(contract).unwrap();
+        assert!(!spec.alloc[&address].code.is_empty(), "{contract}");
+    }
+    assert_eq!(spec.alloc.len(), DEV_ACCOUNTS.len() + 2);
     assert_eq!(ChainSpec::predeployed("NoSuchThing"), None);
 }
 

@@ -240,6 +240,13 @@ pub trait PaymentAgent: Send + Sync + fmt::Debug + 'static {
     /// what was verified. Its answer goes to [`PaymentAgent::respond`].
     async fn due(&self, purchase: &Purchase) -> Result<Option<Bytes>, GateError>;
 
+    /// Bytes, at most, that one request to this seeder should ask for now: a gate serves only
+    /// so much ahead of payment. No limit, unless an agent knows one.
+    fn most_at_once(&self, purchase: &Purchase) -> u64 {
+        let _ = purchase;
+        u64::MAX
+    }
+
     /// Sealed bytes have come for a range that was requested. What to send to the gate, so
     /// that it gives the key: a payment that is worth nothing without it.
     ///

@@ -33,6 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         prepay_bytes: 4 << 20,
         confirmations: 1,
         chain,
+        channel: Default::default(),
         valid_until: 1_800_000_000,
     };
     let signed = Signed::sign(quote, &chain, &wallet).await?;
@@ -59,6 +60,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
             "chainId": chain.chain_id,
             "genesis": chain.genesis.to_string(),
             "batchPay": chain.batch_pay.to_string(),
+            "channel": {
+                "contractAt": quote.channel.contract.to_string(),
+                "challenge": quote.channel.challenge,
+                "windowFirst": quote.channel.window_first,
+                "windowCap": quote.channel.window_cap,
+                "batchChunks": quote.channel.batch,
+            },
             "validUntil": quote.valid_until,
         },
         "digest": signed.digest(&chain).to_string(),

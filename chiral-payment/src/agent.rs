@@ -11,7 +11,7 @@ use bytes::Bytes;
 use chiral_chain::PrivateKey;
 use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
 use chiral_core::{
-    Bill, BillId, ByteRange, Cid, GateError, PaymentAgent, PaymentSettler, Purchase,
+    Bill, BillId, ByteRange, Cid, GateError, PaymentAgent, PaymentSettler, Purchase, Sealed,
     SettlementStatus, WalletSigner,
 };
 use tokio::sync::Notify;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::channel::Channels;
 use crate::gate::books_failed;
 use crate::messages::{
     Accept, ChainFacts, Message, Notice, Quote, Request, Signed, Statement, agreement,
@@ -28,6 +29,7 @@ use crate::writing::Writing;
 use crate::{Journal, JournalError};
 
 mod books;
+mod channels;
 mod config;
 mod deal;
 mod paying;
@@ -68,6 +70,7 @@ struct Inner {
     wallet: Arc<dyn WalletSigner>,
     payer: Address,
     journal: Journal,
+    channels: Option<Channels>,
     settler: Arc<dyn PaymentSettler>,
     books: Mutex<Books>,
     /// Conversations that are about to agree, and until when they keep others from it.
@@ -90,6 +93,21 @@ impl ChainAgent {
         chain: ChainFacts,
         config: AgentConfig,
     ) -> Result<Self, JournalError> {
+        Self::start_with(journal, wallet, settler, chain, None, config).await
+    }
+
+    /// The same, with channels to pay out of.
+    ///
+    /// # Errors
+    /// As [`ChainAgent::start`].
+    pub async fn start_with(
+        journal: Journal,
+        wallet: Arc<dyn WalletSigner>,
+        settler: Arc<dyn PaymentSettler>,
+        chain: ChainFacts,
+        channels: Option<Channels>,
+        config: AgentConfig,
+    ) -> Result<Self, JournalError> {
         let books = journal
             .read(|step| {
                 let mut books = Books::default();
@@ -104,6 +122,7 @@ impl ChainAgent {
                 chain,
                 wallet,
                 journal,
+                channels,
                 settler,
                 books: Mutex::new(books),
                 leases: Mutex::default(),
@@ -314,6 +333,7 @@ impl PaymentAgent for ChainAgent {
                 self.take_receipt(receipt, message).await?;
                 self.next_notice(payee).await
             }
+            Message::Channel(message) => self.about_channel(purchase, message).await,
             Message::NotYet { retry_after } => self.pause(purchase, retry_after).await,
             Message::Ended { agreement } => Ok(self.ended(purchase, agreement)),
             Message::Refused { reason } => {
@@ -351,6 +371,14 @@ impl PaymentAgent for ChainAgent {
         let Some(key) = key(purchase).filter(|_| !purchase.offer.price.is_free()) else {
             return Ok(None);
         };
+        let policy = {
+            let mut books = self.books();
+            let deal = books.usable(&key, self.now());
+            deal.map(|(_, deal)| deal.policy)
+        };
+        if policy.is_some_and(|policy| self.pays_in_channel(policy, key.payee)) {
+            return self.due_in_channel(&key).await;
+        }
         let is_due = {
             let mut books = self.books();
             books.usable(&key, self.now()).is_some_and(|(_, deal)| {
@@ -361,6 +389,31 @@ impl PaymentAgent for ChainAgent {
             true => self.acknowledgement(&key).await,
             false => Ok(None),
         }
+    }
+
+    fn most_at_once(&self, purchase: &Purchase) -> u64 {
+        self.most_at_once_of(purchase)
+    }
+
+    async fn lock(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+    ) -> Result<Bytes, GateError> {
+        self.check_open()?;
+        self.lock_sealed(purchase, range, sealed).await
+    }
+
+    async fn unseal(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+        answer: Bytes,
+    ) -> Result<Bytes, GateError> {
+        self.check_open()?;
+        self.unseal_with(purchase, range, sealed, &answer).await
     }
 
     async fn bills(&self, cid: Option<Cid>) -> Result<Vec<Bill>, GateError> {

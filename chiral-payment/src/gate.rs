@@ -11,7 +11,7 @@ use bytes::Bytes;
 use chiral_chain::ChainClient;
 use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
 use chiral_core::{
-    Admission, BillId, ByteRange, Cid, GateError, PaymentGate, Price, ServeRequest, Tariff,
+    Admission, BillId, ByteRange, Cid, GateError, PaymentGate, Price, Sealed, ServeRequest, Tariff,
     WalletSigner,
 };
 use redb::ReadTransaction;
@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::channel::Channels;
 use crate::messages::{
     Accept, Ack, ChainFacts, Message, Notice, Quote, Request, Signed, agreement,
 };
@@ -30,6 +31,7 @@ use crate::{Journal, JournalError};
 
 mod account;
 mod books;
+mod channels;
 mod config;
 mod credit;
 pub(crate) mod store;
@@ -80,6 +82,7 @@ struct Inner {
     wallet: Arc<dyn WalletSigner>,
     payee: Address,
     journal: Journal,
+    channels: Option<Channels>,
     witness: Witness,
     looks: Semaphore,
     books: Mutex<Books>,
@@ -132,6 +135,24 @@ impl ChainGate {
         chain: ChainFacts,
         config: GateConfig,
     ) -> Result<Self, JournalError> {
+        Self::start_with(journal, wallet, client, chain, None, config).await
+    }
+
+    /// The same, with channels to be paid out of.
+    ///
+    /// # Errors
+    /// As [`ChainGate::start`].
+    pub async fn start_with(
+        journal: Journal,
+        wallet: Arc<dyn WalletSigner>,
+        client: Arc<dyn ChainClient>,
+        chain: ChainFacts,
+        channels: Option<Channels>,
+        mut config: GateConfig,
+    ) -> Result<Self, JournalError> {
+        if let Some(channels) = &channels {
+            config.channel.contract = channels.domain().contract();
+        }
         let rules = Rules {
             credit: config.credit,
             max_agreements: config.max_agreements,
@@ -139,12 +160,17 @@ impl ChainGate {
         };
         let now = config.clock.now();
         let mut books = Books::new(rules);
-        let (books, scanned) = journal
+        let (mut books, scanned) = journal
             .read(move |step| {
                 let scanned = store::load(step, &mut books, now)?;
                 Ok((books, scanned))
             })
             .await?;
+        if let Some(channels) = &channels {
+            for share in channels.shares() {
+                books.restore_in_band(share.agreement, share.bytes);
+            }
+        }
         let gate = Self {
             inner: Arc::new(Inner {
                 payee: wallet.address(),
@@ -159,6 +185,7 @@ impl ChainGate {
                 chain,
                 wallet,
                 journal,
+                channels,
             }),
         };
         gate.spawn(watcher::flush(gate.clone()));
@@ -287,6 +314,9 @@ impl ChainGate {
         if !is_cid || !is_signed || !range.covers(request.range) {
             return denied("the credential is for something else, or not the session's");
         }
+        if let Some(answer) = self.without_channel(agreement, request) {
+            return answer;
+        }
         let (now, protocol) = (self.now(), &request.protocol);
         let verdict = self
             .books()
@@ -356,6 +386,7 @@ impl PaymentGate for ChainGate {
             Message::Accept { accept, quote } => self.accept(message, accept, quote).await?,
             Message::Ack(ack) => self.acknowledge(ack).await?,
             Message::Notice(notice) => self.notice(notice).await?,
+            Message::Channel(message) => self.about_channel(message).await?,
             _ => {
                 return Err(GateError::Message {
                     reason: "not a message for a gate",
@@ -363,6 +394,10 @@ impl PaymentGate for ChainGate {
             }
         };
         Ok(answer.encode())
+    }
+
+    async fn seal(&self, request: &ServeRequest, data: Bytes) -> Result<Sealed, GateError> {
+        self.seal_answer(request, data).await
     }
 
     fn tariff(&self, cid: Cid) -> Tariff {

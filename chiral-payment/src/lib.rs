@@ -5,6 +5,8 @@ pub mod agent;
 #[cfg(feature = "chain")]
 pub mod calldata;
 #[cfg(feature = "chain")]
+pub mod channel;
+#[cfg(feature = "chain")]
 pub mod clock;
 #[cfg(feature = "chain")]
 pub mod contracts;
@@ -34,6 +36,8 @@ mod writing;
 
 #[cfg(feature = "chain")]
 pub use agent::{AgentConfig, ChainAgent};
+#[cfg(feature = "chain")]
+pub use channel::{Channels, ChannelsConfig};
 pub use free_agent::FreeAgent;
 pub use free_gate::FreeGate;
 pub use free_settler::FreeSettler;

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
 use chiral_core::{Cid, GateError, WalletSignature};
 
+use crate::channel::{self, ChannelMessage};
 use crate::receipt::Receipt;
 
 mod quote;
@@ -114,6 +115,8 @@ pub enum Message {
         /// Why, in words; at most [`MAX_REASON`] bytes.
         reason: String,
     },
+    /// About a channel.
+    Channel(ChannelMessage),
 }
 
 impl Message {
@@ -186,6 +189,7 @@ impl Message {
                 let reason = readable(reason);
                 plain(&mut out, 13, &sol::Refused { reason });
             }
+            Self::Channel(message) => message.encode(&mut out),
         }
         out.into()
     }
@@ -258,6 +262,9 @@ impl Message {
                 }
                 Self::Refused { reason }
             }
+            tag if channel::messages::TAGS.contains(&tag) => {
+                Self::Channel(ChannelMessage::decode(tag, rest)?)
+            }
             _ => {
                 return Err(Malformed {
                     reason: "an unknown kind of message",
@@ -271,18 +278,18 @@ const SHORT: Malformed = Malformed {
     reason: "too short",
 };
 
-fn plain(out: &mut Vec<u8>, tag: u8, body: &impl SolValue) {
+pub(crate) fn plain(out: &mut Vec<u8>, tag: u8, body: &impl SolValue) {
     out.push(tag);
     out.extend_from_slice(&body.abi_encode());
 }
 
-fn signed<T: Statement>(out: &mut Vec<u8>, tag: u8, word: &Signed<T>) {
+pub(crate) fn signed<T: Statement>(out: &mut Vec<u8>, tag: u8, word: &Signed<T>) {
     plain(out, tag, &word.body.to_sol());
     out.extend_from_slice(word.signature.as_bytes());
 }
 
 /// Reads a struct that is all of `bytes`, in its one encoding.
-fn read<T>(bytes: &[u8]) -> Result<T, Malformed>
+pub(crate) fn read<T>(bytes: &[u8]) -> Result<T, Malformed>
 where
     T: SolValue + From<<T::SolType as alloy_sol_types::SolType>::RustType>,
 {
@@ -296,7 +303,7 @@ where
     Ok(body)
 }
 
-fn read_signed<T: Statement>(bytes: &[u8]) -> Result<Signed<T>, Malformed>
+pub(crate) fn read_signed<T: Statement>(bytes: &[u8]) -> Result<Signed<T>, Malformed>
 where
     T::Sol: From<<<T::Sol as SolValue>::SolType as alloy_sol_types::SolType>::RustType>,
 {

@@ -10,6 +10,8 @@ use chiral_core::{PaymentAgent, PaymentGate, PaymentSettler, Price, WalletSigner
 use redb::{ReadTransaction, TableDefinition, TableError, WriteTransaction};
 
 use crate::agent::{AgentConfig, ChainAgent};
+use crate::channel::{ChannelDomain, Channels, ChannelsConfig};
+use crate::contracts::channels::CHANNELS;
 use crate::gate::{ChainGate, GateConfig};
 use crate::journal::{Journal, JournalError};
 use crate::messages::ChainFacts;
@@ -64,6 +66,8 @@ pub struct PaymentsConfig {
     pub gate: GateConfig,
     /// What is bought.
     pub agent: AgentConfig,
+    /// Channels, where a policy uses them.
+    pub channels: ChannelsConfig,
     /// How is paid. Chain id, first block and contract are filled in at the start.
     pub settler: Option<SettlerConfig>,
 }
@@ -92,6 +96,7 @@ impl PaymentsConfig {
             facts: None,
             gate: GateConfig::default(),
             agent,
+            channels: ChannelsConfig::default(),
             settler: None,
         }
     }
@@ -202,6 +207,7 @@ pub struct Payments {
     facts: ChainFacts,
     gate: ChainGate,
     agent: ChainAgent,
+    channels: Channels,
     settler: Arc<ChainSettler>,
 }
 
@@ -254,6 +260,7 @@ impl Payments {
             chain,
             gate,
             agent,
+            channels,
             settler,
             ..
         } = config;
@@ -264,10 +271,22 @@ impl Payments {
         settings.batch_contract.get_or_insert(facts.batch_pay);
         let settler =
             ChainSettler::start(journal.clone(), chain.clone(), wallet.clone(), settings).await?;
+        let domain = ChannelDomain::new(facts.chain_id, CHANNELS);
+        let channels = Channels::start(
+            journal.clone(),
+            wallet.clone(),
+            chain.clone(),
+            settler.clone(),
+            domain,
+            channels,
+        )
+        .await?;
         let pays: Arc<dyn PaymentSettler> = settler.clone();
-        let agent = ChainAgent::start(journal.clone(), wallet.clone(), pays, facts, agent).await?;
-        let gate =
-            ChainGate::start(journal.clone(), wallet.clone(), chain.clone(), facts, gate).await?;
+        let (log, ours) = (journal.clone(), Some(channels.clone()));
+        let agent = ChainAgent::start_with(log, wallet.clone(), pays, facts, ours, agent).await?;
+        let (log, ours) = (journal.clone(), Some(channels.clone()));
+        let (payee, client) = (wallet.clone(), chain.clone());
+        let gate = ChainGate::start_with(log, payee, client, facts, ours, gate).await?;
         Ok(Self {
             wallet,
             chain,
@@ -275,6 +294,7 @@ impl Payments {
             facts,
             gate,
             agent,
+            channels,
             settler,
         })
     }
@@ -324,6 +344,11 @@ impl Payments {
         &self.agent
     }
 
+    /// The channels that this node pays out of, and is paid out of.
+    pub fn channels(&self) -> &Channels {
+        &self.channels
+    }
+
     /// The settler by its own type.
     pub fn chain_settler(&self) -> &Arc<ChainSettler> {
         &self.settler
@@ -337,10 +362,12 @@ impl Payments {
     pub async fn shutdown(&self) -> Result<(), PaymentsError> {
         let gate = self.gate.shutdown().await;
         let agent = self.agent.shutdown().await;
+        let channels = self.channels.shutdown().await;
         let settler = self.settler.shutdown().await;
         self.journal.close().await;
         gate?;
         agent?;
+        channels?;
         settler?;
         Ok(())
     }

@@ -33,6 +33,7 @@ use crate::journal::{Journal, JournalError};
 
 mod board;
 mod book;
+mod calls;
 mod config;
 mod driver;
 mod flight;

@@ -18,7 +18,15 @@ const types = {
     { name: "chainId", type: "uint64" },
     { name: "genesis", type: "bytes32" },
     { name: "batchPay", type: "address" },
+    { name: "channel", type: "ChannelTerms" },
     { name: "validUntil", type: "uint64" },
+  ],
+  ChannelTerms: [
+    { name: "contractAt", type: "address" },
+    { name: "challenge", type: "uint32" },
+    { name: "windowFirst", type: "uint32" },
+    { name: "windowCap", type: "uint32" },
+    { name: "batchChunks", type: "uint32" },
   ],
 };
 

@@ -20,6 +20,13 @@ pub struct AgentConfig {
     pub prepay_bytes: u64,
     /// Most bytes that a seeder may want to be paid for at once in advance.
     pub max_prepay_bytes: u64,
+    /// Wei that are put into a channel at once.
+    pub channel_deposit: u128,
+    /// Most wei in one channel. They come back, less what was paid; if the seeder is gone, after
+    /// the challenge period.
+    pub max_channel_deposit: u128,
+    /// Longest challenge period, in seconds: so long a deposit may be locked.
+    pub max_challenge: u32,
     /// Bytes verified before they are acknowledged without being asked.
     pub ack_bytes: u64,
     /// Verified bytes, and time, after which they become durable. A kill forgets at most
@@ -36,14 +43,24 @@ pub struct AgentConfig {
 }
 
 impl Default for AgentConfig {
-    /// Any announced price, both policies, 4 MiB (at most 64) in advance, acknowledged every
-    /// 8 MiB, on disk every 8 MiB or half a second.
+    /// Any announced price, every policy, 4 MiB (at most 64) in advance, 0.05 CHI (at most 1)
+    /// in a channel, for at most a week; acknowledged every 8 MiB, on disk every 8 MiB or half
+    /// a second.
     fn default() -> Self {
         Self {
             max_price: None,
-            policies: vec![Policy::PayAfter, Policy::PayFirst],
+            policies: vec![
+                Policy::PayAfter,
+                Policy::PayFirst,
+                Policy::Incremental,
+                Policy::Channel,
+                Policy::LockedVoucher,
+            ],
             prepay_bytes: 4 << 20,
             max_prepay_bytes: 64 << 20,
+            channel_deposit: u128::from(chiral_core::money::WEI_PER_CHI) / 20,
+            max_channel_deposit: u128::from(chiral_core::money::WEI_PER_CHI),
+            max_challenge: 7 * 86_400,
             ack_bytes: 8 << 20,
             flush: (8 << 20, Duration::from_millis(500)),
             max_quote_ahead: Duration::from_secs(7 * 86_400),

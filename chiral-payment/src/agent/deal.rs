@@ -6,6 +6,7 @@ use alloy_primitives::{Address, B256};
 use chiral_chain::PrivateKey;
 use chiral_core::{ByteRange, Cid, Endpoint, PeerId, Price, Protocol, RangeSet};
 
+use crate::channel::ChannelTerms;
 use crate::messages::{Ack, MAX_ACK_RANGES, Policy};
 
 /// Counters that are set aside in one durable step.
@@ -54,6 +55,11 @@ pub(super) struct Deal {
     pub(super) next_bill: u32,
     /// Bytes on bills in advance.
     pub(super) prepaid: u64,
+    pub(super) channel: ChannelTerms,
+    /// Bytes that vouchers pay for, or are about to: they are in `billed` too.
+    pub(super) in_band: u64,
+    /// Whether the seeder said in this run that it sees the channel.
+    pub(super) bound: bool,
 }
 
 impl Deal {
@@ -62,11 +68,12 @@ impl Deal {
         self.agreed && !self.ended && now < self.valid_until
     }
 
-    /// Verified and on no bill; nothing where bills come before delivery.
+    /// Verified and on no bill, nor paid by a voucher; nothing where bills come before delivery,
+    /// or not at all.
     pub(super) fn unbilled(&self) -> RangeSet {
         match self.policy {
-            Policy::PayAfter => difference(&self.verified, &self.billed),
-            Policy::PayFirst => RangeSet::new(),
+            Policy::PayAfter | Policy::Incremental => difference(&self.verified, &self.billed),
+            Policy::PayFirst | Policy::Channel | Policy::LockedVoucher => RangeSet::new(),
         }
     }
 

@@ -64,6 +64,9 @@ impl ChainAgent {
             // Another conversation has paid meanwhile.
             return Ok(None);
         }
+        if self.pays_in_channel(policy, key.payee) {
+            return self.pay_in_channel(&key, agreement, amount.is_zero()).await;
+        }
         // What an earlier conversation left behind: paid, and the seeder not told.
         if let Some(notice) = self.next_notice(key.payee).await? {
             return Ok(Some(notice));
@@ -73,8 +76,8 @@ impl ChainAgent {
                 self.bill_in_advance(purchase, agreement, prepay_bytes)
                     .await?
             }
-            Policy::PayAfter if amount.is_zero() => return self.acknowledge(&key).await,
-            Policy::PayAfter => {
+            _ if amount.is_zero() => return self.acknowledge(&key).await,
+            _ => {
                 self.wait_for_verified(key.payee, amount).await;
                 self.bill_what_is_verified(key.payee).await?
             }

@@ -32,6 +32,7 @@ mod sol {
             uint64 pendingTotal;
             uint32 nextBill;
             uint64 prepaid;
+            uint64 inBand;
         }
 
         struct Owed {
@@ -128,6 +129,7 @@ fn deal_record(deal: &Deal, reserved: u64) -> sol::Deal {
         pendingTotal: pending.map(|ack| ack.total).unwrap_or_default(),
         nextBill: deal.next_bill,
         prepaid: deal.prepaid,
+        inBand: deal.in_band,
     }
 }
 
@@ -156,6 +158,7 @@ fn deal(agreement: B256, record: &sol::Deal) -> Option<Deal> {
         ranges: pending,
     });
     (deal.next_bill, deal.prepaid) = (record.nextBill, record.prepaid);
+    deal.in_band = record.inBand;
     Some(deal)
 }
 
@@ -198,6 +201,9 @@ pub(super) fn propose(
         pending: None,
         next_bill: 0,
         prepaid: 0,
+        channel: quote.channel,
+        in_band: 0,
+        bound: false,
     })
 }
 

@@ -13,7 +13,8 @@ impl ChainAgent {
         let inner = &self.inner;
         let now = self.now();
         let (payer, chain) = (inner.payer, &inner.chain);
-        terms::check(&quote, purchase, payer, chain, &inner.config, now)?;
+        let contract = inner.channels.as_ref().map(|c| c.domain().contract());
+        terms::check(&quote, purchase, payer, chain, contract, &inner.config, now)?;
         let Some(key) = key(purchase) else {
             return Ok(None);
         };

@@ -16,6 +16,7 @@ pub(super) fn check(
     purchase: &Purchase,
     payer: Address,
     chain: &ChainFacts,
+    channels: Option<Address>,
     config: &AgentConfig,
     now: u64,
 ) -> Result<(), GateError> {
@@ -39,6 +40,16 @@ pub(super) fn check(
         () if terms.payee == payer => differs("the buyer's own wallet"),
         () if !terms.payer.is_zero() && terms.payer != payer => differs("for another buyer"),
         () if !config.policies.contains(&terms.policy) => differs("a policy that is not wanted"),
+        () if terms.policy.needs_channel() && channels != Some(terms.channel.contract) => {
+            differs("another contract of channels")
+        }
+        () if terms.policy.needs_channel() && terms.channel.challenge > config.max_challenge => {
+            differs("locks a deposit for too long")
+        }
+        // A key opens what only its own hash can be held against.
+        () if terms.policy == Policy::LockedVoucher && !purchase.root_known => {
+            Err(GateError::RootUnknown)
+        }
         () if terms.policy == Policy::PayFirst && !purchase.root_known => {
             Err(GateError::RootUnknown)
         }

@@ -85,7 +85,9 @@ pub fn deployed_at() -> Address {
 
 /// What to send to [`FACTORY`] to have it made; whoever does it.
 pub fn deployment() -> Bytes {
-    [DEPLOYMENT_SALT.as_slice(), &creation_code()].concat().into()
+    [DEPLOYMENT_SALT.as_slice(), &creation_code()]
+        .concat()
+        .into()
 }
 
 /// Id of the channel that [`open`] makes.
@@ -97,7 +99,14 @@ pub fn id_of(
     challenge: u32,
     salt: B256,
 ) -> B256 {
-    let parts = (U256::from(chain_id), contract, payer, payee, challenge, salt);
+    let parts = (
+        U256::from(chain_id),
+        contract,
+        payer,
+        payee,
+        challenge,
+        salt,
+    );
     keccak256(parts.abi_encode())
 }
 
@@ -316,7 +325,10 @@ mod tests {
         let signature = WalletSignature::from_bytes([1; 65]).unwrap();
         let (id, word) = (B256::repeat_byte(1), B256::repeat_byte(2));
         let calls = [
-            (open(Address::ZERO, 60, word), "open(address,uint32,bytes32)"),
+            (
+                open(Address::ZERO, 60, word),
+                "open(address,uint32,bytes32)",
+            ),
             (top_up(id), "topUp(bytes32)"),
             (start_close(id), "startClose(bytes32)"),
             (finalize(id), "finalize(bytes32)"),

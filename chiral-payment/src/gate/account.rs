@@ -1,11 +1,12 @@
 //! [`Account`]: what was agreed on with one buyer for one file, and how it stands.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use alloy_primitives::{Address, B256, U256};
 use chiral_core::{BillId, ByteRange, Cid, Price, Protocol, RangeSet};
 
 use super::window::CounterWindow;
+use crate::channel::{ChannelTerms, Window};
 use crate::messages::{Ack, Policy};
 
 /// Ranges, at most, that are kept of what was served or acknowledged in one agreement.
@@ -34,8 +35,13 @@ pub(super) struct Account {
     pub(super) served: RangeSet,
     pub(super) acked: RangeSet,
     pub(super) ack_sequence: u32,
-    /// Bytes covered by verified payments.
+    /// Bytes covered by verified payments on the chain.
     pub(super) paid: u64,
+    /// Bytes covered by vouchers; the channels' own books have it on disk.
+    pub(super) in_band: u64,
+    /// Sealed answers by the counter of their request, with their length: their keys can be
+    /// paid for. Not on disk: what was sealed before a restart is asked for again.
+    pub(super) sealed: BTreeMap<u64, u64>,
     pub(super) written_off: u64,
     /// The bills that were paid, by their sequence.
     pub(super) bills: BTreeSet<u32>,
@@ -53,6 +59,7 @@ pub(super) struct Terms {
     pub(super) session_key: Address,
     pub(super) price: Price,
     pub(super) policy: Policy,
+    pub(super) channel: ChannelTerms,
     pub(super) valid_until: u64,
 }
 
@@ -85,6 +92,8 @@ impl Account {
             acked: RangeSet::new(),
             ack_sequence: 0,
             paid: 0,
+            in_band: 0,
+            sealed: BTreeMap::new(),
             written_off: 0,
             bills: BTreeSet::new(),
             active: now,
@@ -101,14 +110,34 @@ impl Account {
     /// Bytes that are not paid for, those in flight included.
     pub(super) fn unpaid(&self) -> u64 {
         let given = self.sent.saturating_add(self.bytes_in_flight());
-        given.saturating_sub(self.paid.saturating_add(self.written_off))
+        given.saturating_sub(self.paid_bytes().saturating_add(self.written_off))
+    }
+
+    /// Bytes that are paid for, on the chain or by vouchers.
+    pub(super) fn paid_bytes(&self) -> u64 {
+        self.paid.saturating_add(self.in_band)
+    }
+
+    /// How far ahead of payment is served, where that is counted in chunks.
+    pub(super) fn ahead(&self) -> Option<Window> {
+        let mut window = self.terms.channel.window(self.terms.policy)?;
+        window.paid(self.paid_bytes());
+        Some(window)
+    }
+
+    /// Vouchers pay for so many bytes in all; never fewer than before. True if that is more.
+    pub(super) fn pay_in_band(&mut self, bytes: u64) -> bool {
+        let more = bytes > self.in_band;
+        self.in_band = self.in_band.max(bytes);
+        more
     }
 
     /// What [`Self::unpaid`] costs. A price too high to be added up is more than any line.
     pub(super) fn exposure(&self) -> U256 {
         match self.terms.policy {
-            Policy::PayAfter => self.cost(self.unpaid()),
-            Policy::PayFirst => U256::ZERO,
+            Policy::PayAfter | Policy::Incremental | Policy::Channel => self.cost(self.unpaid()),
+            // Of sealed bytes nothing but the upload is lost.
+            Policy::PayFirst | Policy::LockedVoucher => U256::ZERO,
         }
     }
 
@@ -118,12 +147,12 @@ impl Account {
 
     /// What the buyer said it owes, or has shown by paying, and has not paid.
     pub(super) fn owed(&self) -> U256 {
-        self.cost(self.acked.len().saturating_sub(self.paid))
+        self.cost(self.acked.len().saturating_sub(self.paid_bytes()))
     }
 
     /// Bytes sent of which the buyer has said nothing.
     pub(super) fn unacknowledged(&self) -> u64 {
-        let known = self.acked.len().max(self.paid);
+        let known = self.acked.len().max(self.paid_bytes());
         self.sent
             .saturating_sub(known.saturating_add(self.written_off))
     }
@@ -140,6 +169,11 @@ impl Account {
         self.in_flight
             .insert(counter, InFlight { range, since: now });
         self.active = now;
+    }
+
+    /// Whether a request is admitted and not over.
+    pub(super) fn is_in_flight(&self, counter: u64) -> bool {
+        self.in_flight.contains_key(&counter)
     }
 
     /// A request of which this much was sent is over. False if it never was admitted, or has
@@ -206,7 +240,7 @@ impl Account {
             return false;
         }
         self.paid = self.paid.saturating_add(bytes);
-        let unpaid = self.sent.saturating_sub(self.paid);
+        let unpaid = self.sent.saturating_sub(self.paid_bytes());
         if self.terms.policy == Policy::PayAfter && self.paid >= self.acked.len() {
             let most = u128::from(self.sent) * u128::from(waste_permille) / 1000;
             self.written_off = unpaid.min(u64::try_from(most).unwrap_or(u64::MAX));
@@ -233,8 +267,8 @@ impl Account {
 
     /// Whether something acknowledged waits for its payment for longer than `deadline`.
     pub(super) fn is_overdue(&self, deadline: u64, now: u64) -> bool {
-        self.terms.policy == Policy::PayAfter
-            && self.acked.len() > self.paid
+        matches!(self.terms.policy, Policy::PayAfter | Policy::Incremental)
+            && self.acked.len() > self.paid_bytes()
             && self.active.saturating_add(deadline) < now
     }
 }

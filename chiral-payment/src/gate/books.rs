@@ -29,6 +29,8 @@ pub(super) struct Books {
     pub(super) credit: Credit,
     /// What is not on disk as it is here.
     dirty: Dirty,
+    /// Agreements that were dropped, for whoever else keeps books of them.
+    ended: Vec<B256>,
     /// Steps that have taken what was dirty and are not known to be on disk.
     writing: usize,
 }
@@ -79,6 +81,7 @@ impl Books {
             by_wallet: HashMap::new(),
             credit: Credit::default(),
             dirty: Dirty::default(),
+            ended: Vec::new(),
             writing: 0,
         }
     }
@@ -134,6 +137,9 @@ impl Books {
         let verdict = match account.terms.policy {
             Policy::PayAfter => self.lend(agreement, range.len(), now),
             Policy::PayFirst => self.prepaid(agreement, range.len()),
+            Policy::Incremental | Policy::Channel | Policy::LockedVoucher => {
+                self.ahead(agreement, range.len(), now)
+            }
         };
         // A counter that was refused can be used again: nothing was served for it.
         if verdict == Verdict::Serve
@@ -152,13 +158,39 @@ impl Books {
             return Verdict::Ended;
         };
         let given = account.sent.saturating_add(account.bytes_in_flight());
-        let missing = given.saturating_add(bytes).saturating_sub(account.paid);
+        let missing = given
+            .saturating_add(bytes)
+            .saturating_sub(account.paid_bytes());
         if missing == 0 {
             return Verdict::Serve;
         }
         Verdict::Due {
             amount: account.cost(missing),
             prepay_bytes: missing,
+        }
+    }
+
+    /// Serves ahead of payment, within a window of the agreement's own. What is lent draws on
+    /// the wallet's line and on the strangers' budget all the same.
+    fn ahead(&mut self, agreement: B256, bytes: u64, now: u64) -> Verdict {
+        let Some(account) = self.accounts.get(&agreement) else {
+            return Verdict::Ended;
+        };
+        let window = account.ahead().map_or(0, |window| window.bytes());
+        if account.unpaid().saturating_add(bytes) <= window {
+            return match account.terms.policy {
+                Policy::LockedVoucher => Verdict::Serve,
+                _ => self.lend(agreement, bytes, now),
+            };
+        }
+        let known = account.paid_bytes().saturating_add(account.written_off);
+        match () {
+            () if account.sent > known => Verdict::Due {
+                amount: account.cost(account.sent - known),
+                prepay_bytes: 0,
+            },
+            () if account.bytes_in_flight() > 0 => Verdict::Busy,
+            () => Verdict::TooLarge,
         }
     }
 
@@ -199,8 +231,10 @@ impl Books {
     /// Asks a wallet to settle what it was given; if that is nothing, the other verdict.
     fn ask_for(&self, payer: Address, exposure: U256, otherwise: Verdict) -> Verdict {
         let given = self.of(payer).any(|account| {
-            account.terms.policy == Policy::PayAfter
-                && account.sent > account.paid.saturating_add(account.written_off)
+            !matches!(
+                account.terms.policy,
+                Policy::PayFirst | Policy::LockedVoucher
+            ) && account.sent > account.paid_bytes().saturating_add(account.written_off)
         });
         match given {
             true => Verdict::Due {
@@ -271,6 +305,31 @@ impl Books {
         }
     }
 
+    /// Vouchers pay for so many bytes of an agreement in all.
+    pub(super) fn pay_in_band(&mut self, agreement: B256, bytes: u64, now: u64) {
+        let Some(account) = self.accounts.get_mut(&agreement) else {
+            return;
+        };
+        let before = account.cost(account.in_band);
+        if account.pay_in_band(bytes) {
+            let more = account.cost(bytes).saturating_sub(before);
+            self.credit.paid(account.terms.payer, more);
+            self.balance(agreement, now);
+        }
+    }
+
+    /// The same, of an earlier run: the wallet's standing has it already.
+    pub(super) fn restore_in_band(&mut self, agreement: B256, bytes: u64) {
+        if let Some(account) = self.accounts.get_mut(&agreement) {
+            account.pay_in_band(bytes);
+        }
+    }
+
+    /// Agreements that were dropped since this was asked last.
+    pub(super) fn take_ended(&mut self) -> Vec<B256> {
+        std::mem::take(&mut self.ended)
+    }
+
     /// The agreement and the sequence of a bill that a wallet may have paid.
     pub(super) fn find(&self, payer: Address, bill: BillId) -> Option<(B256, u32)> {
         self.by_wallet.get(&payer)?.iter().find_map(|agreement| {
@@ -328,15 +387,15 @@ impl Books {
     fn drop_unused(&mut self, now: u64) {
         let waits = |account: &Account| {
             let patience = match account.terms.policy {
-                Policy::PayAfter => FIRST_REQUEST_SECONDS,
-                Policy::PayFirst => FIRST_PAYMENT_SECONDS,
+                Policy::PayAfter | Policy::Incremental => FIRST_REQUEST_SECONDS,
+                Policy::PayFirst | Policy::Channel | Policy::LockedVoucher => FIRST_PAYMENT_SECONDS,
             };
             now <= account.active.saturating_add(patience)
         };
         let unused: Vec<_> = self
             .accounts
             .iter()
-            .filter(|(_, account)| account.window.highest() == 0 && account.paid == 0)
+            .filter(|(_, account)| account.window.highest() == 0 && account.paid_bytes() == 0)
             .filter(|(_, account)| !waits(account))
             .map(|(agreement, _)| *agreement)
             .collect();
@@ -366,6 +425,7 @@ impl Books {
         self.dirty.wallets.insert(payer);
         self.dirty.accounts.remove(&agreement);
         self.dirty.gone.insert(agreement);
+        self.ended.push(agreement);
     }
 
     /// What has to be written now. Followed by [`Books::written`] or [`Books::put_back`]; until
@@ -419,6 +479,7 @@ mod tests {
             session_key: Address::repeat_byte(number),
             price: Price::from_wei_per_mib(U256::from(1)),
             policy,
+            channel: Default::default(),
             valid_until: 1 << 40,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use alloy_primitives::U256;
 use chiral_core::Price;
 
+use crate::channel::ChannelTerms;
 use crate::clock::Clock;
 use crate::messages::Policy;
 
@@ -22,6 +23,9 @@ pub struct GateConfig {
     pub quote_lifetime: Duration,
     /// Fewest bytes that are paid for at once under [`Policy::PayFirst`].
     pub prepay_bytes: u64,
+    /// Windows, batches and channels under the policies that have them. The contract is filled
+    /// in at the start.
+    pub channel: ChannelTerms,
     /// Blocks, the payment's own included, that make it firm. What they are worth depends on
     /// the chain: on a small one, a few blocks are cheap to undo.
     pub confirmations: u32,
@@ -86,6 +90,7 @@ impl Default for GateConfig {
             credit: CreditRules::default(),
             quote_lifetime: Duration::from_secs(2 * 3600),
             prepay_bytes: 4 << 20,
+            channel: ChannelTerms::default(),
             confirmations: 1,
             payment_deadline: Duration::from_secs(3600),
             flush_interval: Duration::from_secs(1),

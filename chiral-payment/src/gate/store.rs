@@ -225,6 +225,7 @@ pub(super) fn terms(message: bytes::Bytes) -> Option<Terms> {
         session_key: accept.body.session_key,
         price: quote.body.price,
         policy: quote.body.policy,
+        channel: quote.body.channel,
         valid_until: quote.body.valid_until,
     })
 }

@@ -13,6 +13,11 @@ impl ChainGate {
         {
             return Ok(bytes.clone());
         }
+        if inner.config.policy.needs_channel() && inner.channels.is_none() {
+            return Err(GateError::Unsupported {
+                what: "payment in channels",
+            });
+        }
         let mut id = B256::ZERO;
         getrandom::fill(&mut id.0).map_err(|error| GateError::Wallet(Arc::new(error)))?;
         let rules = &inner.config.credit;
@@ -29,6 +34,7 @@ impl ChainGate {
             prepay_bytes: inner.config.prepay_bytes,
             confirmations: inner.config.confirmations,
             chain: inner.chain,
+            channel: inner.config.channel,
             valid_until: now.saturating_add(lifetime),
         };
         let quote = self.sign(quote).await?;

@@ -5,6 +5,7 @@ use chiral_core::{Cid, Price};
 
 use super::signed::{ChainFacts, Signed, Statement};
 use super::{Malformed, sol};
+use crate::channel::ChannelTerms;
 
 /// When is paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +16,22 @@ pub enum Policy {
     /// Pay, then transfer: the seeder risks nothing, the buyer what is paid and not yet
     /// delivered.
     PayFirst,
+    /// Settle, or pay with a voucher, every [`ChannelTerms::batch`] chunks: the seeder risks
+    /// those.
+    Incremental,
+    /// Pay with vouchers out of a channel: the seeder risks a window, which grows from one
+    /// chunk on ([`ChannelTerms::window`]).
+    Channel,
+    /// Sealed chunks, each paid with a locked voucher for its key: the buyer risks the price
+    /// of one chunk, the seeder the upload of a window.
+    LockedVoucher,
+}
+
+impl Policy {
+    /// Whether a channel is needed before anything is served.
+    pub fn needs_channel(self) -> bool {
+        matches!(self, Self::Channel | Self::LockedVoucher)
+    }
 }
 
 /// A seeder's terms for one file, signed by its wallet.
@@ -41,6 +58,8 @@ pub struct Quote {
     pub confirmations: u32,
     /// Where payments are made.
     pub chain: ChainFacts,
+    /// Channels, windows and batches, where the policy has them.
+    pub channel: ChannelTerms,
     /// Until when it can be accepted and requests are served under it: seconds since 1970
     /// (UTC). What was delivered by then is paid at this price whenever it is settled.
     pub valid_until: u64,
@@ -59,6 +78,9 @@ impl Statement for Quote {
             policy: match self.policy {
                 Policy::PayAfter => 0,
                 Policy::PayFirst => 1,
+                Policy::Incremental => 2,
+                Policy::Channel => 3,
+                Policy::LockedVoucher => 4,
             },
             creditLimit: self.credit_limit,
             prepayBytes: self.prepay_bytes,
@@ -66,6 +88,13 @@ impl Statement for Quote {
             chainId: self.chain.chain_id,
             genesis: self.chain.genesis,
             batchPay: self.chain.batch_pay,
+            channel: sol::ChannelTerms {
+                contractAt: self.channel.contract,
+                challenge: self.channel.challenge,
+                windowFirst: self.channel.window_first,
+                windowCap: self.channel.window_cap,
+                batchChunks: self.channel.batch,
+            },
             validUntil: self.valid_until,
         }
     }
@@ -74,12 +103,27 @@ impl Statement for Quote {
         let policy = match quote.policy {
             0 => Policy::PayAfter,
             1 => Policy::PayFirst,
+            2 => Policy::Incremental,
+            3 => Policy::Channel,
+            4 => Policy::LockedVoucher,
             _ => {
                 return Err(Malformed {
                     reason: "an unknown policy",
                 });
             }
         };
+        let channel = ChannelTerms {
+            contract: quote.channel.contractAt,
+            challenge: quote.channel.challenge,
+            window_first: quote.channel.windowFirst,
+            window_cap: quote.channel.windowCap,
+            batch: quote.channel.batchChunks,
+        };
+        if !channel.make_sense() || (policy.needs_channel() && channel.contract.is_zero()) {
+            return Err(Malformed {
+                reason: "terms that nobody can keep to",
+            });
+        }
         Ok(Self {
             id: quote.id,
             cid: Cid::from_bytes(quote.cid.0),
@@ -95,6 +139,7 @@ impl Statement for Quote {
                 genesis: quote.genesis,
                 batch_pay: quote.batchPay,
             },
+            channel,
             valid_until: quote.validUntil,
         })
     }

@@ -23,7 +23,17 @@ alloy_sol_types::sol! {
         uint64 chainId;
         bytes32 genesis;
         address batchPay;
+        ChannelTerms channel;
         uint64 validUntil;
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    struct ChannelTerms {
+        address contractAt;
+        uint32 challenge;
+        uint32 windowFirst;
+        uint32 windowCap;
+        uint32 batchChunks;
     }
 
     #[derive(Debug, PartialEq, Eq)]

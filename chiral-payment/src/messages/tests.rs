@@ -22,6 +22,7 @@ fn quote() -> Quote {
         prepay_bytes: 1 << 20,
         confirmations: 1,
         chain: CHAIN,
+        channel: crate::channel::ChannelTerms::default(),
         valid_until: 1_800_000_000,
     }
 }
@@ -67,7 +68,8 @@ async fn all() -> Vec<Message> {
         transaction: B256::repeat_byte(9),
         time: u64::MAX,
     };
-    vec![
+    let channels = about_channels(agreement, &buyer, &seeder).await;
+    let mut all = vec![
         Message::QuoteRequest {
             cid: Cid::from_bytes([7; 32]),
             payer: buyer.address(),
@@ -95,6 +97,71 @@ async fn all() -> Vec<Message> {
         Message::Refused {
             reason: "a wei too small".into(),
         },
+    ];
+    all.extend(channels.into_iter().map(Message::Channel));
+    all
+}
+
+async fn about_channels(
+    agreement: B256,
+    buyer: &FixedKeySigner,
+    seeder: &FixedKeySigner,
+) -> Vec<ChannelMessage> {
+    use crate::channel::messages::{Bind, Leave, Pay, PayLocked, Seal};
+    let channel = B256::repeat_byte(0xcc);
+    let cumulative = u128::MAX;
+    let domain = crate::channel::ChannelDomain::new(1, CHAIN.batch_pay);
+    let signature = buyer.sign(agreement).await.unwrap();
+    let pay = Pay {
+        agreement,
+        bytes: u64::MAX,
+        channel,
+        cumulative,
+        signature,
+    };
+    let lock = PayLocked {
+        agreement,
+        counter: 5,
+        bytes: 6,
+        channel,
+        cumulative,
+        key_hash: agreement,
+        expiry: u64::MAX,
+        signature,
+    };
+    assert_ne!(
+        pay.voucher().digest(&domain),
+        lock.voucher().digest(&domain)
+    );
+    let seal = Seal {
+        agreement,
+        counter: 5,
+        range: ByteRange::new(1, 7),
+        key_hash: agreement,
+        data: channel,
+    };
+    let (bind, leave) = (Bind { agreement, channel }, Leave { agreement, channel });
+    let close = crate::channel::Close { channel, paid: 9 };
+    vec![
+        ChannelMessage::Bind(Signed::sign(bind, &CHAIN, buyer).await.unwrap()),
+        ChannelMessage::Bound {
+            agreement,
+            channel,
+            deposit: cumulative,
+        },
+        ChannelMessage::Pay(pay),
+        ChannelMessage::Paid {
+            agreement,
+            bytes: 6,
+        },
+        ChannelMessage::Seal(Signed::sign(seal, &CHAIN, seeder).await.unwrap()),
+        ChannelMessage::Lock(lock),
+        ChannelMessage::Key {
+            agreement,
+            key: channel,
+        },
+        ChannelMessage::Leave(Signed::sign(leave, &CHAIN, buyer).await.unwrap()),
+        ChannelMessage::Left(close, signature),
     ]
 }
 

@@ -3,14 +3,15 @@
 
 use std::collections::HashMap;
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256, U256};
+use bytes::Bytes;
 use chiral_core::{Bill, BillId, SettleError, SettlementStatus};
 use redb::{
     ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableError,
     WriteTransaction,
 };
 
-use super::record::{BillRecord, BillState, Flight, FlightState, Identity, digest};
+use super::record::{BillRecord, BillState, Flight, FlightState, Identity, call_digest, digest};
 use crate::journal::{Journal, JournalError};
 
 /// Bills that wait at most; more are refused until some are paid.
@@ -176,6 +177,50 @@ impl Book {
                 }
                 put_identity(step, &identity)?;
                 Ok(Ok(Some(statuses)))
+            })
+            .await
+    }
+
+    /// Takes a call of a contract; `None` if too many bills wait.
+    pub(super) async fn take_call(
+        &self,
+        id: BillId,
+        to: Address,
+        value: U256,
+        input: Bytes,
+        now: u64,
+    ) -> Result<Result<Option<SettlementStatus>, SettleError>, JournalError> {
+        let digest = call_digest(to, value, &input);
+        if let Some(known) = self.bill(id).await? {
+            return Ok(match known.digest == digest {
+                true => Ok(Some(known.status())),
+                false => Err(SettleError::Conflict { bill: id }),
+            });
+        }
+        self.journal
+            .write("settle-call", move |step| {
+                let mut identity = identity(step)?;
+                let mut table = step.open_table(BILLS)?;
+                if let Some(stored) = table.get(id.0.0)? {
+                    // Taken by another at the same time.
+                    let record = BillRecord::decode(stored.value())?;
+                    return Ok(match record.digest == digest {
+                        true => Ok(Some(record.status())),
+                        false => Err(SettleError::Conflict { bill: id }),
+                    });
+                }
+                let mut waiting = step.open_table(WAITING)?;
+                if waiting.len()? >= MAX_WAITING_BILLS {
+                    return Ok(Ok(None));
+                }
+                let call = (to, value, input);
+                let record = BillRecord::call(call, identity.bills, identity.salt, now);
+                identity.bills += 1;
+                table.insert(id.0.0, &*record.encode())?;
+                step.open_table(ORDER)?.insert(record.order, id.0.0)?;
+                waiting.insert(record.order, id.0.0)?;
+                put_identity(step, &identity)?;
+                Ok(Ok(Some(record.status())))
             })
             .await
     }

@@ -20,6 +20,9 @@ const MAX_SCANNED_BLOCKS: usize = 1024;
 /// Gas beyond what its calldata costs that a plain transfer may use: for payees with code.
 const MAX_TRANSFER_GAS: u64 = 100_000;
 
+/// Gas beyond that for a call of a contract.
+const MAX_CALL_GAS: u64 = 500_000;
+
 /// Gas for a batch beyond what its calldata costs, and for each leg: a new word of nonces, a
 /// payee whose code fails at its limit, a new credit, and the log.
 const BATCH_GAS: (u64, u64) = (80_000, 110_000);
@@ -179,14 +182,26 @@ impl Ledger {
         fees(&quote, &self.config).ok_or(Obstacle::Problem(over))
     }
 
-    /// Gas for a plain transfer.
-    pub(super) async fn transfer_gas(&self, transaction: &Transaction) -> Result<u64, Obstacle> {
+    /// Gas for a plain transfer, or for a call of a contract.
+    pub(super) async fn transfer_gas(
+        &self,
+        transaction: &Transaction,
+        is_call: bool,
+    ) -> Result<u64, Obstacle> {
         let least = transaction.intrinsic_gas();
         match self.estimate(transaction).await {
             Ok(estimate) if estimate <= least => Ok(least),
             Ok(estimate) => {
-                let most = least.saturating_add(MAX_TRANSFER_GAS);
-                Ok(with_margin(estimate).min(most))
+                let most = match is_call {
+                    true => least.saturating_add(MAX_CALL_GAS),
+                    false => least.saturating_add(MAX_TRANSFER_GAS),
+                };
+                // Contracts want more to be left for receivers than is used.
+                let ample = match is_call {
+                    true => with_margin(estimate).saturating_add(3 * batch_pay::LEG_GAS),
+                    false => with_margin(estimate),
+                };
+                Ok(ample.min(most))
             }
             Err(ChainError::Reverted { .. }) => Err(Obstacle::Problem(Problem::PayeeRefuses)),
             Err(error) => Err(error.into()),

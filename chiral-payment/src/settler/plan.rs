@@ -74,7 +74,7 @@ pub(super) fn plan(
     let (mut together, mut alone) = (Vec::new(), Vec::new());
     for waiting in waiting {
         // Many share the gas of a batch: only the first is asked for it here.
-        let first = together.is_empty() || !has_contract;
+        let first = together.is_empty() || !has_contract || waiting.1.is_call();
         let least = waiting.1.amount.saturating_add(match first {
             true => gas,
             false => U256::ZERO,
@@ -84,7 +84,7 @@ pub(super) fn plan(
             Some(rest) => {
                 left = rest;
                 // What a leg's field cannot hold.
-                let fits = waiting.1.amount <= U256::from(u128::MAX);
+                let fits = waiting.1.amount <= U256::from(u128::MAX) && !waiting.1.is_call();
                 match has_contract && fits {
                     true => together.push(waiting),
                     false => alone.push(waiting),

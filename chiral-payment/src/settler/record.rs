@@ -62,6 +62,17 @@ mod sol {
     }
 }
 
+/// In place of a protocol's name, which never has a capital letter.
+const CALL: &str = "Call";
+
+/// What makes a call another.
+pub(super) fn call_digest(to: Address, value: U256, input: &Bytes) -> B256 {
+    let mut bytes = to.into_word().to_vec();
+    bytes.extend_from_slice(&value.to_be_bytes::<32>());
+    bytes.extend_from_slice(input);
+    alloy_primitives::keccak256(bytes)
+}
+
 /// How far a bill is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BillState {
@@ -141,6 +152,44 @@ impl BillRecord {
         }
     }
 
+    /// A call of a contract, that goes the way of a bill.
+    pub(super) fn call(
+        (to, value, input): (Address, U256, Bytes),
+        order: u64,
+        salt: u128,
+        now: u64,
+    ) -> Self {
+        Self {
+            digest: call_digest(to, value, &input),
+            cid: Cid::from_bytes([0; 32]),
+            peer: Bytes::new(),
+            payee: to,
+            amount: value,
+            bytes: 0,
+            protocol: CALL.to_owned(),
+            meta: input,
+            order,
+            leg_nonce: (U256::from(salt) << 64) | U256::from(order),
+            taken_at: now,
+            state: BillState::Waiting,
+            flight: 0,
+            transaction: B256::ZERO,
+            block: NO_BLOCK,
+            settled_at: 0,
+            failures: 0,
+            not_before: 0,
+        }
+    }
+
+    /// Whether it is one: then it never shares a transaction.
+    pub(super) fn is_call(&self) -> bool {
+        self.protocol == CALL
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.state == BillState::Waiting
+    }
+
     pub(super) fn status(&self) -> SettlementStatus {
         let transaction = self.transaction;
         match self.state {
@@ -209,7 +258,7 @@ impl BillRecord {
             3 => BillState::Settled,
             _ => return Err(damaged("the state of a bill")),
         };
-        if stored.protocol.parse::<Protocol>().is_err() {
+        if stored.protocol != CALL && stored.protocol.parse::<Protocol>().is_err() {
             return Err(damaged("the protocol of a bill"));
         }
         Ok(Self {

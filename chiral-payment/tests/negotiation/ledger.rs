@@ -13,9 +13,10 @@ use chiral_chain::{
 };
 use chiral_core::{Bill, BillId, PaymentSettler, SettleError, SettlementStatus};
 use chiral_payment::calldata::PaymentMetadata;
-use chiral_payment::contracts::batch_pay;
+use chiral_payment::contracts::{batch_pay, channels};
 use tokio::sync::watch;
 
+use super::contract::Contract;
 use super::support::CHAIN;
 
 /// One transaction a block, mined when a test says so.
@@ -33,6 +34,9 @@ struct State {
     blocks: Vec<Vec<B256>>,
     away: bool,
     count: u64,
+    contract: Contract,
+    /// Of the next block, in seconds since 1970, where a test has set it.
+    time: Option<u64>,
 }
 
 /// What a test puts on the ledger.
@@ -174,6 +178,32 @@ impl Ledger {
         state.known.values().filter(of_bill).count()
     }
 
+    /// Executes a call of the channels' contract, in a block of its own.
+    pub(crate) fn execute(
+        &self,
+        from: Address,
+        value: u128,
+        input: &[u8],
+    ) -> Result<(), &'static str> {
+        let outcome = {
+            let mut state = self.state.lock().unwrap();
+            let time = state.now();
+            state.contract.execute(from, value, input, time)
+        };
+        self.mine();
+        outcome
+    }
+
+    /// What the channels' contract has.
+    pub(crate) fn contract<T>(&self, look: impl FnOnce(&Contract) -> T) -> T {
+        look(&self.state.lock().unwrap().contract)
+    }
+
+    /// The chain's time from now on.
+    pub(crate) fn set_time(&self, time: u64) {
+        self.state.lock().unwrap().time = Some(time);
+    }
+
     /// The chain's node does not answer, or does again.
     pub(crate) fn set_away(&self, away: bool) {
         self.state.lock().unwrap().away = away;
@@ -185,6 +215,12 @@ impl Ledger {
             true => Err(ChainError::Timeout),
             false => Ok(state),
         }
+    }
+}
+
+impl State {
+    fn now(&self) -> u64 {
+        self.time.unwrap_or(self.blocks.len() as u64 - 1)
     }
 }
 
@@ -224,7 +260,7 @@ impl ChainClient for Ledger {
                 hash: hash(number),
             },
             parent: hash(number.saturating_sub(1)),
-            timestamp: number,
+            timestamp: state.time.unwrap_or(number),
             base_fee: None,
             gas_limit: 4_700_000,
             transactions,
@@ -239,8 +275,9 @@ impl ChainClient for Ledger {
         Err(UNUSED)
     }
 
-    async fn code(&self, _: Address) -> Result<Bytes, ChainError> {
-        Err(UNUSED)
+    async fn code(&self, contract: Address) -> Result<Bytes, ChainError> {
+        assert_eq!(contract, channels::CHANNELS);
+        self.state().map(|_| channels::runtime_code())
     }
 
     async fn fees(&self) -> Result<FeeQuote, ChainError> {
@@ -251,8 +288,21 @@ impl ChainClient for Ledger {
         Err(UNUSED)
     }
 
-    async fn call(&self, _: CallRequest) -> Result<Bytes, ChainError> {
-        Err(UNUSED)
+    async fn call(&self, call: CallRequest) -> Result<Bytes, ChainError> {
+        let state = self.state()?;
+        let id = B256::from_slice(&call.input[4..]);
+        assert_eq!(call.input, channels::look(id));
+        let it = state.contract.state(id);
+        let words = [
+            it.payer.into_word(),
+            U256::from(it.challenge).into(),
+            U256::from(it.closes_at).into(),
+            it.payee.into_word(),
+            U256::from(it.deposit).into(),
+            B256::from(U256::from(it.claimed)),
+        ];
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.0).collect();
+        Ok(bytes.into())
     }
 
     async fn send_raw_transaction(&self, _: Bytes) -> Result<B256, ChainError> {

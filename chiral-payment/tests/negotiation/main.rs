@@ -2,7 +2,10 @@
 //! on which tests can put anything.
 #![allow(clippy::unwrap_used)]
 
+mod bounds;
+mod channels;
 mod claims;
+mod contract;
 mod crashes;
 mod credit;
 mod ledger;

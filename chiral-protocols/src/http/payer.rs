@@ -145,6 +145,11 @@ impl Payer {
             .unwrap_or_default();
     }
 
+    /// Bytes that one request may ask for now.
+    pub(super) fn most_at_once(&self) -> u64 {
+        self.agent.most_at_once(&self.purchase())
+    }
+
     /// What to show with a request, and how many agreements there were when it was made.
     pub(super) async fn credential(
         &self,

@@ -89,16 +89,17 @@ impl Place {
 }
 
 /// Asks for a range, in several requests if it is long and has to be paid for: a gate lends
-/// only so much at once.
+/// only so much at once. How much is asked of the agent anew before each of them.
 pub(super) fn fetch(place: Place, range: ByteRange) -> DeliveryStream {
-    if place.payer.is_none() || range.len() <= MAX_PAID_REQUEST {
+    let Some(payer) = place.payer.clone() else {
         return fetch_part(place, range);
-    }
-    let parts = (range.start..range.end)
-        .step_by(MAX_PAID_REQUEST as usize)
-        .map(move |start| ByteRange::new(start, range.end.min(start + MAX_PAID_REQUEST)));
-    let deliveries =
-        futures_util::stream::iter(parts).flat_map(move |part| fetch_part(place.clone(), part));
+    };
+    let parts = futures_util::stream::unfold(range.start, move |start| {
+        let most = payer.most_at_once().clamp(1, MAX_PAID_REQUEST);
+        let end = range.end.min(start.saturating_add(most));
+        std::future::ready((start < end).then(|| (ByteRange::new(start, end), end)))
+    });
+    let deliveries = parts.flat_map(move |part| fetch_part(place.clone(), part));
     // Nothing comes behind an error.
     Box::pin(deliveries.scan(false, |failed, item| {
         let before = std::mem::replace(failed, item.is_err());

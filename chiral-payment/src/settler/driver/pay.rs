@@ -75,6 +75,7 @@ impl Driver {
     ) -> Result<Option<(Group, Transaction)>, Stop> {
         loop {
             let first = group.bills[0].1.payee;
+            let is_call = group.bills[0].1.is_call();
             let contract = self.ledger.config.batch_contract;
             let mut transaction = Transaction {
                 chain_id: self.ledger.config.chain_id,
@@ -93,9 +94,9 @@ impl Driver {
                         .batch_gas(&transaction, group.bills.len())
                         .await?,
                 ),
-                false => match self.ledger.transfer_gas(&transaction).await {
+                false => match self.ledger.transfer_gas(&transaction, is_call).await {
                     Ok(gas) => Some(gas),
-                    Err(Obstacle::Problem(Problem::PayeeRefuses)) if has_contract => {
+                    Err(Obstacle::Problem(Problem::PayeeRefuses)) if has_contract && !is_call => {
                         group.batch = true;
                         continue;
                     }

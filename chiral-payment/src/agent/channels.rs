@@ -1,0 +1,491 @@
+//! Paying in channels: what the agent opens, promises, locks and unlocks.
+
+use alloy_primitives::{Address, B256};
+use bytes::{Bytes, BytesMut};
+use chiral_core::{ByteRange, GateError, Purchase, Sealed};
+use sha2::{Digest, Sha256};
+
+use super::deal::{Key, difference};
+use super::{ChainAgent, key};
+use crate::channel::cipher::{self, MAX_SEALED};
+use crate::channel::messages::{Bind, ChannelMessage, Leave, Seal, wei};
+use crate::channel::payer::{PayFault, Phase};
+use crate::channel::voucher::Share;
+use crate::channel::{Channels, ChannelsError};
+use crate::gate::books_failed;
+use crate::messages::{Message, Policy};
+
+/// Why a channel's payment was not made, as the caller sees it.
+fn failed(error: ChannelsError) -> GateError {
+    match error {
+        ChannelsError::Journal(error) => books_failed(error),
+        ChannelsError::Signer(error) => GateError::Wallet(std::sync::Arc::new(error)),
+        ChannelsError::Pay(PayFault::Key) => GateError::Message {
+            reason: "not the key of the lock",
+        },
+        ChannelsError::Pay(_) | ChannelsError::Terms { .. } => GateError::Terms {
+            reason: "the channel cannot pay it",
+        },
+        ChannelsError::NoContract => GateError::Unsupported {
+            what: "payment in channels",
+        },
+        error => {
+            tracing::warn!(%error, "a channel cannot be used");
+            GateError::Ledger
+        }
+    }
+}
+
+impl ChainAgent {
+    fn channels(&self) -> Result<&Channels, GateError> {
+        let channels = self.inner.channels.as_ref();
+        channels.ok_or(GateError::Unsupported {
+            what: "payment in channels",
+        })
+    }
+
+    /// Whether a deal is paid by vouchers: always under some policies, and under another if
+    /// there is a channel anyway.
+    pub(super) fn pays_in_channel(&self, policy: Policy, payee: Address) -> bool {
+        match policy {
+            Policy::PayAfter | Policy::PayFirst => false,
+            Policy::Channel | Policy::LockedVoucher => true,
+            Policy::Incremental => {
+                let channel = self.inner.channels.as_ref().and_then(|c| c.to(payee));
+                channel.is_some_and(|channel| channel.phase() == Phase::Open)
+            }
+        }
+    }
+
+    /// The seeder wants to be paid before it serves more, and it is paid out of a channel.
+    pub(super) async fn pay_in_channel(
+        &self,
+        key: &Key,
+        agreement: B256,
+        rebind: bool,
+    ) -> Result<Option<Bytes>, GateError> {
+        let channel = self.channel_for(agreement).await?;
+        if rebind || !self.is_bound(agreement) {
+            return self.binding(agreement, channel).await.map(Some);
+        }
+        self.wait_for_unpaid(agreement).await;
+        match self.voucher(agreement).await? {
+            Some(voucher) => Ok(Some(voucher)),
+            None => {
+                // Much of what was sent never arrived: the next request begins anew.
+                let latest = self.books().latest(key).map(|(agreement, _)| agreement);
+                if latest == Some(agreement) {
+                    self.books().end(agreement);
+                }
+                Err(GateError::Credit)
+            }
+        }
+    }
+
+    fn is_bound(&self, agreement: B256) -> bool {
+        let books = self.books();
+        let deal = books.deals.get(&agreement);
+        deal.is_some_and(|deal| deal.bound)
+    }
+
+    /// The channel out of which a deal is paid, opened if need be.
+    async fn channel_for(&self, agreement: B256) -> Result<B256, GateError> {
+        let channels = self.channels()?;
+        let (payee, terms, price) = {
+            let books = self.books();
+            let deal = books.deals.get(&agreement).ok_or(GateError::Message {
+                reason: "an agreement that was not made",
+            })?;
+            (deal.key.payee, deal.channel, deal.price)
+        };
+        if let Some(channel) = channels.of(agreement) {
+            channels.ready(channel).await.map_err(failed)?;
+            return Ok(channel);
+        }
+        let chunk = price.cost(chiral_core::CHUNK_SIZE).and_then(wei);
+        let chunk = chunk.ok_or(GateError::Price)?;
+        let usable = channels.to(payee);
+        let usable = usable
+            .filter(|channel| channel.challenge() >= terms.challenge && channel.free() >= chunk);
+        let channel = match usable {
+            Some(channel) => channel.id(),
+            None => {
+                let deposit = self.inner.config.channel_deposit.max(chunk);
+                if deposit > self.inner.config.max_channel_deposit {
+                    return Err(GateError::Price);
+                }
+                let opened = channels.open(payee, terms.challenge, deposit).await;
+                opened.map_err(failed)?
+            }
+        };
+        channels.ready(channel).await.map_err(failed)?;
+        channels.adopt(channel, agreement).await.map_err(failed)?;
+        Ok(channel)
+    }
+
+    async fn binding(&self, agreement: B256, channel: B256) -> Result<Bytes, GateError> {
+        let session = {
+            let books = self.books();
+            let deal = books.deals.get(&agreement);
+            deal.map(|deal| std::sync::Arc::clone(&deal.session))
+        };
+        let session = session.ok_or(GateError::Message {
+            reason: "an agreement that was not made",
+        })?;
+        let bind = self.sign(Bind { agreement, channel }, &session).await?;
+        Ok(Message::Channel(ChannelMessage::Bind(bind)).encode())
+    }
+
+    /// Bytes on their way become verified soon.
+    async fn wait_for_unpaid(&self, agreement: B256) {
+        let until = tokio::time::Instant::now() + self.inner.config.verify_patience;
+        loop {
+            let unpaid = {
+                let books = self.books();
+                let deal = books.deals.get(&agreement);
+                deal.map_or(0, |deal| difference(&deal.verified, &deal.billed).len())
+            };
+            if unpaid > 0 || tokio::time::Instant::now() >= until {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The voucher for all that is verified and not paid, durable; `None` if there is nothing.
+    ///
+    /// What it is for is on the books before it is promised: a kill in between leaves a promise
+    /// to be made, and never two.
+    async fn voucher(&self, agreement: B256) -> Result<Option<Bytes>, GateError> {
+        let channels = self.channels()?;
+        let Some(channel) = channels.of(agreement) else {
+            return Ok(None);
+        };
+        let locked = channels
+            .payer(channel)
+            .and_then(|channel| channel.lock().copied());
+        if let Some(lock) = locked {
+            return self
+                .redeem(agreement, channel, lock.share, lock.key.is_some())
+                .await;
+        }
+        let target = {
+            let mut books = self.books();
+            let Some(deal) = books.deals.get_mut(&agreement) else {
+                return Ok(None);
+            };
+            let fresh = difference(&deal.verified, &deal.billed);
+            // Sealed bytes are paid by locks only.
+            if deal.policy != Policy::LockedVoucher {
+                fresh.iter().for_each(|range| {
+                    deal.billed.insert(range);
+                });
+                deal.in_band = deal.in_band.saturating_add(fresh.len());
+            }
+            let (bytes, price) = (deal.in_band, deal.price);
+            let fresh = !fresh.is_empty() && deal.policy != Policy::LockedVoucher;
+            if fresh {
+                books.touch(agreement);
+            }
+            let paid = channels
+                .payer(channel)
+                .map_or(0, |c| c.share(agreement).bytes);
+            match bytes > paid {
+                false => return Ok(None),
+                true => (bytes, price),
+            }
+        };
+        self.keep("agent-voucher").await?;
+        let (bytes, price) = target;
+        let amount = price.cost(bytes).and_then(wei).ok_or(GateError::Price)?;
+        let share = Share {
+            agreement,
+            bytes,
+            amount,
+        };
+        match channels.pay(channel, share).await {
+            Ok(pay) => Ok(Some(Message::Channel(ChannelMessage::Pay(pay)).encode())),
+            Err(ChannelsError::Pay(PayFault::Short { missing })) => {
+                self.top_up(channel, missing).await?;
+                // The seeder has to see it before it takes a voucher over the old deposit.
+                self.binding(agreement, channel).await.map(Some)
+            }
+            // Another agreement's lock comes first.
+            Err(ChannelsError::Pay(PayFault::Locked)) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn top_up(&self, channel: B256, missing: u128) -> Result<(), GateError> {
+        let channels = self.channels()?;
+        let config = &self.inner.config;
+        let before = channels.payer(channel).map_or(0, |c| c.deposit());
+        let more = missing.max(config.channel_deposit);
+        let most = config.max_channel_deposit.saturating_sub(before);
+        let more = more.min(most);
+        if more < missing {
+            return Err(GateError::Price);
+        }
+        channels.top_up(channel, more).await.map_err(failed)?;
+        let wanted = before.saturating_add(more);
+        channels.deposited(channel, wanted).await.map_err(failed)
+    }
+
+    /// The voucher that takes a lock's place, once what the key opened is verified.
+    async fn redeem(
+        &self,
+        agreement: B256,
+        channel: B256,
+        share: Share,
+        opened: bool,
+    ) -> Result<Option<Bytes>, GateError> {
+        if share.agreement != agreement || !opened {
+            return Ok(None);
+        }
+        {
+            let mut books = self.books();
+            let deal = books.deals.get_mut(&agreement);
+            let Some(deal) = deal.filter(|deal| deal.verified.len() >= share.bytes) else {
+                return Ok(None);
+            };
+            deal.billed = deal.verified.clone();
+            deal.in_band = share.bytes;
+            books.touch(agreement);
+        }
+        self.keep("agent-voucher").await?;
+        let pay = self.channels()?.redeem(channel).await.map_err(failed)?;
+        Ok(Some(Message::Channel(ChannelMessage::Pay(pay)).encode()))
+    }
+
+    /// What is due to a seeder that is paid in a channel though nothing is requested.
+    pub(super) async fn due_in_channel(&self, key: &Key) -> Result<Option<Bytes>, GateError> {
+        let found = {
+            let mut books = self.books();
+            let now = self.now();
+            books.usable(key, now).map(|(agreement, deal)| {
+                let unpaid = difference(&deal.verified, &deal.billed).len();
+                let batch = u64::from(deal.channel.batch) * chiral_core::CHUNK_SIZE;
+                // The last of what was asked for is not kept waiting for a batch.
+                let all = difference(&deal.requested, &deal.verified).is_empty();
+                let locked = deal.policy == Policy::LockedVoucher;
+                let due = unpaid > 0 && (unpaid >= batch || all || locked);
+                (agreement, due, deal.bound)
+            })
+        };
+        let Some((agreement, true, bound)) = found else {
+            return Ok(None);
+        };
+        if self
+            .inner
+            .channels
+            .as_ref()
+            .and_then(|c| c.of(agreement))
+            .is_none()
+        {
+            // Not bound yet: the gate asks for that when it wants it.
+            return Ok(None);
+        }
+        match bound {
+            true => self.voucher(agreement).await,
+            false => self.pay_in_channel(key, agreement, true).await,
+        }
+    }
+
+    /// A message about a channel has come.
+    pub(super) async fn about_channel(
+        &self,
+        purchase: &Purchase,
+        message: ChannelMessage,
+    ) -> Result<Option<Bytes>, GateError> {
+        match message {
+            ChannelMessage::Bound {
+                agreement, channel, ..
+            } => {
+                let expected = self.channels()?.of(agreement) == Some(channel);
+                let its = {
+                    let mut books = self.books();
+                    let deal = books.deals.get_mut(&agreement);
+                    let deal = deal.filter(|deal| Some(&deal.key) == key(purchase).as_ref());
+                    let deal = deal.filter(|_| expected);
+                    deal.map(|deal| deal.bound = true).is_some()
+                };
+                match its {
+                    true => self.voucher(agreement).await,
+                    false => Err(GateError::Message {
+                        reason: "a channel that was not named",
+                    }),
+                }
+            }
+            ChannelMessage::Paid { .. } => Ok(None),
+            ChannelMessage::Left(close, signature) => {
+                let left = self.channels()?.left(close, signature).await;
+                left.map_err(failed).map(|()| None)
+            }
+            _ => Err(GateError::Message {
+                reason: "not a message for an agent",
+            }),
+        }
+    }
+
+    /// Asks a seeder to end the channel that pays it, at once and without a challenge. The
+    /// message is for its gate; the answer goes to [`respond`](chiral_core::PaymentAgent::respond).
+    /// `None` if there is no channel, or nothing was agreed on with the seeder here.
+    ///
+    /// # Errors
+    /// The wallet does not sign.
+    pub async fn leave(&self, purchase: &Purchase) -> Result<Option<Bytes>, GateError> {
+        let Some(key) = key(purchase) else {
+            return Ok(None);
+        };
+        let found = {
+            let mut books = self.books();
+            let deal = books.latest(&key);
+            deal.map(|(agreement, deal)| (agreement, std::sync::Arc::clone(&deal.session)))
+        };
+        let Some((agreement, session)) = found else {
+            return Ok(None);
+        };
+        let Some(channel) = self.channels()?.of(agreement) else {
+            return Ok(None);
+        };
+        let leave = self.sign(Leave { agreement, channel }, &session).await?;
+        Ok(Some(
+            Message::Channel(ChannelMessage::Leave(leave)).encode(),
+        ))
+    }
+
+    /// The word of the seeder on sealed bytes, if it is what was asked for.
+    fn seal(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+    ) -> Result<(Key, Seal), GateError> {
+        let bad = |reason| GateError::Message { reason };
+        let Some(key) = key(purchase) else {
+            return Err(bad("no wallet was announced"));
+        };
+        let Ok(Message::Channel(ChannelMessage::Seal(word))) = Message::decode(&sealed.header)
+        else {
+            return Err(bad("not a seal"));
+        };
+        let seal = word.body;
+        let its = {
+            let books = self.books();
+            let deal = books.deals.get(&seal.agreement);
+            deal.is_some_and(|deal| deal.key == key && deal.policy == Policy::LockedVoucher)
+        };
+        let length = sealed.data.len() as u64;
+        match () {
+            () if !its => Err(bad("a seal under another agreement")),
+            () if seal.range != range || length != range.len() => Err(bad("another range")),
+            () if length > MAX_SEALED => Err(bad("over the limit")),
+            () if !word.is_by(key.payee, &self.inner.chain) => Err(bad("not signed by the wallet")),
+            () if seal.data.0 != <[u8; 32]>::from(Sha256::digest(&sealed.data)) => {
+                Err(bad("not the bytes that were sealed"))
+            }
+            () => Ok((key, seal)),
+        }
+    }
+
+    pub(super) async fn lock_sealed(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+    ) -> Result<Bytes, GateError> {
+        let (_, seal) = self.seal(purchase, range, sealed)?;
+        let agreement = seal.agreement;
+        let channel = self.channel_for(agreement).await?;
+        let channels = self.channels()?;
+        let (before, price) = {
+            let books = self.books();
+            let deal = books.deals.get(&agreement);
+            let deal = deal.filter(|deal| deal.agreed && !deal.ended);
+            let deal = deal.ok_or(GateError::Message {
+                reason: "an agreement that is over",
+            })?;
+            (
+                channels
+                    .payer(channel)
+                    .map_or(0, |c| c.share(agreement).bytes),
+                deal.price,
+            )
+        };
+        let bytes = before.saturating_add(range.len());
+        let amount = price.cost(bytes).and_then(wei).ok_or(GateError::Price)?;
+        let share = Share {
+            agreement,
+            bytes,
+            amount,
+        };
+        let locked = channels.lock_up(channel, share, seal.counter, seal.key_hash);
+        let lock = locked.await.map_err(failed)?;
+        Ok(Message::Channel(ChannelMessage::Lock(lock)).encode())
+    }
+
+    pub(super) async fn unseal_with(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+        answer: &Bytes,
+    ) -> Result<Bytes, GateError> {
+        let (_, seal) = self.seal(purchase, range, sealed)?;
+        let key = match Message::decode(answer)? {
+            Message::Channel(ChannelMessage::Key { agreement, key })
+                if agreement == seal.agreement =>
+            {
+                key
+            }
+            Message::Refused { reason } => {
+                tracing::debug!(%reason, "the seeder gives no key");
+                return Err(GateError::Terms {
+                    reason: "the seeder refuses",
+                });
+            }
+            _ => {
+                return Err(GateError::Message {
+                    reason: "not an answer to a lock",
+                });
+            }
+        };
+        if cipher::key_hash(&key) != seal.key_hash {
+            return Err(GateError::Message {
+                reason: "not the key of the lock",
+            });
+        }
+        let channels = self.channels()?;
+        let channel = channels.of(seal.agreement).ok_or(GateError::Message {
+            reason: "nothing is locked",
+        })?;
+        channels.unlock(channel, key).await.map_err(failed)?;
+        let mut data = BytesMut::from(&sealed.data[..]);
+        cipher::apply(&key, &mut data);
+        Ok(data.freeze())
+    }
+
+    /// Bytes that one request to this seeder may ask for now.
+    pub(super) fn most_at_once_of(&self, purchase: &Purchase) -> u64 {
+        if purchase.offer.price.is_free() {
+            return u64::MAX;
+        }
+        let Some(key) = key(purchase) else {
+            return u64::MAX;
+        };
+        let now = self.now();
+        let mut books = self.books();
+        let Some((_, deal)) = books.usable(&key, now) else {
+            // Terms come first; they may have a window of one chunk.
+            return chiral_core::CHUNK_SIZE;
+        };
+        let Some(mut window) = deal.channel.window(deal.policy) else {
+            return u64::MAX;
+        };
+        window.paid(deal.billed.len());
+        match deal.policy {
+            Policy::LockedVoucher => window.bytes().min(MAX_SEALED),
+            _ => window.bytes(),
+        }
+    }
+}

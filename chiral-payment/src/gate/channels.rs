@@ -1,0 +1,259 @@
+//! What the gate does with channels: binds agreements to them, takes vouchers, sells keys.
+
+use alloy_primitives::{B256, U256};
+use bytes::{Bytes, BytesMut};
+use chiral_core::{Admission, GateError, Sealed, ServeRequest};
+use sha2::{Digest, Sha256};
+
+use super::{ChainGate, books_failed, denied, not_yet, refused};
+use crate::channel::cipher::{self, MAX_SEALED};
+use crate::channel::messages::{Bind, ChannelMessage, Leave, Pay, PayLocked, Seal, wei};
+use crate::channel::{Channels, ChannelsError};
+use crate::messages::{Message, Policy, Request, Signed};
+
+/// Sealed answers of one agreement whose keys are not paid for, at most.
+const MAX_SEALS: usize = 4096;
+
+impl ChainGate {
+    /// The answer to a request under an agreement whose channel is not known, or that wants
+    /// plain bytes where sealed ones are sold; `None` if neither is so.
+    pub(super) fn without_channel(
+        &self,
+        agreement: B256,
+        request: &ServeRequest,
+    ) -> Option<Admission> {
+        let policy = {
+            let books = self.books();
+            books.accounts.get(&agreement)?.terms.policy
+        };
+        if policy == Policy::LockedVoucher && !request.sealed {
+            return Some(denied("this is sold sealed, and not over this protocol"));
+        }
+        if !policy.needs_channel() {
+            return None;
+        }
+        let channels = self.inner.channels.as_ref();
+        let bound = channels.and_then(|channels| channels.payee(channels.bound(agreement)?));
+        let due = Message::Due {
+            agreement,
+            amount: U256::ZERO,
+            prepay_bytes: 0,
+        };
+        match bound {
+            Some(channel) if channel.is_open() => None,
+            _ => Some(Admission::PaymentRequired(due.encode())),
+        }
+    }
+
+    /// A message about a channel has come.
+    pub(super) async fn about_channel(
+        &self,
+        message: ChannelMessage,
+    ) -> Result<Message, GateError> {
+        let Some(channels) = &self.inner.channels else {
+            return Err(GateError::Unsupported {
+                what: "payment in channels",
+            });
+        };
+        match message {
+            ChannelMessage::Bind(bind) => self.bind(channels, bind).await,
+            ChannelMessage::Pay(pay) => self.take(channels, pay).await,
+            ChannelMessage::Lock(lock) => self.sell_key(channels, lock).await,
+            ChannelMessage::Leave(leave) => self.leave(channels, leave).await,
+            _ => Err(GateError::Message {
+                reason: "not a message for a gate",
+            }),
+        }
+    }
+
+    async fn bind(&self, channels: &Channels, bind: Signed<Bind>) -> Result<Message, GateError> {
+        let Bind { agreement, channel } = bind.body;
+        match self.is_of_session(agreement, &bind) {
+            None => return Ok(Message::Ended { agreement }),
+            Some(false) => return Ok(refused("not signed by the session's key")),
+            Some(true) => {}
+        }
+        let terms = {
+            let books = self.books();
+            let account = books.accounts.get(&agreement);
+            account.map(|account| (account.terms.payer, account.terms.channel))
+        };
+        let Some((payer, terms)) = terms else {
+            return Ok(Message::Ended { agreement });
+        };
+        let Ok(_look) = self.inner.looks.try_acquire() else {
+            return Ok(not_yet());
+        };
+        let seen = channels.bind(agreement, payer, channel, terms.challenge);
+        Ok(match seen.await {
+            Ok(Some(deposit)) => Message::Channel(ChannelMessage::Bound {
+                agreement,
+                channel,
+                deposit,
+            }),
+            Ok(None) => not_yet(),
+            Err(ChannelsError::Chain(error)) => {
+                tracing::warn!(%error, "a channel cannot be looked up");
+                not_yet()
+            }
+            Err(error) => taken_or_refused(error)?,
+        })
+    }
+
+    async fn take(&self, channels: &Channels, pay: Pay) -> Result<Message, GateError> {
+        let agreement = pay.agreement;
+        let Some(amount) = self.cost_in(channels, agreement, pay.channel, pay.bytes) else {
+            return Ok(Message::Ended { agreement });
+        };
+        let Some(amount) = wei(amount) else {
+            return Ok(refused("the amount overflows"));
+        };
+        if let Err(error) = channels.take(&pay, amount).await {
+            return taken_or_refused(error);
+        }
+        let bytes = channels.paid_under(agreement).bytes;
+        let now = self.now();
+        let mut books = self.books();
+        books.pay_in_band(agreement, bytes, now);
+        if let Some(account) = books.accounts.get_mut(&agreement)
+            && account.unpaid() == 0
+        {
+            account.sealed.clear();
+        }
+        Ok(Message::Channel(ChannelMessage::Paid { agreement, bytes }))
+    }
+
+    /// What so many bytes cost under an agreement that is paid out of this channel.
+    fn cost_in(
+        &self,
+        channels: &Channels,
+        agreement: B256,
+        channel: B256,
+        bytes: u64,
+    ) -> Option<U256> {
+        let payer = channels.payee(channel)?.payer();
+        let books = self.books();
+        let account = books.accounts.get(&agreement)?;
+        let bound = channels.bound(agreement);
+        let its = account.terms.payer == payer && bound.is_none_or(|bound| bound == channel);
+        its.then(|| account.cost(bytes))
+    }
+
+    async fn sell_key(&self, channels: &Channels, lock: PayLocked) -> Result<Message, GateError> {
+        let agreement = lock.agreement;
+        let Some(amount) = self.cost_in(channels, agreement, lock.channel, lock.bytes) else {
+            return Ok(Message::Ended { agreement });
+        };
+        let length = {
+            let books = self.books();
+            let account = books.accounts.get(&agreement);
+            account.and_then(|account| account.sealed.get(&lock.counter).copied())
+        };
+        let Some(length) = length else {
+            return Ok(refused("nothing was sealed for that request"));
+        };
+        // The whole of what was sealed, on top of what was paid before: nothing else.
+        let before = channels.paid_under(agreement).bytes;
+        let (true, Some(amount)) = (before.checked_add(length) == Some(lock.bytes), wei(amount))
+        else {
+            return Ok(refused("pays for something else than was sealed"));
+        };
+        let key = channels.key(agreement, lock.counter);
+        match channels.take_lock(&lock, amount, key).await {
+            Ok(()) => Ok(Message::Channel(ChannelMessage::Key { agreement, key })),
+            Err(error) => taken_or_refused(error),
+        }
+    }
+
+    async fn leave(&self, channels: &Channels, leave: Signed<Leave>) -> Result<Message, GateError> {
+        let Leave { agreement, channel } = leave.body;
+        match self.is_of_session(agreement, &leave) {
+            None => return Ok(Message::Ended { agreement }),
+            Some(false) => return Ok(refused("not signed by the session's key")),
+            Some(true) => {}
+        }
+        if self.cost_in(channels, agreement, channel, 0).is_none() {
+            return Ok(refused("not the channel of that agreement"));
+        }
+        match channels.leave(channel).await {
+            Ok((close, signature)) => Ok(Message::Channel(ChannelMessage::Left(close, signature))),
+            Err(error) => taken_or_refused(error),
+        }
+    }
+
+    /// Seals the answer to an admitted request.
+    pub(super) async fn seal_answer(
+        &self,
+        request: &ServeRequest,
+        data: Bytes,
+    ) -> Result<Sealed, GateError> {
+        let Some(channels) = &self.inner.channels else {
+            return Err(GateError::Unsupported { what: "sealing" });
+        };
+        let shown = request.credential.as_deref().map(Message::decode);
+        let Some(Ok(Message::Request(shown))) = shown else {
+            return Err(GateError::Message {
+                reason: "a request without a credential is not sealed",
+            });
+        };
+        let Request {
+            agreement, counter, ..
+        } = shown.body;
+        let length = data.len() as u64;
+        if length == 0 || length > MAX_SEALED || length != request.range.len() {
+            return Err(GateError::Message {
+                reason: "not the bytes of the request",
+            });
+        }
+        {
+            let mut books = self.books();
+            let account = books.accounts.get_mut(&agreement);
+            let account = account.filter(|account| {
+                account.terms.policy == Policy::LockedVoucher
+                    && account.is_in_flight(counter)
+                    && account.sealed.len() < MAX_SEALS
+            });
+            let Some(account) = account else {
+                return Err(GateError::Message {
+                    reason: "a request that was not admitted is not sealed",
+                });
+            };
+            account.sealed.insert(counter, length);
+        }
+        let key = channels.key(agreement, counter);
+        let mut data = data
+            .try_into_mut()
+            .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        cipher::apply(&key, &mut data);
+        let seal = Seal {
+            agreement,
+            counter,
+            range: request.range,
+            key_hash: cipher::key_hash(&key),
+            data: B256::from(<[u8; 32]>::from(Sha256::digest(&data))),
+        };
+        let seal = self.sign(seal).await?;
+        let header = Message::Channel(ChannelMessage::Seal(seal)).encode();
+        Ok(Sealed::new(header, data.freeze()))
+    }
+
+    /// Tells the channels which agreements are over.
+    pub(super) fn fold_ended(&self) {
+        let ended = self.books().take_ended();
+        if let Some(channels) = &self.inner.channels {
+            ended
+                .into_iter()
+                .for_each(|agreement| channels.fold(agreement));
+        }
+    }
+}
+
+/// What to say of an error: words for the buyer if it is the buyer's, an error if it is ours.
+fn taken_or_refused(error: ChannelsError) -> Result<Message, GateError> {
+    match error {
+        ChannelsError::Journal(error) => Err(books_failed(error)),
+        ChannelsError::Signer(error) => Err(GateError::Wallet(std::sync::Arc::new(error))),
+        ChannelsError::Chain(_) | ChannelsError::Settle(_) => Err(GateError::Ledger),
+        error => Ok(refused(&error.to_string())),
+    }
+}

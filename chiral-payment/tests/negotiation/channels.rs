@@ -1,0 +1,253 @@
+//! Channels between real gates and agents: attacks, restarts, ends.
+
+use std::time::Duration;
+
+use alloy_primitives::B256;
+use chiral_core::{PaymentAgent, PaymentGate, WalletSigner};
+use chiral_payment::channel::messages::{Bind, Pay};
+use chiral_payment::channel::payer::Phase;
+use chiral_payment::channel::{ChannelMessage, Side};
+use chiral_payment::journal::{Crash, CrashSide, CrashStep};
+use chiral_payment::messages::{Message, Policy, Signed};
+use chiral_payment::{ChainGate, Journal};
+
+use super::bounds::*;
+use super::support::*;
+
+async fn session(world: &World, sides: &Sides) -> Count {
+    let mut count = Count::default();
+    let line = Line::cut_after(10_000);
+    let done = sides.plain(&line, &world.purchase(), &mut count, 0).await;
+    done.unwrap();
+    count
+}
+
+async fn both(world: &World) -> (Sides, Journal, Journal) {
+    let (ours, theirs) = (Journal::in_memory().unwrap(), Journal::in_memory().unwrap());
+    (world.sides(&ours, &theirs).await, ours, theirs)
+}
+
+fn channel_of(sides: &Sides) -> B256 {
+    let views = sides.buyers.views();
+    let ours: Vec<_> = views
+        .iter()
+        .filter(|view| view.side == Side::Payer)
+        .collect();
+    assert_eq!(ours.len(), 1);
+    ours[0].id
+}
+
+async fn says(gate: &ChainGate, message: ChannelMessage) -> Message {
+    tell(gate, Message::Channel(message)).await
+}
+
+#[tokio::test]
+async fn nothing_paid_in_a_channel_is_on_a_bill() {
+    let world = World::new(Policy::Channel, terms());
+    let (sides, ..) = both(&world).await;
+    session(&world, &sides).await;
+    assert!(sides.agent.bills(None).await.unwrap().is_empty());
+    assert_eq!(world.till.bills(), 0);
+    let id = channel_of(&sides);
+    let held = sides.seeders.payee(id).unwrap();
+    assert_eq!(held.claimable(), u128::from(CHUNKS) * CHUNK_PRICE);
+    sides.end().await;
+}
+
+#[tokio::test]
+async fn both_end_a_channel_at_once_and_nothing_more_is_taken_from_it() {
+    let world = World::new(Policy::Channel, terms());
+    let (sides, ..) = both(&world).await;
+    session(&world, &sides).await;
+    let (id, purchase) = (channel_of(&sides), world.purchase());
+    let leave = sides.agent.leave(&purchase).await.unwrap().unwrap();
+    let answer = sides.gate.message(leave).await.unwrap();
+    assert!(
+        sides
+            .agent
+            .respond(&purchase, answer)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert_eq!(world.earned(), u128::from(CHUNKS) * CHUNK_PRICE);
+    assert!(
+        world
+            .ledger
+            .contract(|contract| contract.state(id))
+            .is_over()
+    );
+    // It is served no more under that channel, and a new one is opened.
+    let gone = async {
+        while sides.buyers.payer(id).unwrap().phase() != Phase::Closed {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone)
+        .await
+        .unwrap();
+    sides.end().await;
+}
+
+#[tokio::test]
+async fn vouchers_that_are_not_worth_what_they_say_are_refused() {
+    let world = World::new(Policy::Channel, terms());
+    let (sides, ..) = both(&world).await;
+    session(&world, &sides).await;
+    let id = channel_of(&sides);
+    let share = sides.seeders.shares()[0];
+    let agreement = share.agreement;
+    let good = sides.buyers.pay(id, share).await.unwrap();
+    // The same again, as often as it likes.
+    for _ in 0..2 {
+        let answer = says(&sides.gate, ChannelMessage::Pay(good)).await;
+        let expected = ChannelMessage::Paid {
+            agreement,
+            bytes: share.bytes,
+        };
+        assert_eq!(answer, Message::Channel(expected));
+    }
+    let more_bytes = Pay {
+        bytes: good.bytes + 1,
+        ..good
+    };
+    let more_money = Pay {
+        cumulative: good.cumulative + 1,
+        ..good
+    };
+    let other_key = {
+        let mut bytes = *good.signature.as_bytes();
+        bytes[64] ^= 1;
+        let signature = chiral_core::WalletSignature::from_bytes(bytes).unwrap();
+        Pay { signature, ..good }
+    };
+    for bad in [more_bytes, more_money, other_key] {
+        let why = refusal(says(&sides.gate, ChannelMessage::Pay(bad)).await);
+        assert!(why.contains("signed"), "{why}");
+    }
+    let nowhere = Pay {
+        channel: B256::repeat_byte(9),
+        ..good
+    };
+    let answer = says(&sides.gate, ChannelMessage::Pay(nowhere)).await;
+    assert_eq!(answer, Message::Ended { agreement });
+    sides.end().await;
+}
+
+#[tokio::test]
+async fn somebody_elses_channel_pays_for_nothing() {
+    let world = World::new(Policy::Channel, terms());
+    let (sides, ..) = both(&world).await;
+    session(&world, &sides).await;
+    let agreement = sides.seeders.shares()[0].agreement;
+    let channel = B256::repeat_byte(7);
+    // Not signed by the session's key.
+    let bind = Signed::sign(Bind { agreement, channel }, &CHAIN, &*world.buyer).await;
+    let bind = ChannelMessage::Bind(bind.unwrap());
+    let why = refusal(says(&sides.gate, bind).await);
+    assert!(why.contains("session"), "{why}");
+    sides.end().await;
+}
+
+#[tokio::test]
+async fn a_deposit_that_runs_out_is_topped_up() {
+    let mut terms = terms();
+    terms.window_cap = 2;
+    let world = World::new(Policy::Channel, terms);
+    let (ours, theirs) = (Journal::in_memory().unwrap(), Journal::in_memory().unwrap());
+    let sides = world.sides(&ours, &theirs).await;
+    let opened = sides
+        .buyers
+        .open(world.seeder.address(), 3600, 5 * CHUNK_PRICE);
+    sides.buyers.ready(opened.await.unwrap()).await.unwrap();
+    session(&world, &sides).await;
+    let id = channel_of(&sides);
+    let held = sides.seeders.payee(id).unwrap();
+    assert_eq!(held.paid(), u128::from(CHUNKS) * CHUNK_PRICE);
+    assert_eq!(held.deposit(), 105 * CHUNK_PRICE);
+    sides.end().await;
+}
+
+/// A buyer or a seeder that is killed at any of its durable steps goes on from there: every
+/// chunk is paid once, and what is served twice is lost to whoever was killed, a window at most.
+async fn crash_at(
+    buyer_side: bool,
+    side: CrashSide,
+    number: u64,
+    folder: &std::path::Path,
+) -> bool {
+    let who = if buyer_side { "buyer" } else { "seeder" };
+    let what = format!("{side:?} step {number} of the {who}");
+    let world = World::new(Policy::Channel, terms());
+    let paths = [folder.join("buyer"), folder.join("seeder")];
+    let open = |n: usize| Journal::open(&paths[n]).unwrap();
+    let (ours, theirs) = (open(0), open(1));
+    let sides = world.sides(&ours, &theirs).await;
+    let journal = if buyer_side { &ours } else { &theirs };
+    // Of those that come: the start has some of its own.
+    let step = CrashStep::Number(journal.steps() + number);
+    journal.crash(Crash { side, step });
+    let mut count = Count::default();
+    let line = Line::cut_after(10_000);
+    let purchase = world.purchase();
+    let ended = sides.plain(&line, &purchase, &mut count, 0).await;
+    let dead = |journal: Journal| async move { journal.read(|_| Ok(())).await.is_err() };
+    let crashed = ended.is_err() || dead(ours.clone()).await || dead(theirs.clone()).await;
+    sides.end().await;
+    ours.close().await;
+    theirs.close().await;
+    if !crashed {
+        return false;
+    }
+
+    let (ours, theirs) = (open(0), open(1));
+    let sides = world.sides(&ours, &theirs).await;
+    // What is on the buyer's disk is not fetched again; the rest may have been lost with it.
+    let first = u64::try_from(count.had).unwrap().saturating_sub(4);
+    for _ in 0..4 {
+        if sides
+            .plain(&line, &purchase, &mut count, first)
+            .await
+            .is_ok()
+        {
+            break;
+        }
+    }
+    world.aftermath(&sides).await;
+    let (earned, price) = (world.earned(), u128::from(CHUNKS) * CHUNK_PRICE);
+    assert!(earned <= price, "{what}: {earned} for {price}");
+    assert!(
+        earned + 4 * CHUNK_PRICE >= price,
+        "{what}: {earned} for {price}"
+    );
+    sides.end().await;
+    ours.close().await;
+    theirs.close().await;
+    true
+}
+
+async fn every_step(buyer_side: bool) {
+    let mut crashes = 0;
+    for number in 1..200 {
+        let mut any = false;
+        for side in [CrashSide::Before, CrashSide::After] {
+            let folder = tempfile::tempdir().unwrap();
+            any |= crash_at(buyer_side, side, number, folder.path()).await;
+        }
+        if !any {
+            break;
+        }
+        crashes += 1;
+    }
+    assert!((8..200).contains(&crashes), "{crashes} steps");
+}
+
+#[tokio::test]
+async fn no_chunk_is_paid_twice_whichever_step_of_the_buyer_is_the_last() {
+    every_step(true).await;
+}
+
+#[tokio::test]
+async fn no_payment_is_lost_whichever_step_of_the_seeder_is_the_last() {
+    every_step(false).await;
+}
