@@ -3,6 +3,8 @@
 mod auto_seed;
 mod builder;
 mod error;
+#[cfg(all(feature = "chain", feature = "libp2p"))]
+mod exchange;
 mod get;
 mod keeper;
 #[cfg(all(feature = "chain", feature = "libp2p"))]

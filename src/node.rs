@@ -31,6 +31,8 @@ pub(crate) struct Inner {
     pub(crate) libp2p: Option<chiral_dht::Libp2pNode>,
     #[cfg(feature = "chain")]
     pub(crate) payments: Option<chiral_payment::Payments>,
+    #[cfg(all(feature = "chain", feature = "libp2p"))]
+    pub(crate) exchange: Option<crate::exchange::Exchange>,
 }
 
 struct Handle {
@@ -282,6 +284,10 @@ impl Node {
         let transfers = inner.manager.cleanup().await;
         inner.cashier.shutdown().await;
         let settler = inner.cashier.settler.shutdown().await;
+        #[cfg(all(feature = "chain", feature = "libp2p"))]
+        if let Some(exchange) = &inner.exchange {
+            exchange.shutdown().await;
+        }
         let directory = inner.directory.shutdown().await;
         #[cfg(feature = "libp2p")]
         if let Some(network) = &inner.libp2p {

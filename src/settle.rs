@@ -212,6 +212,9 @@ impl Node {
         bills: impl IntoIterator<Item = BillId>,
     ) -> Result<Vec<SettlementStatus>, NodeError> {
         self.check_open()?;
+        let bills: Vec<BillId> = bills.into_iter().collect();
+        // They do not wait for others any more.
+        self.inner().cashier.settler.expedite(&bills).await?;
         let mut states = Vec::new();
         for bill in bills {
             states.push(self.inner().cashier.wait(bill).await?);

@@ -12,6 +12,8 @@ use chiral_protocols::{Engine, ProtocolManager};
 use chiral_storage::MemoryStore;
 
 use crate::builder::{NodeBuilder, Store};
+#[cfg(all(feature = "chain", feature = "libp2p"))]
+use crate::exchange::Exchange;
 use crate::keeper::Keeper;
 use crate::node::Inner;
 use crate::settle::Cashier;
@@ -159,6 +161,20 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
     };
     let cashier = Cashier::new(agent, settler, manager.clone());
     cashier.recover();
+    #[cfg(all(feature = "chain", feature = "libp2p"))]
+    let exchange = match (&open.libp2p, &open.payments) {
+        (Some(network), Some(payments)) => {
+            match Exchange::start(network.network(), gate.clone(), payments).await {
+                Ok(exchange) => Some(exchange),
+                Err(error) => {
+                    // Without it, payments are talked about over HTTP alone.
+                    tracing::warn!(%error, "no payment streams");
+                    None
+                }
+            }
+        }
+        _ => None,
+    };
     Ok(Node::new(Inner {
         store,
         manager,
@@ -174,6 +190,8 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
         libp2p: open.libp2p.take(),
         #[cfg(feature = "chain")]
         payments: open.payments.take(),
+        #[cfg(all(feature = "chain", feature = "libp2p"))]
+        exchange,
     }))
 }
 

@@ -78,6 +78,13 @@ pub trait PaymentSettler: Send + Sync + fmt::Debug + 'static {
     /// [`SettleError`]: then none of these bills was taken.
     async fn settle(&self, bills: Vec<Bill>) -> Result<Vec<SettlementStatus>, SettleError>;
 
+    /// Somebody waits for these bills: they are not kept until more have come to be paid with
+    /// them. Says nothing about how far they are; bills that are not known are ignored.
+    async fn expedite(&self, bills: &[BillId]) -> Result<(), SettleError> {
+        let _ = bills;
+        Ok(())
+    }
+
     /// How far a bill is; `None` for one that was never handed in.
     async fn status(&self, bill: BillId) -> Result<Option<SettlementStatus>, SettleError>;
 

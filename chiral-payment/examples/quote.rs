@@ -7,8 +7,8 @@ use std::io::Write;
 
 use alloy_primitives::{Address, B256, U256};
 use chiral_chain::PrivateKey;
-use chiral_core::Cid;
-use chiral_payment::messages::{ChainFacts, Policy, Quote, Signed};
+use chiral_core::{Cid, Price};
+use chiral_payment::messages::{ChainFacts, Concessions, Discount, Policy, Quote, Signed};
 use serde_json::json;
 
 /// Key 0 of the accounts that anvil and hardhat begin with: public.
@@ -22,12 +22,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
         genesis: B256::repeat_byte(0x1f),
         batch_pay: Address::repeat_byte(0xba),
     };
+    let discount = Discount {
+        from_bytes: 1 << 30,
+        price: Price::from_wei_per_mib(U256::from(900_000_000_000_000u64)),
+    };
     let quote = Quote {
         id: B256::repeat_byte(1),
         cid: Cid::from_bytes([7; 32]),
         payer: Address::repeat_byte(2),
         payee: wallet.address(),
         price: "0.001".parse()?,
+        concessions: Concessions::new(1 << 20, vec![discount])?,
+        answers: B256::ZERO,
         policy: Policy::PayAfter,
         credit_limit: U256::from(50_000_000_000_000_000u64),
         prepay_bytes: 4 << 20,
@@ -53,6 +59,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
             "payer": quote.payer.to_string(),
             "payee": quote.payee.to_string(),
             "pricePerMib": quote.price.wei_per_mib().to_string(),
+            "freeBytes": quote.concessions.free_bytes(),
+            "discounts": quote.concessions.discounts().iter().map(|discount| json!({
+                "fromBytes": discount.from_bytes,
+                "pricePerMib": discount.price.wei_per_mib().to_string(),
+            })).collect::<Vec<_>>(),
+            "answers": quote.answers.to_string(),
             "policy": 0,
             "creditLimit": quote.credit_limit.to_string(),
             "prepayBytes": quote.prepay_bytes,

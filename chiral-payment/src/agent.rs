@@ -28,6 +28,7 @@ use crate::receipt::Receipt;
 use crate::writing::Writing;
 use crate::{Journal, JournalError};
 
+mod bargain;
 mod books;
 mod channels;
 mod config;
@@ -39,6 +40,7 @@ mod terms;
 
 pub use config::AgentConfig;
 
+use bargain::Bids;
 use books::Books;
 use deal::Key;
 use paying::Turns;
@@ -76,6 +78,7 @@ struct Inner {
     /// Conversations that are about to agree, and until when they keep others from it.
     leases: Mutex<HashMap<Key, Instant>>,
     agreed: Notify,
+    bids: Bids,
     turns: Turns,
     closed: CancellationToken,
     tasks: TaskTracker,
@@ -127,6 +130,7 @@ impl ChainAgent {
                 books: Mutex::new(books),
                 leases: Mutex::default(),
                 agreed: Notify::new(),
+                bids: Bids::default(),
                 turns: Turns::default(),
                 closed: CancellationToken::new(),
                 tasks: TaskTracker::new(),
@@ -371,12 +375,12 @@ impl PaymentAgent for ChainAgent {
         let Some(key) = key(purchase).filter(|_| !purchase.offer.price.is_free()) else {
             return Ok(None);
         };
-        let policy = {
+        let in_channel = {
             let mut books = self.books();
             let deal = books.usable(&key, self.now());
-            deal.map(|(_, deal)| deal.policy)
+            deal.is_some_and(|(_, deal)| self.pays_in_channel(deal))
         };
-        if policy.is_some_and(|policy| self.pays_in_channel(policy, key.payee)) {
+        if in_channel {
             return self.due_in_channel(&key).await;
         }
         let is_due = {

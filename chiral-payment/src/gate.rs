@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::channel::Channels;
 use crate::messages::{
-    Accept, Ack, ChainFacts, Message, Notice, Quote, Request, Signed, agreement,
+    Accept, Ack, ChainFacts, CounterOffer, Message, Notice, Quote, Request, Signed, agreement,
 };
 use crate::receipt::Receipt;
 use crate::statement::{Direction, Entry, Status};
@@ -30,23 +30,26 @@ use crate::writing::Writing;
 use crate::{Journal, JournalError};
 
 mod account;
+mod accounting;
+mod allowance;
 mod books;
 mod channels;
 mod config;
 mod credit;
 pub(crate) mod store;
 mod talk;
+mod terms;
 mod watcher;
 mod window;
 
+pub use accounting::{AgreementAccount, WalletAccount};
+pub use allowance::{FreeAllowance, FreeShare};
 pub use config::{CreditRules, GateConfig};
+pub use terms::FileTerms;
 
-use books::{Books, Rules, Verdict};
+use books::{Books, NoAccount, Rules, Verdict};
 use store::Earning;
 pub(crate) use store::earnings;
-
-/// Files with a price of their own, at most.
-const MAX_PRICES: usize = 1 << 20;
 
 /// Terms shown to strangers that are kept signed, at most.
 const MAX_SHOWN: usize = 1024;
@@ -86,7 +89,7 @@ struct Inner {
     witness: Witness,
     looks: Semaphore,
     books: Mutex<Books>,
-    prices: Mutex<HashMap<Cid, Price>>,
+    terms: Mutex<HashMap<Cid, FileTerms>>,
     /// Terms for nobody in particular, with the price they are for and when to sign anew.
     shown: Mutex<HashMap<Cid, (Price, u64, Bytes)>>,
     closed: CancellationToken,
@@ -98,6 +101,7 @@ pub(crate) fn receivable_in(step: &ReadTransaction) -> Result<Vec<Entry>, Journa
     let config = GateConfig::default();
     let mut books = Books::new(Rules {
         credit: config.credit,
+        allowance: config.allowance,
         max_agreements: config.max_agreements,
         payment_deadline: config.payment_deadline.as_secs(),
     });
@@ -111,6 +115,7 @@ fn receivable(books: &Books) -> Vec<Entry> {
         bill: None,
         cid: account.terms.cid,
         wallet: Some(account.terms.payer),
+        peer: None,
         protocol: account.protocol.clone(),
         bytes: account.acked.len().saturating_sub(account.paid),
         amount: account.owed(),
@@ -155,6 +160,7 @@ impl ChainGate {
         }
         let rules = Rules {
             credit: config.credit,
+            allowance: config.allowance,
             max_agreements: config.max_agreements,
             payment_deadline: config.payment_deadline.as_secs(),
         };
@@ -177,7 +183,7 @@ impl ChainGate {
                 witness: Witness::new(client, chain, config.confirmations),
                 looks: Semaphore::new(MAX_LOOKS),
                 books: Mutex::new(books),
-                prices: Mutex::default(),
+                terms: Mutex::default(),
                 shown: Mutex::default(),
                 closed: CancellationToken::new(),
                 tasks: TaskTracker::new(),
@@ -198,23 +204,6 @@ impl ChainGate {
         self.inner.tasks.spawn(async move {
             closed.run_until_cancelled(work).await;
         });
-    }
-
-    /// Sets a file's price. Quotes that were given stay as they are, and so do the bills
-    /// under them. Prices are not kept over a restart.
-    pub fn set_price(&self, cid: Cid, price: Price) {
-        let mut prices = lock(&self.inner.prices);
-        if prices.len() < MAX_PRICES || prices.contains_key(&cid) {
-            prices.insert(cid, price);
-        } else {
-            tracing::warn!(%cid, "too many prices; the general one holds");
-        }
-    }
-
-    /// A file's price now.
-    pub fn price(&self, cid: Cid) -> Price {
-        let prices = lock(&self.inner.prices);
-        prices.get(&cid).copied().unwrap_or(self.inner.config.price)
     }
 
     /// The wallet that is paid.
@@ -384,6 +373,9 @@ impl PaymentGate for ChainGate {
         let answer = match decoded {
             Message::QuoteRequest { cid, payer } => return self.quote(cid, payer).await,
             Message::Accept { accept, quote } => self.accept(message, accept, quote).await?,
+            Message::CounterOffer { offer, quote } => {
+                return self.bargain(offer, quote).await;
+            }
             Message::Ack(ack) => self.acknowledge(ack).await?,
             Message::Notice(notice) => self.notice(notice).await?,
             Message::Channel(message) => self.about_channel(message).await?,

@@ -10,6 +10,8 @@ pub mod channel;
 pub mod clock;
 #[cfg(feature = "chain")]
 pub mod contracts;
+#[cfg(feature = "chain")]
+pub mod delivery;
 pub mod free_agent;
 pub mod free_gate;
 pub mod free_settler;
@@ -29,6 +31,8 @@ mod records;
 pub mod settler;
 #[cfg(feature = "chain")]
 pub mod statement;
+#[cfg(feature = "chain")]
+pub mod stream;
 #[cfg(feature = "chain")]
 pub mod witness;
 #[cfg(feature = "chain")]

@@ -16,13 +16,15 @@ use chiral_core::{Cid, GateError, WalletSignature};
 use crate::channel::{self, ChannelMessage};
 use crate::receipt::Receipt;
 
+mod pricing;
 mod quote;
 pub(crate) mod ranges;
 mod session;
 mod signed;
 pub(crate) mod sol;
 
-pub use quote::{Accept, Policy, Quote, agreement};
+pub use pricing::{Concessions, Discount, MAX_DISCOUNTS, NoConcession, Pricing};
+pub use quote::{Accept, CounterOffer, Policy, Quote, agreement};
 pub use session::{Ack, Notice, Request};
 pub(crate) use signed::Statement;
 pub use signed::{ChainFacts, Signed};
@@ -68,6 +70,13 @@ pub enum Message {
     Accept {
         /// The word of the payer's wallet.
         accept: Signed<Accept>,
+        /// The seeder's own word.
+        quote: Signed<Quote>,
+    },
+    /// Buyer: not at this price, but at that one. Once for a quote.
+    CounterOffer {
+        /// The word of the payer's wallet.
+        offer: Signed<CounterOffer>,
         /// The seeder's own word.
         quote: Signed<Quote>,
     },
@@ -133,11 +142,8 @@ impl Message {
                 },
             ),
             Self::Quote(quote) => signed(&mut out, 2, quote),
-            Self::Accept { accept, quote } => {
-                signed(&mut out, 3, accept);
-                out.extend_from_slice(&quote.body.to_sol().abi_encode());
-                out.extend_from_slice(quote.signature.as_bytes());
-            }
+            Self::Accept { accept, quote } => with_quote(&mut out, 3, accept, quote),
+            Self::CounterOffer { offer, quote } => with_quote(&mut out, 14, offer, quote),
             Self::Accepted { agreement } => {
                 let agreement = *agreement;
                 plain(&mut out, 4, &sol::Accepted { agreement });
@@ -213,10 +219,12 @@ impl Message {
             }
             2 => Self::Quote(read_signed(rest)?),
             3 => {
-                let length = 3 * 32 + SIGNATURE;
-                let (accept, quote) = rest.split_at_checked(length).ok_or(SHORT)?;
-                let (accept, quote) = (read_signed(accept)?, read_signed(quote)?);
+                let (accept, quote) = read_with_quote(rest)?;
                 Self::Accept { accept, quote }
+            }
+            14 => {
+                let (offer, quote) = read_with_quote(rest)?;
+                Self::CounterOffer { offer, quote }
             }
             4 => {
                 let sol::Accepted { agreement } = read(rest)?;
@@ -286,6 +294,22 @@ pub(crate) fn plain(out: &mut Vec<u8>, tag: u8, body: &impl SolValue) {
 pub(crate) fn signed<T: Statement>(out: &mut Vec<u8>, tag: u8, word: &Signed<T>) {
     plain(out, tag, &word.body.to_sol());
     out.extend_from_slice(word.signature.as_bytes());
+}
+
+/// A buyer's word about a quote, and the quote.
+fn with_quote<T: Statement>(out: &mut Vec<u8>, tag: u8, word: &Signed<T>, quote: &Signed<Quote>) {
+    signed(out, tag, word);
+    out.extend_from_slice(&quote.body.to_sol().abi_encode());
+    out.extend_from_slice(quote.signature.as_bytes());
+}
+
+/// A buyer's word about a quote, of three words of 32 bytes, and the quote.
+fn read_with_quote<T: Statement>(bytes: &[u8]) -> Result<(Signed<T>, Signed<Quote>), Malformed>
+where
+    T::Sol: From<<<T::Sol as SolValue>::SolType as alloy_sol_types::SolType>::RustType>,
+{
+    let (word, quote) = bytes.split_at_checked(3 * 32 + SIGNATURE).ok_or(SHORT)?;
+    Ok((read_signed(word)?, read_signed(quote)?))
 }
 
 /// Reads a struct that is all of `bytes`, in its one encoding.

@@ -15,7 +15,7 @@ use crate::contracts::channels::CHANNELS;
 use crate::gate::{ChainGate, GateConfig};
 use crate::journal::{Journal, JournalError};
 use crate::messages::ChainFacts;
-use crate::settler::{ChainSettler, SettlerConfig, StartError};
+use crate::settler::{ChainSettler, PeerHeads, SettlerConfig, StartError};
 
 /// Where `BatchPay` is on the development chain from its first block.
 pub const BATCH_PAY: Address = address!("ba7c4000000000000000000000000000000c41a1");
@@ -209,6 +209,8 @@ pub struct Payments {
     agent: ChainAgent,
     channels: Channels,
     settler: Arc<ChainSettler>,
+    heads: PeerHeads,
+    firm_depth: u64,
 }
 
 impl fmt::Debug for Payments {
@@ -269,6 +271,8 @@ impl Payments {
         (settings.chain_id, settings.genesis) = (facts.chain_id, facts.genesis);
         // The settler looks whether the contract is there, each time.
         settings.batch_contract.get_or_insert(facts.batch_pay);
+        let heads = settings.peer_heads.get_or_insert_default().clone();
+        let firm_depth = settings.failed_after.max(settings.confirmations);
         let settler =
             ChainSettler::start(journal.clone(), chain.clone(), wallet.clone(), settings).await?;
         let domain = ChannelDomain::new(facts.chain_id, CHANNELS);
@@ -296,7 +300,17 @@ impl Payments {
             agent,
             channels,
             settler,
+            heads,
+            firm_depth,
         })
+    }
+
+    /// The chain that a journal is for; `None` if nothing is in it.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn chain_of(journal: &Journal) -> Result<Option<ChainFacts>, JournalError> {
+        journal.read(read_facts).await
     }
 
     /// The wallet.
@@ -327,6 +341,17 @@ impl Payments {
     /// What pays.
     pub fn settler(&self) -> Arc<dyn PaymentSettler> {
         self.settler.clone()
+    }
+
+    /// Where to note what other nodes say of the chain: while most have another one, payments
+    /// are held.
+    pub fn peer_heads(&self) -> &PeerHeads {
+        &self.heads
+    }
+
+    /// How deep a block is, its own included, that this node tells others to be firm.
+    pub fn firm_depth(&self) -> u64 {
+        self.firm_depth
     }
 
     /// The journal, which all of them share.

@@ -42,11 +42,13 @@ mod payment;
 mod plan;
 mod problem;
 mod record;
+mod split;
 
 pub use book::MAX_WAITING_BILLS;
 pub use config::SettlerConfig;
 pub use payment::{Payment, PaymentState};
 pub use problem::Problem;
+pub use split::{MAX_PEERS, PeerHeads, WORD_SECONDS, decode_head, encode_head, firm_block};
 
 use board::Board;
 pub(crate) use book::status_of;
@@ -246,6 +248,17 @@ impl PaymentSettler for ChainSettler {
         self.board.work.notify_one();
         self.board.changed();
         Ok(statuses)
+    }
+
+    async fn expedite(&self, bills: &[BillId]) -> Result<(), SettleError> {
+        for bill in bills {
+            let record = self.book.bill(*bill).await.map_err(journal_error)?;
+            if record.is_some_and(|record| record.is_waiting()) {
+                self.board.hurry(*bill);
+            }
+        }
+        self.board.work.notify_one();
+        Ok(())
     }
 
     async fn status(&self, bill: BillId) -> Result<Option<SettlementStatus>, SettleError> {

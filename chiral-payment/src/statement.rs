@@ -3,13 +3,17 @@
 use std::fmt;
 
 use alloy_primitives::{Address, B256, U256};
-use chiral_core::{BillId, Cid, Protocol, SettlementStatus};
+use chiral_core::{BillId, Cid, PeerId, Protocol, SettlementStatus};
 use redb::ReadTransaction;
 use serde::{Serialize, Serializer};
 
 use crate::agent::store::spendings;
 use crate::payments::Payments;
 use crate::{Journal, JournalError, gate, settler};
+
+mod groups;
+
+pub use groups::{Group, GroupBy};
 
 /// What was earned, spent, and is outstanding. Serialises with hashes and wallets as `0x…`
 /// and wei as decimal text.
@@ -71,6 +75,9 @@ pub struct Entry {
     /// The other side's wallet.
     #[serde(serialize_with = "optional")]
     pub wallet: Option<Address>,
+    /// The other side's id in the network, where it is known: of seeders.
+    #[serde(serialize_with = "optional")]
+    pub peer: Option<PeerId>,
     /// How it was delivered; for statistics only.
     pub protocol: Protocol,
     /// Bytes.
@@ -123,6 +130,7 @@ impl Statement {
                 bill: Some(earning.receipt.bill),
                 cid: earning.receipt.cid,
                 wallet: Some(earning.receipt.payer),
+                peer: None,
                 protocol: earning.protocol,
                 bytes: earning.receipt.bytes,
                 amount: earning.receipt.amount,
@@ -145,6 +153,7 @@ impl Statement {
                 bill: Some(owed.bill.id),
                 cid: owed.bill.cid,
                 wallet: owed.bill.payee,
+                peer: owed.bill.payee_peer,
                 protocol: owed.bill.protocol,
                 bytes: owed.bill.bytes,
                 amount: owed.bill.amount,

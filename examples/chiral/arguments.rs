@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use chiral::core::B256;
 use chiral::{Link, Price, Rate};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     Chain(Chain),
     Wallet(Wallet),
     Payments(Payments),
+    Prove(Prove),
+    VerifyReceipt(VerifyReceipt),
     Peers(Peers),
 }
 
@@ -188,9 +191,51 @@ pub(crate) struct Payments {
     /// Pay what is owed before showing it
     #[arg(long)]
     pub(crate) settle: bool,
+    /// Add it up instead of showing each bill
+    #[arg(long, value_enum)]
+    pub(crate) by: Option<By>,
     /// The node's directory, where one was named to share or get
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// By what payments are added up
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum By {
+    File,
+    Peer,
+    Protocol,
+    Day,
+}
+
+/// Write down, for a third party, what one bill was for and that it was paid
+///
+/// The wallet signs which chunks came. The file has to be there, complete; its bytes are not in
+/// what is written.
+#[derive(Debug, Args)]
+pub(crate) struct Prove {
+    /// The bill, as `chiral payments` shows it
+    #[arg(value_name = "BILL")]
+    pub(crate) bill: B256,
+    /// The file that was paid for
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Where to write the proof
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) account: Account,
+    /// The node's directory, where one was named to get
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// Check what `prove` has written: no wallet, chain or network is needed
+#[derive(Debug, Args)]
+pub(crate) struct VerifyReceipt {
+    /// What `prove` has written
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
 }
 
 /// Show which peers are banned or demoted, why, and for how long; and take that back

@@ -31,6 +31,7 @@ mod network;
 mod output;
 mod payments;
 mod peers;
+mod receipts;
 mod share;
 mod signals;
 mod stream;
@@ -66,6 +67,8 @@ async fn main() -> ExitCode {
         Command::Chain(command) => chain::run(command, &output).await,
         Command::Wallet(command) => wallet::run(command, &output).await,
         Command::Payments(command) => payments::run(command, &output).await,
+        Command::Prove(command) => receipts::prove(command, &output).await,
+        Command::VerifyReceipt(command) => receipts::verify(command, &output).await,
         Command::Peers(command) => peers::run(command, &output).await,
     };
     match result {

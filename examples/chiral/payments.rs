@@ -1,16 +1,16 @@
 //! `chiral payments`: what was earned and spent, and what is still owed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chiral::Node;
 use chiral::core::money::format_chi;
-use chiral::payment::statement::{Direction, Entry, Status};
+use chiral::payment::statement::{Direction, Entry, GroupBy, Status};
 use chiral::payment::{Journal, JournalError, Statement};
 use serde_json::json;
 
 use super::account::{JOURNAL, wallets_directory};
-use super::arguments::Payments;
+use super::arguments::{Account, By, Payments};
 use super::failure::{Exit, Failure};
 use super::output::Output;
 
@@ -39,7 +39,11 @@ pub(crate) async fn run(command: Payments, output: &Output) -> Result<(), Failur
         };
         let statement = Statement::of(&journal).await;
         journal.close().await;
-        tell(output, &statement?)?;
+        let statement = statement?;
+        match command.by {
+            None => tell(output, &statement)?,
+            Some(by) => tell_groups(output, &statement, by)?,
+        }
     }
     Ok(())
 }
@@ -73,7 +77,15 @@ async fn settle(command: &Payments) -> Result<(), Failure> {
 
 /// The journal of the named directory or wallet, or else all that there are.
 fn journals(command: &Payments) -> Result<Vec<PathBuf>, Failure> {
-    if let Some(directory) = &command.data_dir {
+    journals_of(&command.account, command.data_dir.as_deref())
+}
+
+/// The same, for any command.
+pub(super) fn journals_of(
+    account: &Account,
+    data_dir: Option<&Path>,
+) -> Result<Vec<PathBuf>, Failure> {
+    if let Some(directory) = data_dir {
         let path = directory.join(JOURNAL);
         if path.is_file() {
             return Ok(vec![path]);
@@ -102,11 +114,25 @@ fn journals(command: &Payments) -> Result<Vec<PathBuf>, Failure> {
         Err(error) => return Err(Failure::io("read", &directory, &error)),
     }
     journals.sort();
-    if let Some(wallet) = command.account.named_wallet()? {
+    if let Some(wallet) = account.named_wallet()? {
         let name = format!("{wallet}.redb");
         journals.retain(|path| path.file_name().is_some_and(|file| file == name.as_str()));
     }
     Ok(journals)
+}
+
+fn tell_groups(output: &Output, statement: &Statement, by: By) -> Result<(), Failure> {
+    let by = match by {
+        By::File => GroupBy::File,
+        By::Peer => GroupBy::Peer,
+        By::Protocol => GroupBy::Protocol,
+        By::Day => GroupBy::Day,
+    };
+    output.text(statement.table(by).trim_end())?;
+    for group in statement.by(by) {
+        output.event(&json!({ "event": "sum", "by": by, "sum": group }))?;
+    }
+    Ok(())
 }
 
 fn tell(output: &Output, statement: &Statement) -> Result<(), Failure> {
@@ -118,6 +144,7 @@ fn tell(output: &Output, statement: &Statement) -> Result<(), Failure> {
             "bill": entry.bill.map(|bill| bill.0),
             "cid": entry.cid,
             "wallet": entry.wallet.map(|wallet| wallet.to_string()),
+            "peer": entry.peer.as_ref().map(|peer| peer.to_string()),
             "protocol": entry.protocol,
             "bytes": entry.bytes,
             "amount_wei": entry.amount.to_string(),

@@ -5,12 +5,19 @@ import { Signature, TypedDataEncoder, verifyTypedData } from "ethers";
 const { domain, message, digest, signature, signer } = JSON.parse(readFileSync(0, "utf8"));
 
 const types = {
+  Discount: [
+    { name: "fromBytes", type: "uint64" },
+    { name: "pricePerMib", type: "uint256" },
+  ],
   Quote: [
     { name: "id", type: "bytes32" },
     { name: "cid", type: "bytes32" },
     { name: "payer", type: "address" },
     { name: "payee", type: "address" },
     { name: "pricePerMib", type: "uint256" },
+    { name: "freeBytes", type: "uint64" },
+    { name: "discounts", type: "Discount[]" },
+    { name: "answers", type: "bytes32" },
     { name: "policy", type: "uint8" },
     { name: "creditLimit", type: "uint256" },
     { name: "prepayBytes", type: "uint64" },

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiral::chain::DEV_ACCOUNTS;
-use chiral::core::{SettlementStatus, U256};
+use chiral::core::{ByteRange, Purchase, SettlementStatus, U256};
 use chiral::dht::Libp2pConfig;
 use chiral::payment::statement::{Direction, Status};
+use chiral::payment::stream::{PaymentCarrier, StreamError};
 use chiral::protocols::EngineConfig;
 use chiral::{Loopback, Node, NodeError, Price, Share, Shared};
 
@@ -126,5 +127,46 @@ async fn a_price_is_announced_paid_to_the_wei_and_in_the_books_of_both() {
     for node in [free, second, first, stingy, seeder] {
         node.shutdown().await.unwrap();
     }
+    network.shutdown().await;
+}
+
+/// Byte for byte the same, whichever way they go: an acceptance that went over one is known
+/// over the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_words_make_one_agreement_over_streams_and_over_http() {
+    let network = Loopback::start().await.unwrap();
+    let seeder = seeder(&network).await;
+    let share = Share::bytes(data(300_000)).price(price("0.001"));
+    let shared = within(seeder.share(share)).await.unwrap();
+    let buyer = buyer(&network, 2, "0.001").await;
+    until("it is found", async || {
+        !buyer.seeders(shared.cid()).await.unwrap().is_empty()
+    })
+    .await;
+    let offer = buyer.seeders(shared.cid()).await.unwrap().remove(0);
+    let peer = seeder.libp2p().unwrap().local_peer();
+    let streams = buyer.libp2p().unwrap().network();
+    let carrier = PaymentCarrier::new(streams, peer);
+    let (purchase, agent) = (
+        Purchase::new(shared.cid(), offer.clone()),
+        buyer.payments().unwrap().agent(),
+    );
+    let asked = agent.credential(&purchase, ByteRange::new(0, 1000)).await;
+    let terms = within(carrier.clone().carry(asked.unwrap().unwrap())).await;
+    let accept = agent.respond(&purchase, terms.unwrap()).await;
+    let accept = accept.unwrap().unwrap();
+    let over_streams = within(carrier.clone().carry(accept.clone())).await.unwrap();
+    let http = buyer.manager().implementation(&offer.protocol).unwrap();
+    let over_http = within(http.payment_message(&offer, accept)).await.unwrap();
+    assert_eq!(over_streams, over_http, "one agreement");
+    let said = agent.respond(&purchase, over_streams).await.unwrap();
+    assert_eq!(said, None, "and the request can be made");
+    let nonsense = within(carrier.carry(b"please".to_vec().into())).await;
+    assert!(
+        matches!(nonsense, Err(StreamError::Refused)),
+        "{nonsense:?}"
+    );
+    within(buyer.shutdown()).await.unwrap();
+    within(seeder.shutdown()).await.unwrap();
     network.shutdown().await;
 }

@@ -29,6 +29,8 @@ pub(crate) struct Owed {
     pub(crate) settled: Option<B256>,
     /// The seeder's receipt, as a message.
     pub(crate) receipt: Option<bytes::Bytes>,
+    /// The message that made the agreement.
+    pub(crate) accept: bytes::Bytes,
 }
 
 impl Owed {
@@ -197,10 +199,20 @@ impl Books {
             if ranges.is_empty() {
                 continue;
             }
+            let amount = deal.cost(ranges.len())?;
             let id = BillId::derive(*agreement, deal.next_bill);
             let (cid, protocol) = (deal.key.cid, deal.protocol.clone());
-            let bill = Bill::new(id, cid, ranges.clone(), deal.price, protocol)?
+            let mut bill = Bill::new(id, cid, ranges.clone(), deal.price(), protocol)?
                 .owed_to(deal.peer.clone(), Some(deal.key.payee));
+            bill.amount = amount;
+            for range in ranges.iter() {
+                deal.billed.insert(range);
+            }
+            self.dirty.deals.insert(*agreement);
+            if bill.is_free() {
+                // Of what was given for nothing there is nothing to settle.
+                continue;
+            }
             let owed = Owed {
                 bill,
                 agreement: *agreement,
@@ -208,14 +220,11 @@ impl Books {
                 made: now,
                 settled: None,
                 receipt: None,
+                accept: deal.accept.clone(),
             };
             deal.next_bill += 1;
-            for range in ranges.iter() {
-                deal.billed.insert(range);
-            }
             self.open.insert(id, owed);
             self.dirty.bills.insert(id);
-            self.dirty.deals.insert(*agreement);
         }
         Ok(())
     }
@@ -235,8 +244,9 @@ impl Books {
         };
         let id = BillId::derive(agreement, deal.next_bill);
         let (cid, protocol) = (deal.key.cid, deal.protocol.clone());
-        let bill = Bill::in_advance(id, cid, bytes, deal.price, protocol)?
+        let mut bill = Bill::in_advance(id, cid, bytes, deal.price(), protocol)?
             .owed_to(deal.peer.clone(), Some(deal.key.payee));
+        bill.amount = deal.cost(bytes)?;
         let owed = Owed {
             bill,
             agreement,
@@ -244,6 +254,7 @@ impl Books {
             made: now,
             settled: None,
             receipt: None,
+            accept: deal.accept.clone(),
         };
         deal.next_bill += 1;
         deal.prepaid = deal.prepaid.saturating_add(bytes);
@@ -270,7 +281,7 @@ impl Books {
         self.deals
             .values()
             .filter(|deal| deal.key.payee == payee)
-            .filter_map(|deal| deal.price.cost(deal.unbilled().len()))
+            .filter_map(|deal| deal.cost(deal.unbilled().len()).ok())
             .fold(U256::ZERO, U256::saturating_add)
     }
 
@@ -296,11 +307,11 @@ impl Books {
 
     /// Notice of a settled bill of a wallet's for which there is no receipt.
     pub(super) fn to_notify(&self, payee: Address) -> Option<Notice> {
-        let mut open = self
-            .open
-            .values()
-            .filter(|owed| owed.bill.payee == Some(payee));
-        open.find_map(Owed::notice)
+        let open = self.open.values();
+        let open = open.filter(|owed| owed.bill.payee == Some(payee));
+        // In the order in which they were made.
+        let notices = open.filter_map(Owed::notice);
+        notices.min_by_key(|notice| (notice.agreement, notice.sequence))
     }
 
     /// Whether anything of a file is on books that are not closed.
@@ -412,9 +423,7 @@ impl Books {
             .deals
             .values()
             .filter(|it| it.key.payee == deal.key.payee);
-        let undelivered = of_payee.fold(0u64, |sum, it| {
-            sum.saturating_add(it.prepaid.saturating_sub(it.verified.len()))
-        });
+        let undelivered = of_payee.fold(0u64, |sum, it| sum.saturating_add(it.undelivered()));
         (undelivered.saturating_add(bytes) <= most).then_some(bytes)
     }
 }

@@ -1,11 +1,11 @@
 //! Paying in channels: what the agent opens, promises, locks and unlocks.
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::B256;
 use bytes::{Bytes, BytesMut};
 use chiral_core::{ByteRange, GateError, Purchase, Sealed};
 use sha2::{Digest, Sha256};
 
-use super::deal::{Key, difference};
+use super::deal::{Deal, Key, difference};
 use super::{ChainAgent, key};
 use crate::channel::cipher::{self, MAX_SEALED};
 use crate::channel::messages::{Bind, ChannelMessage, Leave, Seal, wei};
@@ -45,13 +45,16 @@ impl ChainAgent {
     }
 
     /// Whether a deal is paid by vouchers: always under some policies, and under another if
-    /// there is a channel anyway.
-    pub(super) fn pays_in_channel(&self, policy: Policy, payee: Address) -> bool {
-        match policy {
+    /// there is a channel anyway. Never by vouchers and bills both.
+    pub(super) fn pays_in_channel(&self, deal: &Deal) -> bool {
+        match deal.policy {
             Policy::PayAfter | Policy::PayFirst => false,
             Policy::Channel | Policy::LockedVoucher => true,
+            Policy::Incremental if deal.in_band > 0 => true,
+            Policy::Incremental if deal.next_bill > 0 => false,
             Policy::Incremental => {
-                let channel = self.inner.channels.as_ref().and_then(|c| c.to(payee));
+                let channel = self.inner.channels.as_ref();
+                let channel = channel.and_then(|channels| channels.to(deal.key.payee));
                 channel.is_some_and(|channel| channel.phase() == Phase::Open)
             }
         }
@@ -96,7 +99,7 @@ impl ChainAgent {
             let deal = books.deals.get(&agreement).ok_or(GateError::Message {
                 reason: "an agreement that was not made",
             })?;
-            (deal.key.payee, deal.channel, deal.price)
+            (deal.key.payee, deal.channel, deal.price())
         };
         if let Some(channel) = channels.of(agreement) {
             channels.ready(channel).await.map_err(failed)?;
@@ -182,7 +185,7 @@ impl ChainAgent {
                 });
                 deal.in_band = deal.in_band.saturating_add(fresh.len());
             }
-            let (bytes, price) = (deal.in_band, deal.price);
+            let (bytes, amount) = (deal.in_band, deal.total_cost(deal.in_band));
             let fresh = !fresh.is_empty() && deal.policy != Policy::LockedVoucher;
             if fresh {
                 books.touch(agreement);
@@ -192,12 +195,12 @@ impl ChainAgent {
                 .map_or(0, |c| c.share(agreement).bytes);
             match bytes > paid {
                 false => return Ok(None),
-                true => (bytes, price),
+                true => (bytes, amount),
             }
         };
         self.keep("agent-voucher").await?;
-        let (bytes, price) = target;
-        let amount = price.cost(bytes).and_then(wei).ok_or(GateError::Price)?;
+        let (bytes, amount) = target;
+        let amount = amount.ok_or(GateError::Price)?;
         let share = Share {
             agreement,
             bytes,
@@ -398,22 +401,19 @@ impl ChainAgent {
         let agreement = seal.agreement;
         let channel = self.channel_for(agreement).await?;
         let channels = self.channels()?;
-        let (before, price) = {
+        let before = channels
+            .payer(channel)
+            .map_or(0, |c| c.share(agreement).bytes);
+        let bytes = before.saturating_add(range.len());
+        let amount = {
             let books = self.books();
             let deal = books.deals.get(&agreement);
             let deal = deal.filter(|deal| deal.agreed && !deal.ended);
             let deal = deal.ok_or(GateError::Message {
                 reason: "an agreement that is over",
             })?;
-            (
-                channels
-                    .payer(channel)
-                    .map_or(0, |c| c.share(agreement).bytes),
-                deal.price,
-            )
+            deal.total_cost(bytes).ok_or(GateError::Price)?
         };
-        let bytes = before.saturating_add(range.len());
-        let amount = price.cost(bytes).and_then(wei).ok_or(GateError::Price)?;
         let share = Share {
             agreement,
             bytes,

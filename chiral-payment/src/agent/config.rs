@@ -14,6 +14,11 @@ pub struct AgentConfig {
     /// Highest price; without one, whatever was announced. What a download may cost is
     /// whoever starts it to say, by the offers that it takes.
     pub max_price: Option<Price>,
+    /// What is offered, once, to a seeder that asks for more. Without it, [`max_price`] is
+    /// offered to one that asks for more than that.
+    ///
+    /// [`max_price`]: AgentConfig::max_price
+    pub bid: Option<Price>,
     /// When it may be asked to pay.
     pub policies: Vec<Policy>,
     /// Bytes paid for at once under [`Policy::PayFirst`], unless the seeder wants more.
@@ -43,12 +48,13 @@ pub struct AgentConfig {
 }
 
 impl Default for AgentConfig {
-    /// Any announced price, every policy, 4 MiB (at most 64) in advance, 0.05 CHI (at most 1)
-    /// in a channel, for at most a week; acknowledged every 8 MiB, on disk every 8 MiB or half
-    /// a second.
+    /// Any announced price, no counter-offer, every policy, 4 MiB (at most 64) in advance,
+    /// 0.05 CHI (at most 1) in a channel, for at most a week; acknowledged every 8 MiB, on disk
+    /// every 8 MiB or half a second.
     fn default() -> Self {
         Self {
             max_price: None,
+            bid: None,
             policies: vec![
                 Policy::PayAfter,
                 Policy::PayFirst,

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, U256};
 use chiral_chain::PrivateKey;
+use chiral_core::bill::AmountOverflow;
 use chiral_core::{ByteRange, Cid, Endpoint, PeerId, Price, Protocol, RangeSet};
 
 use crate::channel::ChannelTerms;
-use crate::messages::{Ack, MAX_ACK_RANGES, Policy};
+use crate::messages::{Ack, MAX_ACK_RANGES, Policy, Pricing};
 
 /// Counters that are set aside in one durable step.
 pub(super) const COUNTERS: u64 = 4096;
@@ -26,7 +27,7 @@ pub(super) struct Deal {
     pub(super) key: Key,
     pub(super) peer: Option<PeerId>,
     pub(super) protocol: Protocol,
-    pub(super) price: Price,
+    pub(super) pricing: Pricing,
     pub(super) policy: Policy,
     pub(super) prepay_bytes: u64,
     pub(super) valid_until: u64,
@@ -75,6 +76,41 @@ impl Deal {
             Policy::PayAfter | Policy::Incremental => difference(&self.verified, &self.billed),
             Policy::PayFirst | Policy::Channel | Policy::LockedVoucher => RangeSet::new(),
         }
+    }
+
+    /// What the first bytes of the agreement cost, so many, as channels count money.
+    pub(super) fn total_cost(&self, bytes: u64) -> Option<u128> {
+        u128::try_from(self.pricing.cost(0, bytes)?).ok()
+    }
+
+    /// Bytes that come before those of the next bill.
+    pub(super) fn position(&self) -> u64 {
+        match self.policy {
+            Policy::PayAfter | Policy::Incremental => self.billed.len(),
+            Policy::Channel | Policy::LockedVoucher => self.in_band,
+            Policy::PayFirst => self.pricing.free_bytes().saturating_add(self.prepaid),
+        }
+    }
+
+    /// What the next bill is over if it is for so many bytes, in wei.
+    ///
+    /// # Errors
+    /// [`AmountOverflow`], for prices beyond all money.
+    pub(super) fn cost(&self, bytes: u64) -> Result<U256, AmountOverflow> {
+        let cost = self.pricing.cost(self.position(), bytes);
+        cost.ok_or(AmountOverflow)
+    }
+
+    /// The price that was agreed on, without what is taken off.
+    pub(super) fn price(&self) -> Price {
+        self.pricing.price()
+    }
+
+    /// Bytes that were paid for in advance, and did not come.
+    pub(super) fn undelivered(&self) -> u64 {
+        let free = self.pricing.free_bytes();
+        let delivered = self.verified.len().saturating_sub(free);
+        self.prepaid.saturating_sub(delivered)
     }
 
     /// Bytes that no acknowledgement was made for.

@@ -50,9 +50,9 @@ impl ChainAgent {
             let books = self.books();
             let deal = books.deals.get(&agreement);
             let deal = deal.filter(|deal| Some(&deal.key) == key(purchase).as_ref());
-            deal.map(|deal| (deal.policy, deal.key.clone()))
+            deal.map(|deal| (deal.policy, deal.key.clone(), self.pays_in_channel(deal)))
         };
-        let Some((policy, key)) = policy else {
+        let Some((policy, key, in_channel)) = policy else {
             return Err(GateError::Message {
                 reason: "an agreement that was not made",
             });
@@ -64,7 +64,7 @@ impl ChainAgent {
             // Another conversation has paid meanwhile.
             return Ok(None);
         }
-        if self.pays_in_channel(policy, key.payee) {
+        if in_channel {
             return self.pay_in_channel(&key, agreement, amount.is_zero()).await;
         }
         // What an earlier conversation left behind: paid, and the seeder not told.
@@ -172,6 +172,10 @@ impl ChainAgent {
             tracing::warn!(%error, "what a seeder asks for cannot be settled");
             GateError::Ledger
         })?;
+        // The seeder waits for them, whoever else is to be paid with them.
+        settler.expedite(&ids).await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "bills that are waited for may rest");
+        });
         let until = Instant::now() + self.inner.config.settle_patience;
         for (id, mut status) in ids.into_iter().zip(statuses) {
             while let SettlementStatus::Pending { .. } = status {

@@ -43,11 +43,13 @@ mod sol {
             address payee;
             string protocol;
             uint256 price;
+            uint256 amount;
             uint64 bytesPaid;
             bytes ranges;
             uint64 made;
             bytes32 settled;
             bytes receipt;
+            bytes accept;
         }
     }
 }
@@ -77,6 +79,14 @@ pub(crate) fn spendings(step: &ReadTransaction) -> Result<Vec<Owed>, JournalErro
     all.into_iter()
         .map(|(key, record)| owed(BillId(B256::from(key)), &record).ok_or(DAMAGED))
         .collect()
+}
+
+/// One bill that was made.
+pub(crate) fn spending(step: &ReadTransaction, bill: BillId) -> Result<Option<Owed>, JournalError> {
+    let found = records::read::<sol::Owed>(step, BILLS, &bill.0.0)?;
+    found
+        .map(|record| owed(bill, &record).ok_or(DAMAGED))
+        .transpose()
 }
 
 /// Writes what has changed; answers up to where each deal's counters are set aside by it.
@@ -182,7 +192,7 @@ pub(super) fn propose(
         },
         peer,
         protocol,
-        price: quote.price,
+        pricing: quote.pricing(),
         policy: quote.policy,
         prepay_bytes: quote.prepay_bytes,
         valid_until: quote.valid_until,
@@ -217,11 +227,13 @@ fn owed_record(owed: &Owed) -> sol::Owed {
         payee: bill.payee.unwrap_or_default(),
         protocol: bill.protocol.to_string(),
         price: bill.price.wei_per_mib(),
+        amount: bill.amount,
         bytesPaid: bill.bytes,
         ranges: ranges::encode(&bill.ranges).into(),
         made: owed.made,
         settled: owed.settled.unwrap_or_default(),
         receipt: owed.receipt.clone().unwrap_or_default().to_vec().into(),
+        accept: owed.accept.to_vec().into(),
     }
 }
 
@@ -234,14 +246,17 @@ fn owed(id: BillId, record: &sol::Owed) -> Option<Owed> {
         true => Bill::in_advance(id, cid, record.bytesPaid, price, protocol),
         false => Bill::new(id, cid, ranges, price, protocol),
     };
+    let mut bill = bill.ok()?;
+    bill.amount = record.amount;
     let payee = (record.payee != Address::ZERO).then_some(record.payee);
     Some(Owed {
-        bill: bill.ok()?.owed_to(peer(&record.peer)?, payee),
+        bill: bill.owed_to(peer(&record.peer)?, payee),
         agreement: record.agreement,
         sequence: record.sequence,
         made: record.made,
         settled: (!record.settled.is_zero()).then_some(record.settled),
         receipt: (!record.receipt.is_empty()).then(|| record.receipt.to_vec().into()),
+        accept: record.accept.to_vec().into(),
     })
 }
 

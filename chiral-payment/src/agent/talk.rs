@@ -13,19 +13,36 @@ impl ChainAgent {
         let inner = &self.inner;
         let now = self.now();
         let (payer, chain) = (inner.payer, &inner.chain);
-        let contract = inner.channels.as_ref().map(|c| c.domain().contract());
-        terms::check(&quote, purchase, payer, chain, contract, &inner.config, now)?;
         let Some(key) = key(purchase) else {
-            return Ok(None);
+            return Err(GateError::Terms {
+                reason: "no wallet was announced",
+            });
         };
+        let offered = inner.bids.answered(&key, quote.body.answers);
+        let contract = inner.channels.as_ref().map(|c| c.domain().contract());
+        let chains = (chain, contract);
+        terms::check(&quote, purchase, offered, payer, chains, &inner.config, now)?;
+        let too_dear = inner
+            .config
+            .max_price
+            .is_some_and(|most| quote.body.price > most);
+        let can_bargain = quote.body.answers.is_zero() && self.bid(quote.body.price).is_some();
+        if too_dear && !can_bargain {
+            inner.bids.forget(&key);
+            return Err(GateError::Price);
+        }
         if quote.body.payer.is_zero() {
             let cid = purchase.cid;
             let usable = self.books().usable(&key, now).is_some();
             return Ok((!usable).then(|| Message::QuoteRequest { cid, payer }.encode()));
         }
+        if can_bargain && let Some(offer) = self.counter(&key, &quote).await? {
+            return Ok(Some(offer));
+        }
         if !self.lease(&key).await {
             return Ok(None);
         }
+        inner.bids.forget(&key);
         let session = PrivateKey::random().map_err(|error| GateError::Wallet(Arc::new(error)))?;
         let accept = Accept {
             quote: quote.digest(chain),
@@ -92,6 +109,8 @@ impl ChainAgent {
 
     pub(super) fn ended(&self, purchase: &Purchase, agreement: B256) -> Option<Bytes> {
         let key = key(purchase)?;
+        // An agreement that did not come about holds up no other.
+        lock(&self.inner.leases).remove(&key);
         let mut books = self.books();
         // Only what this seeder itself agreed to.
         if books

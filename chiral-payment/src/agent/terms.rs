@@ -1,22 +1,24 @@
 //! Whether a quote is what was announced.
 
 use alloy_primitives::Address;
-use chiral_core::{GateError, Purchase};
+use chiral_core::{GateError, Price, Purchase};
 
 use super::config::AgentConfig;
 use crate::messages::{ChainFacts, Policy, Quote, Signed};
 
-/// Checks a quote against the announcement, the buyer's limits and the chain.
+/// Checks a quote against the announcement, the buyer's limits and the chain. `offered` is the
+/// price of the buyer's own counter-offer, if the quote answers it; whether the price is over
+/// the limit is for the caller to say.
 ///
 /// # Errors
 /// [`GateError::Terms`] for whatever differs from the announcement or is not its wallet's;
-/// [`GateError::Price`] over the limit; [`GateError::RootUnknown`].
+/// [`GateError::RootUnknown`].
 pub(super) fn check(
     quote: &Signed<Quote>,
     purchase: &Purchase,
+    offered: Option<Price>,
     payer: Address,
-    chain: &ChainFacts,
-    channels: Option<Address>,
+    (chain, channels): (&ChainFacts, Option<Address>),
     config: &AgentConfig,
     now: u64,
 ) -> Result<(), GateError> {
@@ -24,12 +26,11 @@ pub(super) fn check(
     let announced = offer.valid_until.unwrap_or_default();
     let latest = now.saturating_add(config.max_quote_ahead.as_secs());
     let differs = |reason| Err(GateError::Terms { reason });
-    if config.max_price.is_some_and(|most| terms.price > most) {
-        return Err(GateError::Price);
-    }
+    let agreed = terms.price == offer.price || offered == Some(terms.price);
     match () {
         () if terms.cid != purchase.cid => differs("another file"),
-        () if terms.price != offer.price => differs("another price"),
+        () if !agreed => differs("another price"),
+        () if offered.is_none() && !terms.answers.is_zero() => differs("answers another offer"),
         () if offer.wallet.is_none() => differs("no wallet was announced"),
         () if Some(terms.payee) != offer.wallet => differs("another wallet"),
         () if terms.chain != *chain => differs("another chain"),

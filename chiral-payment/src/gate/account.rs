@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use alloy_primitives::{Address, B256, U256};
-use chiral_core::{BillId, ByteRange, Cid, Price, Protocol, RangeSet};
+use chiral_core::{BillId, ByteRange, Cid, Protocol, RangeSet};
 
 use super::window::CounterWindow;
 use crate::channel::{ChannelTerms, Window};
-use crate::messages::{Ack, Policy};
+use crate::messages::{Ack, Policy, Pricing};
 
 /// Ranges, at most, that are kept of what was served or acknowledged in one agreement.
 pub(super) const MAX_FRAGMENTS: usize = 16_384;
@@ -35,13 +35,17 @@ pub(super) struct Account {
     pub(super) served: RangeSet,
     pub(super) acked: RangeSet,
     pub(super) ack_sequence: u32,
-    /// Bytes covered by verified payments on the chain.
+    /// Bytes from the beginning that cost nothing, or are covered by verified payments on the
+    /// chain.
     pub(super) paid: u64,
-    /// Bytes covered by vouchers; the channels' own books have it on disk.
+    /// Bytes from the beginning that are covered by vouchers; the channels' own books have it on
+    /// disk.
     pub(super) in_band: u64,
     /// Sealed answers by the counter of their request, with their length: their keys can be
     /// paid for. Not on disk: what was sealed before a restart is asked for again.
     pub(super) sealed: BTreeMap<u64, u64>,
+    /// Wei of verified payments, and the bytes that they are said to be for.
+    received: (U256, u64),
     pub(super) written_off: u64,
     /// The bills that were paid, by their sequence.
     pub(super) bills: BTreeSet<u32>,
@@ -57,7 +61,7 @@ pub(super) struct Terms {
     pub(super) cid: Cid,
     pub(super) payer: Address,
     pub(super) session_key: Address,
-    pub(super) price: Price,
+    pub(super) pricing: Pricing,
     pub(super) policy: Policy,
     pub(super) channel: ChannelTerms,
     pub(super) valid_until: u64,
@@ -83,6 +87,8 @@ pub(super) enum AckFault {
 impl Account {
     pub(super) fn new(terms: Terms, now: u64) -> Self {
         Self {
+            paid: terms.pricing.free_bytes(),
+            received: (U256::ZERO, 0),
             terms,
             protocol: Protocol::Http,
             window: CounterWindow::default(),
@@ -91,7 +97,6 @@ impl Account {
             served: RangeSet::new(),
             acked: RangeSet::new(),
             ack_sequence: 0,
-            paid: 0,
             in_band: 0,
             sealed: BTreeMap::new(),
             written_off: 0,
@@ -115,7 +120,7 @@ impl Account {
 
     /// Bytes that are paid for, on the chain or by vouchers.
     pub(super) fn paid_bytes(&self) -> u64 {
-        self.paid.saturating_add(self.in_band)
+        self.paid.max(self.in_band)
     }
 
     /// How far ahead of payment is served, where that is counted in chunks.
@@ -141,8 +146,29 @@ impl Account {
         }
     }
 
+    /// What bytes cost that come after those that are paid.
     pub(super) fn cost(&self, bytes: u64) -> U256 {
-        self.terms.price.cost(bytes).unwrap_or(U256::MAX)
+        let cost = self.terms.pricing.cost(self.paid_bytes(), bytes);
+        cost.unwrap_or(U256::MAX)
+    }
+
+    /// What the first bytes of the agreement cost, so many.
+    pub(super) fn total_cost(&self, bytes: u64) -> U256 {
+        let cost = self.terms.pricing.cost(0, bytes);
+        cost.unwrap_or(U256::MAX)
+    }
+
+    /// What bytes cost that come after all that were given.
+    pub(super) fn next_cost(&self, bytes: u64) -> U256 {
+        let position = self.paid_bytes().saturating_add(self.unpaid());
+        let cost = self.terms.pricing.cost(position, bytes);
+        cost.unwrap_or(U256::MAX)
+    }
+
+    /// What bytes cost without anything taken off.
+    pub(super) fn full_cost(&self, bytes: u64) -> U256 {
+        let cost = self.terms.pricing.price().cost(bytes);
+        cost.unwrap_or(U256::MAX)
     }
 
     /// What the buyer said it owes, or has shown by paying, and has not paid.
@@ -235,17 +261,38 @@ impl Account {
 
     /// A payment was verified; false if it was before. What is written off is decided when
     /// all that was acknowledged is paid.
-    pub(super) fn pay(&mut self, sequence: u32, bytes: u64, waste_permille: u16) -> bool {
-        if !self.bills.insert(sequence) {
+    pub(super) fn pay(
+        &mut self,
+        sequence: u32,
+        bytes: u64,
+        amount: U256,
+        waste_permille: u16,
+    ) -> bool {
+        if !self.receive(sequence, bytes, amount) {
             return false;
         }
-        self.paid = self.paid.saturating_add(bytes);
         let unpaid = self.sent.saturating_sub(self.paid_bytes());
         if self.terms.policy == Policy::PayAfter && self.paid >= self.acked.len() {
             let most = u128::from(self.sent) * u128::from(waste_permille) / 1000;
             self.written_off = unpaid.min(u64::try_from(most).unwrap_or(u64::MAX));
         }
         self.written_off = self.written_off.min(unpaid);
+        true
+    }
+
+    /// Adds a payment up; false if it was before. What it covers follows from all the money
+    /// that came, and not from the order in which it did; never more than it is said to be for.
+    pub(super) fn receive(&mut self, sequence: u32, bytes: u64, amount: U256) -> bool {
+        if !self.bills.insert(sequence) {
+            return false;
+        }
+        let (wei, said) = &mut self.received;
+        *wei = wei.saturating_add(amount);
+        *said = said.saturating_add(bytes);
+        let pricing = &self.terms.pricing;
+        let covered = pricing.covered(*wei);
+        let said = said.saturating_add(pricing.free_bytes());
+        self.paid = self.paid.max(covered.min(said));
         true
     }
 

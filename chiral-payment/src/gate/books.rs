@@ -4,9 +4,10 @@
 use std::collections::{HashMap, HashSet};
 
 use alloy_primitives::{Address, B256, U256};
-use chiral_core::{BillId, ByteRange, Protocol};
+use chiral_core::{BillId, ByteRange, Cid, Protocol};
 
 use super::account::{Account, AckFault, Terms};
+use super::allowance::{FreeAllowance, Gifts};
 use super::config::CreditRules;
 use super::credit::Credit;
 use crate::messages::{Ack, Policy};
@@ -27,6 +28,7 @@ pub(super) struct Books {
     pub(super) accounts: HashMap<B256, Account>,
     by_wallet: HashMap<Address, HashSet<B256>>,
     pub(super) credit: Credit,
+    pub(super) gifts: Gifts,
     /// What is not on disk as it is here.
     dirty: Dirty,
     /// Agreements that were dropped, for whoever else keeps books of them.
@@ -38,6 +40,7 @@ pub(super) struct Books {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     pub(super) credit: CreditRules,
+    pub(super) allowance: FreeAllowance,
     pub(super) max_agreements: (usize, usize),
     /// Seconds.
     pub(super) payment_deadline: u64,
@@ -50,6 +53,16 @@ pub(super) struct Dirty {
     pub(super) wallets: HashSet<Address>,
     /// Accounts that are settled and over.
     pub(super) gone: HashSet<B256>,
+    pub(super) gifts: HashSet<B256>,
+}
+
+/// Why there is no agreement.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoAccount {
+    /// There are too many.
+    Full,
+    /// What would be free was given under another one.
+    GiftGone,
 }
 
 /// What becomes of a request.
@@ -80,16 +93,22 @@ impl Books {
             accounts: HashMap::new(),
             by_wallet: HashMap::new(),
             credit: Credit::default(),
+            gifts: Gifts::default(),
             dirty: Dirty::default(),
             ended: Vec::new(),
             writing: 0,
         }
     }
 
-    /// An agreement is made, or was. False if there are too many.
-    pub(super) fn accept(&mut self, agreement: B256, terms: Terms, now: u64) -> bool {
+    /// An agreement is made, or was.
+    pub(super) fn accept(
+        &mut self,
+        agreement: B256,
+        terms: Terms,
+        now: u64,
+    ) -> Result<(), NoAccount> {
         if self.accounts.contains_key(&agreement) {
-            return true;
+            return Ok(());
         }
         let (most, of_one) = self.rules.max_agreements;
         if self.accounts.len() >= most {
@@ -98,11 +117,20 @@ impl Books {
         }
         let its = self.by_wallet.get(&terms.payer).map_or(0, HashSet::len);
         if self.accounts.len() >= most || its >= of_one {
-            return false;
+            return Err(NoAccount::Full);
+        }
+        let (rules, free) = (&self.rules.allowance, terms.pricing.free_bytes());
+        if !self.gifts.give(rules, terms.payer, terms.cid, free, now) {
+            return Err(NoAccount::GiftGone);
         }
         self.dirty.accounts.insert(agreement);
         self.restore(agreement, Account::new(terms, now));
-        true
+        Ok(())
+    }
+
+    /// How much a wallet may have of a file for nothing now, for its quote.
+    pub(super) fn gift(&mut self, payer: Address, cid: Cid, now: u64) -> u64 {
+        self.gifts.left(&self.rules.allowance, payer, cid, now)
     }
 
     /// Takes up an account from disk.
@@ -206,11 +234,11 @@ impl Books {
                 prepay_bytes: 0,
             };
         }
-        let least = account.cost(rules.least_bytes);
+        let least = account.full_cost(rules.least_bytes);
         let line = self.credit.line(&rules, payer, least);
         let with_it = account.cost(account.unpaid().saturating_add(bytes));
         let more = with_it.saturating_sub(account.exposure());
-        let alone = account.cost(bytes);
+        let alone = account.next_cost(bytes);
         let exposure = self.exposure(payer);
         let overdue = self.is_overdue(payer, now);
         let after = exposure.saturating_add(more);
@@ -246,8 +274,13 @@ impl Books {
     }
 
     fn of(&self, payer: Address) -> impl Iterator<Item = &Account> {
+        self.accounts_of(payer).map(|(_, account)| account)
+    }
+
+    /// The agreements of a wallet.
+    pub(super) fn accounts_of(&self, payer: Address) -> impl Iterator<Item = (B256, &Account)> {
         let agreements = self.by_wallet.get(&payer).into_iter().flatten();
-        agreements.filter_map(|agreement| self.accounts.get(agreement))
+        agreements.filter_map(|agreement| Some((*agreement, self.accounts.get(agreement)?)))
     }
 
     /// What a wallet was given and has not paid, over all files.
@@ -257,7 +290,7 @@ impl Books {
         })
     }
 
-    fn is_overdue(&self, payer: Address, now: u64) -> bool {
+    pub(super) fn is_overdue(&self, payer: Address, now: u64) -> bool {
         let deadline = self.rules.payment_deadline;
         self.of(payer)
             .any(|account| account.is_overdue(deadline, now))
@@ -298,7 +331,7 @@ impl Books {
     ) {
         let waste = self.rules.credit.waste_permille;
         if let Some(account) = self.accounts.get_mut(&agreement)
-            && account.pay(sequence, bytes, waste)
+            && account.pay(sequence, bytes, amount, waste)
         {
             self.credit.paid(account.terms.payer, amount);
             self.balance(agreement, now);
@@ -310,9 +343,9 @@ impl Books {
         let Some(account) = self.accounts.get_mut(&agreement) else {
             return;
         };
-        let before = account.cost(account.in_band);
+        let before = account.total_cost(account.in_band);
         if account.pay_in_band(bytes) {
-            let more = account.cost(bytes).saturating_sub(before);
+            let more = account.total_cost(bytes).saturating_sub(before);
             self.credit.paid(account.terms.payer, more);
             self.balance(agreement, now);
         }
@@ -395,7 +428,8 @@ impl Books {
         let unused: Vec<_> = self
             .accounts
             .iter()
-            .filter(|(_, account)| account.window.highest() == 0 && account.paid_bytes() == 0)
+            .filter(|(_, account)| account.window.highest() == 0)
+            .filter(|(_, account)| account.bills.is_empty() && account.in_band == 0)
             .filter(|(_, account)| !waits(account))
             .map(|(agreement, _)| *agreement)
             .collect();
@@ -408,7 +442,14 @@ impl Books {
         let Some(account) = self.accounts.remove(&agreement) else {
             return;
         };
-        let payer = account.terms.payer;
+        let (payer, cid) = (account.terms.payer, account.terms.cid);
+        let unused = account
+            .terms
+            .pricing
+            .free_bytes()
+            .saturating_sub(account.sent);
+        let rules = &self.rules.allowance;
+        self.gifts.take_back(rules, payer, cid, unused, now);
         let lost = account.exposure();
         if !lost.is_zero() {
             self.credit.defaulted(payer, lost);
@@ -432,6 +473,7 @@ impl Books {
     /// then it counts as dirty.
     pub(super) fn take_dirty(&mut self) -> Dirty {
         self.writing += 1;
+        self.dirty.gifts.extend(self.gifts.dirty.drain(..));
         std::mem::take(&mut self.dirty)
     }
 
@@ -446,6 +488,7 @@ impl Books {
         self.dirty.accounts.extend(dirty.accounts);
         self.dirty.wallets.extend(dirty.wallets);
         self.dirty.gone.extend(dirty.gone);
+        self.dirty.gifts.extend(dirty.gifts);
     }
 
     pub(super) fn is_dirty(&self) -> bool {
@@ -453,19 +496,23 @@ impl Books {
             accounts,
             wallets,
             gone,
+            gifts,
         } = &self.dirty;
-        self.writing > 0 || !(accounts.is_empty() && wallets.is_empty() && gone.is_empty())
+        let clean = accounts.is_empty() && wallets.is_empty() && gone.is_empty();
+        self.writing > 0 || !(clean && gifts.is_empty() && self.gifts.dirty.is_empty())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chiral_core::{Cid, Price};
+    use crate::messages::{Concessions, Pricing};
+    use chiral_core::Price;
 
     fn books(agreements: usize) -> Books {
         Books::new(Rules {
             credit: CreditRules::default(),
+            allowance: FreeAllowance::default(),
             max_agreements: (agreements, agreements),
             payment_deadline: 3600,
         })
@@ -477,7 +524,10 @@ mod tests {
             cid: Cid::from_bytes([7; 32]),
             payer: Address::repeat_byte(number),
             session_key: Address::repeat_byte(number),
-            price: Price::from_wei_per_mib(U256::from(1)),
+            pricing: Pricing::new(
+                Price::from_wei_per_mib(U256::from(1)),
+                Concessions::default(),
+            ),
             policy,
             channel: Default::default(),
             valid_until: 1 << 40,
@@ -487,7 +537,8 @@ mod tests {
     #[test]
     fn what_a_step_has_taken_is_not_on_disk_before_it_is_written() {
         let mut books = books(2);
-        assert!(books.accept(B256::ZERO, terms(1, Policy::PayAfter), 0));
+        let made = books.accept(B256::ZERO, terms(1, Policy::PayAfter), 0);
+        assert_eq!(made, Ok(()));
         let taken = books.take_dirty();
         assert!(books.is_dirty(), "whoever needs it on disk has to wait");
         books.put_back(taken);
@@ -501,12 +552,13 @@ mod tests {
     fn a_flood_of_agreements_puts_out_nobody_who_is_about_to_ask_or_to_pay() {
         let mut books = books(2);
         let agreement = B256::repeat_byte;
-        assert!(books.accept(agreement(1), terms(1, Policy::PayFirst), 0));
-        assert!(books.accept(agreement(2), terms(2, Policy::PayAfter), 0));
+        let first = books.accept(agreement(1), terms(1, Policy::PayFirst), 0);
+        let second = books.accept(agreement(2), terms(2, Policy::PayAfter), 0);
+        assert_eq!((first, second), (Ok(()), Ok(())));
         let mut accept = |number, now| {
             let taken = books.accept(agreement(number), terms(number, Policy::PayAfter), now);
             let known = |number| books.accounts.contains_key(&agreement(number));
-            (taken, known(1), known(2))
+            (taken.is_ok(), known(1), known(2))
         };
         assert_eq!(accept(3, FIRST_REQUEST_SECONDS), (false, true, true));
         assert_eq!(accept(3, FIRST_REQUEST_SECONDS + 1), (true, true, false));

@@ -136,7 +136,7 @@ impl ChainGate {
         let account = books.accounts.get(&agreement)?;
         let bound = channels.bound(agreement);
         let its = account.terms.payer == payer && bound.is_none_or(|bound| bound == channel);
-        its.then(|| account.cost(bytes))
+        its.then(|| account.total_cost(bytes))
     }
 
     async fn sell_key(&self, channels: &Channels, lock: PayLocked) -> Result<Message, GateError> {

@@ -5,9 +5,10 @@ use std::time::Duration;
 use alloy_primitives::U256;
 use chiral_core::Price;
 
+use super::allowance::FreeAllowance;
 use crate::channel::ChannelTerms;
 use crate::clock::Clock;
-use crate::messages::Policy;
+use crate::messages::{Concessions, Policy};
 
 /// What a seeder asks for, and how much it risks.
 #[derive(Clone, Debug)]
@@ -15,6 +16,14 @@ use crate::messages::Policy;
 pub struct GateConfig {
     /// Price of files for which none was set.
     pub price: Price,
+    /// The lowest price that a buyer who asks for another than the announced one gets, for
+    /// files for which none was set. Without one there is no bargaining.
+    pub floor: Option<Price>,
+    /// Lower prices from some bytes of a file on. What one wallet has for nothing is in
+    /// [`GateConfig::allowance`], not here.
+    pub discounts: Concessions,
+    /// What is given away of files that have a price.
+    pub allowance: FreeAllowance,
     /// When is paid.
     pub policy: Policy,
     /// How much is lent under [`Policy::PayAfter`].
@@ -86,6 +95,9 @@ impl Default for GateConfig {
     fn default() -> Self {
         Self {
             price: Price::FREE,
+            floor: None,
+            discounts: Concessions::default(),
+            allowance: FreeAllowance::default(),
             policy: Policy::PayAfter,
             credit: CreditRules::default(),
             quote_lifetime: Duration::from_secs(2 * 3600),

@@ -5,6 +5,7 @@ use chiral_core::{BillId, Protocol};
 use redb::{ReadTransaction, TableDefinition, TableError, WriteTransaction};
 
 use super::account::{Account, Terms};
+use super::allowance::Gift;
 use super::books::{Books, Dirty};
 use super::credit::Standing;
 use super::window::CounterWindow;
@@ -37,6 +38,12 @@ mod sol {
             uint64 day;
         }
 
+        struct Gift {
+            uint64 given;
+            uint64 today;
+            uint64 day;
+        }
+
         struct Earning {
             bytes32 agreement;
             uint32 sequence;
@@ -48,6 +55,8 @@ mod sol {
 
 const ACCOUNTS: Table = table("gate-accounts");
 const WALLETS: Table = table("gate-wallets");
+/// By wallet, or by the hash of wallet and file.
+const GIFTS: Table = table("gate-gifts");
 /// By bill: what is in here was paid, for ever.
 const EARNINGS: Table = table("gate-earnings");
 const SCANNED: TableDefinition<'static, &str, u64> = TableDefinition::new("gate-scanned");
@@ -85,8 +94,17 @@ pub(super) fn load(
     }
     for earning in earnings(step)? {
         if let Some(account) = books.accounts.get_mut(&earning.agreement) {
-            account.bills.insert(earning.sequence);
+            let Receipt { bytes, amount, .. } = earning.receipt;
+            account.receive(earning.sequence, bytes, amount);
         }
+    }
+    for (key, record) in records::all::<sol::Gift>(step, GIFTS)? {
+        let gift = Gift {
+            given: record.given,
+            today: record.today,
+            day: record.day,
+        };
+        books.gifts.restore(B256::from(key), gift, now);
     }
     match step.open_table(SCANNED) {
         Ok(table) => Ok(table.get("block")?.map(|block| block.value())),
@@ -124,6 +142,19 @@ pub(super) fn save(
             day: standing.day,
         };
         records::put(step, WALLETS, &key, &record)?;
+    }
+    for key in &dirty.gifts {
+        match books.gifts.get(*key) {
+            None => records::remove(step, GIFTS, &key.0)?,
+            Some(gift) => {
+                let record = sol::Gift {
+                    given: gift.given,
+                    today: gift.today,
+                    day: gift.day,
+                };
+                records::put(step, GIFTS, &key.0, &record)?;
+            }
+        }
     }
     Ok(())
 }
@@ -223,7 +254,7 @@ pub(super) fn terms(message: bytes::Bytes) -> Option<Terms> {
         cid: quote.body.cid,
         payer: accept.body.payer,
         session_key: accept.body.session_key,
-        price: quote.body.price,
+        pricing: quote.body.pricing(),
         policy: quote.body.policy,
         channel: quote.body.channel,
         valid_until: quote.body.valid_until,

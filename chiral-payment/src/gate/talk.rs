@@ -18,27 +18,8 @@ impl ChainGate {
                 what: "payment in channels",
             });
         }
-        let mut id = B256::ZERO;
-        getrandom::fill(&mut id.0).map_err(|error| GateError::Wallet(Arc::new(error)))?;
-        let rules = &inner.config.credit;
-        let least = price.cost(rules.least_bytes).unwrap_or(U256::MAX);
+        let bytes = self.terms_for(cid, payer, price, B256::ZERO).await?;
         let lifetime = inner.config.quote_lifetime.as_secs();
-        let quote = Quote {
-            id,
-            cid,
-            payer,
-            payee: inner.payee,
-            price,
-            policy: inner.config.policy,
-            credit_limit: self.books().line(payer, least),
-            prepay_bytes: inner.config.prepay_bytes,
-            confirmations: inner.config.confirmations,
-            chain: inner.chain,
-            channel: inner.config.channel,
-            valid_until: now.saturating_add(lifetime),
-        };
-        let quote = self.sign(quote).await?;
-        let bytes = Message::Quote(quote).encode();
         if payer.is_zero() {
             let mut shown = lock(&inner.shown);
             if shown.len() >= MAX_SHOWN {
@@ -48,6 +29,49 @@ impl ChainGate {
             shown.insert(cid, (price, now + lifetime / 8, bytes.clone()));
         }
         Ok(bytes)
+    }
+
+    /// Signed terms for a wallet, or for nobody in particular.
+    pub(super) async fn terms_for(
+        &self,
+        cid: Cid,
+        payer: Address,
+        price: Price,
+        answers: B256,
+    ) -> Result<Bytes, GateError> {
+        let mut id = B256::ZERO;
+        getrandom::fill(&mut id.0).map_err(|error| GateError::Wallet(Arc::new(error)))?;
+        let (inner, now) = (&self.inner, self.now());
+        let rules = &inner.config.credit;
+        let least = price.cost(rules.least_bytes).unwrap_or(U256::MAX);
+        let lifetime = inner.config.quote_lifetime.as_secs();
+        let concessions = self.terms(cid).discounts.below(price);
+        let (credit_limit, free) = {
+            let mut books = self.books();
+            let free = match payer.is_zero() {
+                true => 0,
+                false => books.gift(payer, cid, now),
+            };
+            (books.line(payer, least), free)
+        };
+        let quote = Quote {
+            id,
+            cid,
+            payer,
+            payee: inner.payee,
+            price,
+            concessions: concessions.with_free_bytes(free),
+            answers,
+            policy: inner.config.policy,
+            credit_limit,
+            prepay_bytes: inner.config.prepay_bytes,
+            confirmations: inner.config.confirmations,
+            chain: inner.chain,
+            channel: inner.config.channel,
+            valid_until: now.saturating_add(lifetime),
+        };
+        let quote = self.sign(quote).await?;
+        Ok(Message::Quote(quote).encode())
     }
 
     // `Statement` is private to the crate, and so is this.
@@ -83,11 +107,16 @@ impl ChainGate {
                         reason: "not an acceptance",
                     });
                 };
-                if self.books().accept(agreement, terms, now) {
-                    self.flush("gate-agreement").await.map_err(books_failed)?;
-                    return Ok(Message::Accepted { agreement });
+                let made = self.books().accept(agreement, terms, now);
+                match made {
+                    Ok(()) => {
+                        self.flush("gate-agreement").await.map_err(books_failed)?;
+                        return Ok(Message::Accepted { agreement });
+                    }
+                    Err(NoAccount::Full) => "too many agreements",
+                    // Terms that hold are not far away.
+                    Err(NoAccount::GiftGone) => return Ok(Message::Ended { agreement }),
                 }
-                "too many agreements"
             }
         };
         Ok(refused(reason))
@@ -141,14 +170,15 @@ impl ChainGate {
                 false => refused("the bill was paid by another transaction"),
             });
         }
-        let (payer, price) = {
+        let (payer, least) = {
             let books = self.books();
             let Some(account) = books.accounts.get(&agreement) else {
                 return Ok(Message::Ended { agreement });
             };
-            (account.terms.payer, account.terms.price)
+            let least = account.terms.pricing.least(notice.bytes);
+            (account.terms.payer, least)
         };
-        let Some(cost) = price.cost(notice.bytes) else {
+        let Some(cost) = least else {
             return Ok(refused("the amount overflows"));
         };
         if notice.bytes == 0 || notice.sequence >= account::MAX_BILLS || notice.amount < cost {

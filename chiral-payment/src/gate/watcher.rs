@@ -112,21 +112,21 @@ async fn save(gate: &ChainGate, scanned: &mut Scanned, at: u64) {
 async fn look(gate: &ChainGate, number: u64) -> Result<(), ChainError> {
     let payee = gate.wallet();
     for payment in gate.inner.witness.in_block(number, payee).await? {
+        // What the payer says it is for counts only if it pays for it.
+        let bytes = payment.bytes.unwrap_or_default();
         let found = {
             let books = gate.books();
             books
                 .find(payment.payer, payment.bill)
                 .and_then(|(agreement, sequence)| {
-                    let price = books.accounts.get(&agreement)?.terms.price;
-                    Some((agreement, sequence, price))
+                    let least = books.accounts.get(&agreement)?.terms.pricing.least(bytes);
+                    Some((agreement, sequence, least))
                 })
         };
-        let Some((agreement, sequence, price)) = found else {
+        let Some((agreement, sequence, least)) = found else {
             continue;
         };
-        // What the payer says it is for counts only if it pays for it.
-        let bytes = payment.bytes.unwrap_or_default();
-        if bytes == 0 || price.cost(bytes).is_none_or(|cost| cost > payment.amount) {
+        if bytes == 0 || least.is_none_or(|cost| cost > payment.amount) {
             tracing::debug!(bill = %payment.bill, "a payment that does not cover what it says");
             continue;
         }

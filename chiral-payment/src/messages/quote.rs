@@ -3,6 +3,7 @@
 use alloy_primitives::{Address, B256, keccak256};
 use chiral_core::{Cid, Price};
 
+use super::pricing::{Concessions, Pricing};
 use super::signed::{ChainFacts, Signed, Statement};
 use super::{Malformed, sol};
 use crate::channel::ChannelTerms;
@@ -48,6 +49,11 @@ pub struct Quote {
     pub payee: Address,
     /// The price.
     pub price: Price,
+    /// What is taken off it.
+    pub concessions: Concessions,
+    /// What was signed as the counter-offer that this answers; zero for terms that are as
+    /// they were announced.
+    pub answers: B256,
     /// When is paid.
     pub policy: Policy,
     /// Most that the payer may owe at a time, in wei, as things stand.
@@ -65,6 +71,13 @@ pub struct Quote {
     pub valid_until: u64,
 }
 
+impl Quote {
+    /// What bytes cost under it.
+    pub fn pricing(&self) -> Pricing {
+        Pricing::new(self.price, self.concessions.clone())
+    }
+}
+
 impl Statement for Quote {
     type Sol = sol::Quote;
 
@@ -75,6 +88,9 @@ impl Statement for Quote {
             payer: self.payer,
             payee: self.payee,
             pricePerMib: self.price.wei_per_mib(),
+            freeBytes: self.concessions.free_bytes(),
+            discounts: self.concessions.to_sol(),
+            answers: self.answers,
             policy: match self.policy {
                 Policy::PayAfter => 0,
                 Policy::PayFirst => 1,
@@ -130,6 +146,8 @@ impl Statement for Quote {
             payer: quote.payer,
             payee: quote.payee,
             price: Price::from_wei_per_mib(quote.pricePerMib),
+            concessions: Concessions::from_sol(quote.freeBytes, quote.discounts)?,
+            answers: quote.answers,
             policy,
             credit_limit: quote.creditLimit,
             prepay_bytes: quote.prepayBytes,
@@ -141,6 +159,38 @@ impl Statement for Quote {
             },
             channel,
             valid_until: quote.validUntil,
+        })
+    }
+}
+
+/// A buyer would take a quote at another price, signed by its wallet. The quote's hash binds it
+/// to the payee, the file, the chain, and the time that the quote holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CounterOffer {
+    /// What was signed as the quote.
+    pub quote: B256,
+    /// Who would pay.
+    pub payer: Address,
+    /// The price that it would pay.
+    pub price: Price,
+}
+
+impl Statement for CounterOffer {
+    type Sol = sol::CounterOffer;
+
+    fn to_sol(&self) -> sol::CounterOffer {
+        sol::CounterOffer {
+            quote: self.quote,
+            payer: self.payer,
+            pricePerMib: self.price.wei_per_mib(),
+        }
+    }
+
+    fn from_sol(offer: sol::CounterOffer) -> Result<Self, Malformed> {
+        Ok(Self {
+            quote: offer.quote,
+            payer: offer.payer,
+            price: Price::from_wei_per_mib(offer.pricePerMib),
         })
     }
 }

@@ -10,12 +10,21 @@ alloy_sol_types::sol! {
     }
 
     #[derive(Debug, PartialEq, Eq)]
+    struct Discount {
+        uint64 fromBytes;
+        uint256 pricePerMib;
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
     struct Quote {
         bytes32 id;
         bytes32 cid;
         address payer;
         address payee;
         uint256 pricePerMib;
+        uint64 freeBytes;
+        Discount[] discounts;
+        bytes32 answers;
         uint8 policy;
         uint256 creditLimit;
         uint64 prepayBytes;
@@ -34,6 +43,13 @@ alloy_sol_types::sol! {
         uint32 windowFirst;
         uint32 windowCap;
         uint32 batchChunks;
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    struct CounterOffer {
+        bytes32 quote;
+        address payer;
+        uint256 pricePerMib;
     }
 
     #[derive(Debug, PartialEq, Eq)]

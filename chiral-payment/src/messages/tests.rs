@@ -10,6 +10,15 @@ const CHAIN: ChainFacts = ChainFacts {
     batch_pay: Address::repeat_byte(0xba),
 };
 
+fn concessions() -> Concessions {
+    let discount = |i: u64| Discount {
+        from_bytes: i << 30,
+        price: Price::from_wei_per_mib(U256::from(100 - i)),
+    };
+    let discounts = (1..=MAX_DISCOUNTS as u64).map(discount).collect();
+    Concessions::new(1 << 20, discounts).unwrap()
+}
+
 fn quote() -> Quote {
     Quote {
         id: B256::repeat_byte(1),
@@ -17,6 +26,8 @@ fn quote() -> Quote {
         payer: FixedKeySigner::numbered(1).address(),
         payee: FixedKeySigner::numbered(2).address(),
         price: "0.001".parse::<Price>().unwrap(),
+        concessions: concessions(),
+        answers: B256::repeat_byte(6),
         policy: Policy::PayAfter,
         credit_limit: U256::from(1_000_000),
         prepay_bytes: 1 << 20,
@@ -37,6 +48,12 @@ async fn all() -> Vec<Message> {
         session_key: FixedKeySigner::numbered(3).address(),
     };
     let accept = Signed::sign(accept, &CHAIN, &buyer).await.unwrap();
+    let offer = CounterOffer {
+        quote: quote.digest(&CHAIN),
+        payer: buyer.address(),
+        price: "0.0005".parse::<Price>().unwrap(),
+    };
+    let offer = Signed::sign(offer, &CHAIN, &buyer).await.unwrap();
     let request = Request {
         agreement,
         counter: 9,
@@ -75,6 +92,10 @@ async fn all() -> Vec<Message> {
             payer: buyer.address(),
         },
         Message::Quote(quote.clone()),
+        Message::CounterOffer {
+            offer,
+            quote: quote.clone(),
+        },
         Message::Accept { accept, quote },
         Message::Accepted { agreement },
         Message::Request(Signed::sign(request, &CHAIN, &buyer).await.unwrap()),

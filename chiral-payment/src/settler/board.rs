@@ -1,6 +1,6 @@
 //! What driver and callers tell each other: problems, and that something has changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chiral_core::BillId;
@@ -12,6 +12,8 @@ use super::problem::Problem;
 #[derive(Debug)]
 pub(super) struct Board {
     problems: Mutex<Problems>,
+    /// Bills that somebody waits for.
+    urgent: Mutex<HashSet<BillId>>,
     /// Rises whenever a bill's status may have changed.
     changes: watch::Sender<u64>,
     /// There are new bills.
@@ -30,6 +32,7 @@ impl Board {
     pub(super) fn new() -> Self {
         Self {
             problems: Mutex::default(),
+            urgent: Mutex::default(),
             changes: watch::Sender::new(0),
             work: Notify::new(),
         }
@@ -53,6 +56,19 @@ impl Board {
 
     pub(super) fn of_bill(&self, bill: BillId) -> Option<Problem> {
         self.problems().bills.get(&bill).cloned()
+    }
+
+    /// Somebody waits for a bill that waits for a transaction.
+    pub(super) fn hurry(&self, bill: BillId) {
+        let mut urgent = self.urgent.lock().unwrap_or_else(PoisonError::into_inner);
+        urgent.insert(bill);
+    }
+
+    /// Whether somebody waits for one of these. Those that wait no more are forgotten.
+    pub(super) fn is_urgent(&self, waiting: &HashSet<BillId>) -> bool {
+        let mut urgent = self.urgent.lock().unwrap_or_else(PoisonError::into_inner);
+        urgent.retain(|bill| waiting.contains(bill));
+        !urgent.is_empty()
     }
 
     fn problems(&self) -> MutexGuard<'_, Problems> {

@@ -11,7 +11,9 @@ use redb::{
     WriteTransaction,
 };
 
-use super::record::{BillRecord, BillState, Flight, FlightState, Identity, call_digest, digest};
+use super::record::{
+    BillRecord, BillState, Flight, FlightState, Identity, call_digest, digest, leg_nonce,
+};
 use crate::journal::{Journal, JournalError};
 
 /// Bills that wait at most; more are refused until some are paid.
@@ -90,14 +92,22 @@ impl Book {
                     Some(stored) => Some(Identity::decode(stored.value())?),
                     None => None,
                 };
-                if found.is_none() {
-                    put_identity(step, &mine)?;
-                }
                 let same = |found: &Identity| {
                     let identity = |of: &Identity| (of.chain_id, of.genesis, of.wallet);
                     identity(found) == identity(&mine)
                 };
-                Ok(found.filter(|found| !same(found)))
+                match found {
+                    Some(found) if !same(&found) => Ok(Some(found)),
+                    Some(found) => {
+                        let salt = mine.salt;
+                        put_identity(step, &Identity { salt, ..found })?;
+                        Ok(None)
+                    }
+                    None => {
+                        put_identity(step, &mine)?;
+                        Ok(None)
+                    }
+                }
             })
             .await
             .map_err(OpenError::Journal)?;
@@ -393,6 +403,45 @@ impl Book {
     /// It is deep enough: its bills are settled.
     pub(super) async fn settled(&self, number: u64, now: u64) -> Result<Flight, JournalError> {
         self.change("settle-final", number, move |flight, bills| {
+            flight.state = FlightState::Final;
+            bills.each(|bill| {
+                bill.state = BillState::Settled;
+                bill.settled_at = now;
+            })
+        })
+        .await
+    }
+
+    /// A batch skipped these of its bills, and nothing has ever paid them: they wait for
+    /// another, under other nonces of the contract. The rest is settled.
+    pub(super) async fn skipped(
+        &self,
+        number: u64,
+        skipped: Vec<BillId>,
+        now: u64,
+    ) -> Result<Flight, JournalError> {
+        self.change("settle-skipped", number, move |flight, bills| {
+            let mut identity = identity(bills.step)?;
+            for &bill in &skipped {
+                let nonce = leg_nonce(identity.salt, identity.bills);
+                identity.bills += 1;
+                change_bill(bills.step, bill, |record| {
+                    if record.flight != number || record.state != BillState::InFlight {
+                        return Err(damaged("a bill is in another transaction"));
+                    }
+                    record.leg_nonce = nonce;
+                    record.back_to_waiting();
+                    Ok(())
+                })?;
+            }
+            put_identity(bills.step, &identity)?;
+            bills.ids.retain(|bill| !skipped.contains(bill));
+            if bills.ids.is_empty() {
+                // It paid nothing, and never will.
+                flight.state = FlightState::Reverted;
+                return Ok(());
+            }
+            flight.bills.clone_from(&bills.ids);
             flight.state = FlightState::Final;
             bills.each(|bill| {
                 bill.state = BillState::Settled;

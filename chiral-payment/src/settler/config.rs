@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, U256};
+
+use super::split::PeerHeads;
 
 /// How a [`ChainSettler`](super::ChainSettler) pays.
 #[derive(Clone, Debug)]
@@ -29,6 +31,17 @@ pub struct SettlerConfig {
     pub watched_blocks: u64,
     /// How long the first bill waits for others to share a transaction.
     pub gather: Duration,
+    /// Bills that come to less than so many wei wait for more, but none longer than the time
+    /// (whole seconds, counted from when it was handed in, over restarts), and not if somebody
+    /// waits for one of them ([`expedite`](chiral_core::PaymentSettler::expedite)). Zero wei: no
+    /// bill waits longer than [`gather`](SettlerConfig::gather).
+    pub aggregate: (U256, Duration),
+    /// What other nodes say of the chain. Payments are held while most of them have another
+    /// one.
+    pub peer_heads: Option<PeerHeads>,
+    /// Age of the newest block beyond which the chain counts as stalled and payments are held.
+    /// Not for chains that make blocks on demand only.
+    pub stale_after: Option<Duration>,
     /// How often the chain is asked when it says nothing by itself.
     pub poll: Duration,
     /// Longest pause between two attempts to reach a chain that is away.
@@ -56,6 +69,9 @@ impl SettlerConfig {
             failed_after: 12,
             watched_blocks: 32,
             gather: Duration::from_millis(250),
+            aggregate: (U256::ZERO, Duration::ZERO),
+            peer_heads: None,
+            stale_after: None,
             poll: Duration::from_secs(2),
             max_backoff: Duration::from_secs(30),
             max_gas_price: 500_000_000_000,
@@ -102,6 +118,27 @@ impl SettlerConfig {
     #[must_use]
     pub fn with_gather(mut self, time: Duration) -> Self {
         self.gather = time;
+        self
+    }
+
+    /// See [`SettlerConfig::aggregate`].
+    #[must_use]
+    pub fn with_aggregate(mut self, wei: U256, deadline: Duration) -> Self {
+        self.aggregate = (wei, deadline);
+        self
+    }
+
+    /// See [`SettlerConfig::peer_heads`].
+    #[must_use]
+    pub fn with_peer_heads(mut self, heads: PeerHeads) -> Self {
+        self.peer_heads = Some(heads);
+        self
+    }
+
+    /// See [`SettlerConfig::stale_after`].
+    #[must_use]
+    pub fn with_stale_after(mut self, age: Duration) -> Self {
+        self.stale_after = Some(age);
         self
     }
 

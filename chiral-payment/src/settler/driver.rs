@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use alloy_primitives::B256;
+use alloy_primitives::{B256, U256};
 use chiral_chain::{BlockRef, ChainError, HeadStream, TransactionError};
 use chiral_core::{BillId, WalletSigner};
 use futures_util::StreamExt;
@@ -21,6 +21,7 @@ use super::board::{Board, Problems};
 use super::book::Book;
 use super::flight::{Depths, Sighting, Step, next};
 use super::ledger::{Ledger, Obstacle};
+use super::plan::Waiting;
 use super::problem::Problem;
 use super::record::Flight;
 use crate::contracts::batch_pay::{BatchPayment, MAX_LEGS, skipped};
@@ -32,6 +33,8 @@ const MAX_BILLS_A_PASS: usize = 4 * MAX_LEGS;
 const MAX_STEPS: usize = 8;
 /// First pause after the chain did not answer.
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+/// Shortest pause while bills wait for others.
+const MIN_REST: Duration = Duration::from_millis(100);
 /// Pause while nothing is to be done.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -39,6 +42,17 @@ const IDLE: Duration = Duration::from_secs(60);
 pub(super) fn unix_now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
+}
+
+/// What a receipt shows of the bills of a transaction.
+#[derive(Debug, PartialEq, Eq)]
+enum Shown {
+    /// All are paid.
+    All,
+    /// Not of all what became of them.
+    NotAll,
+    /// These were skipped, and were never paid.
+    Skipped(Vec<BillId>),
 }
 
 /// Why a pass ended early.
@@ -84,8 +98,8 @@ pub(super) struct Driver {
     sent: HashMap<u64, Sent>,
     /// The best block when a settled transaction was last looked at.
     looked: HashMap<u64, B256>,
-    /// A nonce that the chain lacks, and no transaction of the journal has.
-    gap: Option<u64>,
+    /// A nonce that the chain lacks, and no transaction of the journal has, and since when.
+    gap: Option<(u64, Instant)>,
     /// Since when bills wait for others.
     gathering: Option<Instant>,
     problems: Problems,
@@ -172,13 +186,19 @@ impl Driver {
             let rest = work.next_try.map(|at| at.saturating_sub(unix_now()));
             return Ok(rest.map_or(IDLE, |rest| IDLE.min(Duration::from_secs(rest)).max(poll)));
         }
+        let rest = self.rest(&work.waiting);
+        if let Some(rest) = rest
+            && work.flights.is_empty()
+        {
+            return Ok(rest.clamp(MIN_REST, IDLE));
+        }
         let head = self.ledger.chain.head().await?;
         let mut flights = Vec::with_capacity(work.flights.len());
         let nonces: HashSet<u64> = work.flights.iter().map(|(_, f)| f.nonce).collect();
         for (number, flight) in work.flights {
             flights.push(self.advance(number, flight, head, &nonces).await?);
         }
-        if work.waiting.is_empty() {
+        if work.waiting.is_empty() || rest.is_some() {
             return Ok(poll);
         }
         let since = *self.gathering.get_or_insert_with(Instant::now);
@@ -188,6 +208,22 @@ impl Driver {
         }
         self.pay(work.waiting, flights, head).await?;
         Ok(poll)
+    }
+
+    /// How long bills wait for more to share their transaction; `None` if they wait no more.
+    fn rest(&self, waiting: &[Waiting]) -> Option<Duration> {
+        let (enough, deadline) = self.ledger.config.aggregate;
+        let sum = waiting.iter().fold(U256::ZERO, |sum, (_, record)| {
+            sum.saturating_add(record.amount)
+        });
+        let bills: HashSet<BillId> = waiting.iter().map(|(bill, _)| *bill).collect();
+        if sum >= enough || waiting.len() >= MAX_LEGS || self.board.is_urgent(&bills) {
+            return None;
+        }
+        let oldest = waiting.iter().map(|(_, record)| record.taken_at).min()?;
+        let over = oldest.saturating_add(deadline.as_secs());
+        let left = over.saturating_sub(unix_now());
+        (left > 0).then(|| Duration::from_secs(left))
     }
 
     /// Takes a transaction as far as it goes now.
@@ -240,11 +276,25 @@ impl Driver {
                     book.included(number, variant, block, succeeded).await?
                 }
                 Step::Settle => {
-                    if !self.shows_all(&flight).await? {
-                        self.note(&flight, &Problem::NotShown);
-                        break;
+                    let deep = match sighting {
+                        Sighting::Mined { depth, .. } => depth >= depths.failed,
+                        _ => false,
+                    };
+                    match self.shown(&flight, head).await? {
+                        Shown::All => self.book.settled(number, unix_now()).await?,
+                        Shown::NotAll => {
+                            self.note(&flight, &Problem::NotShown);
+                            break;
+                        }
+                        Shown::Skipped(bills) if deep => {
+                            tracing::error!(?bills, "nonces of the batch contract were used");
+                            self.book.skipped(number, bills, unix_now()).await?
+                        }
+                        Shown::Skipped(_) => {
+                            self.note(&flight, &Problem::LegNonceUsed);
+                            break;
+                        }
                     }
-                    self.book.settled(number, unix_now()).await?
                 }
                 Step::Revert => {
                     tracing::warn!(nonce = flight.nonce, "a payment was reverted");
@@ -270,40 +320,71 @@ impl Driver {
         Ok(flight)
     }
 
-    /// Whether the receipt of a batch shows each of its bills as paid. A plain transfer that
-    /// succeeded shows itself.
-    async fn shows_all(&self, flight: &Flight) -> Result<bool, Stop> {
+    /// What the receipt of a batch shows of its bills. A plain transfer that succeeded shows
+    /// itself.
+    async fn shown(&self, flight: &Flight, head: BlockRef) -> Result<Shown, Stop> {
         if !flight.batch {
-            return Ok(true);
+            return Ok(Shown::All);
         }
         let signed = &flight.variants[flight.variant];
         let (Some(contract), Some(receipt)) = (
             signed.transaction.to,
             self.ledger.chain.receipt(signed.hash).await?,
         ) else {
-            return Ok(false);
+            return Ok(Shown::NotAll);
         };
+        if receipt.block != flight.block {
+            return Ok(Shown::NotAll);
+        }
         let wallet = self.ledger.wallet;
-        let shown: HashSet<BillId> = receipt
+        let paid: HashSet<BillId> = receipt
             .logs
             .iter()
-            .filter_map(|log| {
-                // A nonce that was used before stands for this bill, paid then.
-                let payment = BatchPayment::from_log(log, contract);
-                let payment = payment.filter(|payment| payment.payer == wallet);
-                let paid = payment.map(|payment| payment.bill);
-                paid.or_else(|| skipped(log, contract, wallet))
-            })
+            .filter_map(|log| BatchPayment::from_log(log, contract))
+            .filter(|payment| payment.payer == wallet)
+            .map(|payment| payment.bill)
             .collect();
-        Ok(receipt.block == flight.block && flight.bills.iter().all(|bill| shown.contains(bill)))
+        let skipped: HashSet<BillId> = receipt
+            .logs
+            .iter()
+            .filter_map(|log| skipped(log, contract, wallet))
+            .collect();
+        let mut unpaid = Vec::new();
+        for bill in flight.bills.iter().filter(|bill| !paid.contains(*bill)) {
+            if !skipped.contains(bill) {
+                return Ok(Shown::NotAll);
+            }
+            // A nonce that was used before is no payment by itself: it may have been used for
+            // this bill, or, by a journal that is lost, for another.
+            let record = self.book.bill(*bill).await?;
+            let record = record.ok_or(Stop::Journal(JournalError::Damaged {
+                what: "a bill of a transaction is missing",
+            }))?;
+            let ledger = &self.ledger;
+            if !ledger.has_paid(contract, *bill, &record, head).await? {
+                unpaid.push(*bill);
+            }
+        }
+        Ok(match unpaid.is_empty() {
+            true => Shown::All,
+            false => Shown::Skipped(unpaid),
+        })
     }
 
     /// The chain lacks transactions that came before this one, and they are not looked at any
-    /// more: it was reset, or reorganised deeper than that. The same bytes fill the gap.
+    /// more: it was reset, or reorganised deeper than that. The same bytes fill the gap. If
+    /// there are none, a node said that more nonces were used than are: after a while a
+    /// transfer of nothing to the wallet itself takes the place.
     async fn fill_gap(&mut self, flight: &Flight, nonce: u64) -> Result<(), Stop> {
         self.note(flight, &Problem::NonceGap);
-        if self.gap == Some(nonce) {
-            return Ok(());
+        if let Some((known, since)) = self.gap
+            && known == nonce
+        {
+            if since.elapsed() < self.ledger.config.retry_after {
+                return Ok(());
+            }
+            self.gap = Some((nonce, Instant::now()));
+            return self.send_nothing(nonce).await;
         }
         self.ledger.check_identity().await?;
         if let Some(number) = self.book.closed_with(nonce).await? {
@@ -312,7 +393,7 @@ impl Driver {
             self.board.changed();
             self.board.work.notify_one();
         } else {
-            self.gap = Some(nonce);
+            self.gap = Some((nonce, Instant::now()));
         }
         Ok(())
     }

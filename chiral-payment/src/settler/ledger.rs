@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use alloy_primitives::{Address, B256, U256};
 use chiral_chain::{
-    BlockId, BlockRef, CallRequest, ChainClient, ChainError, FeeQuote, Fees, Transaction,
-    TransactionReceipt,
+    BlockId, BlockRef, CallRequest, ChainClient, ChainError, FeeQuote, Fees, LogFilter,
+    Transaction, TransactionReceipt,
 };
+use chiral_core::BillId;
 
 use super::config::SettlerConfig;
 use super::flight::Sighting;
 use super::problem::Problem;
-use super::record::Flight;
-use crate::contracts::batch_pay;
+use super::record::{BillRecord, Flight};
+use super::split::Verdict;
+use crate::contracts::batch_pay::{self, BatchPayment};
 
 /// Blocks that are looked into at once for who took a nonce.
 const MAX_SCANNED_BLOCKS: usize = 1024;
@@ -69,6 +71,56 @@ impl Ledger {
             return Ok(false);
         };
         Ok(self.chain.code(contract).await? == batch_pay::runtime_code())
+    }
+
+    /// Whether a payment may be made now: most nodes that were heard see the same chain, and it
+    /// goes on.
+    pub(super) async fn check_whole(&self, head: BlockRef, now: u64) -> Result<(), Obstacle> {
+        if let Some(heads) = &self.config.peer_heads {
+            let verdict = heads.judge(&*self.chain, head, now).await?;
+            let Verdict { with, against, .. } = verdict;
+            if verdict.is_split() {
+                return Err(Obstacle::Problem(Problem::Split { with, against }));
+            }
+            if verdict.is_behind() {
+                return Err(Obstacle::Problem(Problem::Stale));
+            }
+        }
+        if let Some(age) = self.config.stale_after {
+            let block = self.chain.block(BlockId::Hash(head.hash)).await?;
+            let made = block.map_or(0, |block| block.timestamp);
+            if made.saturating_add(age.as_secs()) < now {
+                return Err(Obstacle::Problem(Problem::Stale));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the contract has ever paid this bill, as this wallet owed it.
+    pub(super) async fn has_paid(
+        &self,
+        contract: Address,
+        bill: BillId,
+        record: &BillRecord,
+        head: BlockRef,
+    ) -> Result<bool, ChainError> {
+        let filter = LogFilter {
+            from_block: 0,
+            to_block: head.number,
+            address: Some(contract),
+            topics: vec![
+                Some(batch_pay::PAYMENT_TOPIC),
+                Some(self.wallet.into_word()),
+                Some(record.payee.into_word()),
+                Some(bill.0),
+            ],
+        };
+        let logs = self.chain.logs(filter).await?;
+        let paid = logs
+            .iter()
+            .filter_map(|log| BatchPayment::from_log(log, contract));
+        let mut amounts = paid.map(|paid| U256::from(paid.amount));
+        Ok(amounts.any(|amount| amount == record.amount))
     }
 
     /// What the chain shows of a transaction. The order of the questions matters: whoever is

@@ -8,7 +8,7 @@ use super::record::BillRecord;
 use crate::contracts::batch_pay::{Leg, MAX_LEGS, pay};
 
 /// The least gas that paying a bill takes.
-const LEAST_GAS: u64 = 21_000;
+pub(super) const LEAST_GAS: u64 = 21_000;
 
 /// A bill that waits.
 pub(super) type Waiting = (BillId, BillRecord);

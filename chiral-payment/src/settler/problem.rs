@@ -31,6 +31,19 @@ pub enum Problem {
         /// Hash of its first block.
         found: B256,
     },
+    /// Most other nodes that were heard have another block where they are sure of theirs: this
+    /// node's chain is cut off from the rest. Payments are held until that has healed.
+    #[error("the chain is split: {against} nodes have another block, {with} the same")]
+    Split {
+        /// Nodes that have the same.
+        with: usize,
+        /// Nodes that have another.
+        against: usize,
+    },
+    /// Most other nodes that were heard are ahead, or the newest block is too old. Payments are
+    /// held until it has caught up.
+    #[error("the chain's node is behind")]
+    Stale,
     /// The wallet's balance does not cover the bill and its gas.
     #[error("the wallet's balance does not cover it")]
     Funds,
@@ -62,6 +75,10 @@ pub enum Problem {
     /// A transaction waits behind one that the chain does not have: it may have been reset.
     #[error("the chain lacks transactions that came before this one")]
     NonceGap,
+    /// A batch skipped the bill because its nonce in the contract was used, and not for this
+    /// bill: it is paid anew, with another, once that is deep enough.
+    #[error("the bill's nonce in the contract was used for something else")]
+    LegNonceUsed,
     /// A batch succeeded and its receipt does not show the bill as paid.
     #[error("the receipt does not show the payment")]
     NotShown,

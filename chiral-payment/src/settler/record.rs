@@ -86,6 +86,13 @@ pub(super) enum BillState {
     Settled,
 }
 
+/// A bill's nonce in the batch contract. Neighbours share a word of the contract's bitmap. The
+/// salt is another each time that the journal is opened: should an old copy of it be restored,
+/// no number that it gives out anew was ever used by what is lost.
+pub(super) fn leg_nonce(salt: u128, number: u64) -> U256 {
+    (U256::from(salt) << 64) | U256::from(number)
+}
+
 /// What is known of a bill.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BillRecord {
@@ -135,9 +142,7 @@ impl BillRecord {
             protocol: bill.protocol.as_str().to_owned(),
             meta: PaymentMetadata::for_bill(bill).encode(),
             order,
-            // Neighbours share a word of the contract's bitmap; the salt keeps a wallet's
-            // journals apart, should one be lost and another begun.
-            leg_nonce: (U256::from(salt) << 64) | U256::from(order),
+            leg_nonce: leg_nonce(salt, order),
             taken_at: now,
             state: match bill.is_free() {
                 true => BillState::Free,

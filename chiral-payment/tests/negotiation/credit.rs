@@ -235,3 +235,30 @@ async fn what_is_owed_survives_a_restart() {
     assert_eq!(gate.exposure(debtor), wei(4));
     assert_eq!(gate.strangers_today(), wei(4));
 }
+
+#[tokio::test]
+async fn the_books_of_a_wallet_say_what_was_served_acknowledged_and_paid() {
+    let market = Market::new().await;
+    let (purchase, wallet) = (market.purchase(), market.buyer.address());
+    assert!(market.gate.account(wallet).agreements.is_empty());
+    market.fetch(&purchase, range(0, 3)).await;
+    let ack = market.agent.due(&purchase).await.unwrap().unwrap();
+    market.gate.message(ack).await.unwrap();
+    let account = market.gate.account(wallet);
+    assert_eq!((account.exposure, account.paid), (wei(3), wei(0)));
+    assert_eq!(account.line, wei(4));
+    let bytes = |account: &chiral_payment::gate::WalletAccount| {
+        let agreement = &account.agreements[0];
+        (agreement.served, agreement.acknowledged, agreement.paid)
+    };
+    assert_eq!(bytes(&account), (3 * MIB, 3 * MIB, 0));
+    market.pass(3601);
+    let late = market.gate.account(wallet);
+    assert!(late.overdue && late.line.is_zero());
+    let bills = market.settle().await;
+    let account = market.gate.account(wallet);
+    assert_eq!((account.exposure, account.paid), (wei(0), wei(3)));
+    assert_eq!(account.line, wei(7), "it has grown by what was paid");
+    assert_eq!(bytes(&account), (3 * MIB, 3 * MIB, 3 * MIB));
+    assert_eq!(account.agreements[0].bills, [bills[0].id]);
+}

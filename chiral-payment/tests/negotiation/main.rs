@@ -2,13 +2,16 @@
 //! on which tests can put anything.
 #![allow(clippy::unwrap_used)]
 
+mod bargain;
 mod bounds;
 mod channels;
 mod claims;
 mod contract;
 mod crashes;
 mod credit;
+mod embedded;
 mod ledger;
 mod sessions;
 mod support;
 mod terms;
+mod vanish;

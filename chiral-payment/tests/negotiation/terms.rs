@@ -287,3 +287,33 @@ async fn the_seeder_refuses_acceptances_that_are_not_of_its_own_terms() {
     let answer = tell(&market.gate, Message::Accept { accept, quote }).await;
     assert!(refusal(answer).contains("nobody"));
 }
+
+/// A stale offer is worth nothing: price and expiry are under the signature, and both sides
+/// look at them.
+#[tokio::test]
+async fn terms_that_have_expired_cannot_be_accepted_any_more() {
+    let market = Market::new().await;
+    let quote = honest(&market).await;
+    let quote = Signed::sign(quote, &CHAIN, &*market.seeder).await.unwrap();
+    let accept = chiral_payment::messages::Accept {
+        quote: quote.digest(&CHAIN),
+        payer: market.buyer.address(),
+        session_key: FixedKeySigner::numbered(3).address(),
+    };
+    let accept = Signed::sign(accept, &CHAIN, &*market.buyer).await.unwrap();
+    let late = Message::Accept {
+        accept: accept.clone(),
+        quote: quote.clone(),
+    };
+    market.pass(2 * 3600 - 1);
+    let answer = tell(&market.gate, late.clone()).await;
+    assert!(matches!(answer, Message::Accepted { .. }), "{answer:?}");
+    market.pass(1);
+    assert!(refusal(tell(&market.gate, late).await).contains("expired"));
+    // A later end is another statement, which nobody signed.
+    let mut stretched = quote;
+    stretched.body.valid_until += 3600;
+    let quote = stretched;
+    let forged = Message::Accept { accept, quote };
+    assert!(refusal(tell(&market.gate, forged).await).contains("not a quote of mine"));
+}

@@ -5,5 +5,10 @@
 
 mod crashes;
 mod faults;
+mod gathering;
 mod ordinary;
+mod restored;
 mod rig;
+mod steps;
+mod storm;
+mod unreliable;

@@ -1,7 +1,7 @@
 //! A real chain in this process, behind a line that fails when it is told to.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -46,6 +46,10 @@ pub(crate) struct Line {
     pub(crate) false_known: AtomicU32,
     /// Fees are answered times this.
     pub(crate) dearer: AtomicU32,
+    /// The wallet's nonce is answered as so many more.
+    pub(crate) more_nonces: AtomicU32,
+    /// Whatever is estimated would revert.
+    pub(crate) refuses: AtomicBool,
     /// Estimates are answered as this, unless it is 0.
     pub(crate) estimate: AtomicU32,
     /// Transactions that were sent.
@@ -60,6 +64,8 @@ impl Line {
             lost_answers: AtomicU32::new(0),
             false_known: AtomicU32::new(0),
             dearer: AtomicU32::new(1),
+            more_nonces: AtomicU32::new(0),
+            refuses: AtomicBool::new(false),
             estimate: AtomicU32::new(0),
             sent: Mutex::default(),
         })
@@ -116,7 +122,8 @@ impl ChainClient for Line {
         self.ask()?.balance(wallet, at).await
     }
     async fn nonce(&self, wallet: Address, at: BlockId) -> Result<u64, ChainError> {
-        self.ask()?.nonce(wallet, at).await
+        let nonce = self.ask()?.nonce(wallet, at).await?;
+        Ok(nonce + u64::from(self.more_nonces.load(Ordering::SeqCst)))
     }
     async fn code(&self, contract: Address) -> Result<Bytes, ChainError> {
         self.ask()?.code(contract).await
@@ -129,6 +136,10 @@ impl ChainClient for Line {
         Ok(quote)
     }
     async fn estimate_gas(&self, call: CallRequest) -> Result<u64, ChainError> {
+        if self.refuses.load(Ordering::SeqCst) {
+            let output = Bytes::new();
+            return Err(ChainError::Reverted { output });
+        }
         match self.estimate.load(Ordering::SeqCst) {
             0 => self.ask()?.estimate_gas(call).await,
             gas => Ok(gas.into()),
@@ -286,6 +297,27 @@ pub(crate) async fn foreign(chain: &EmbeddedChain, nonce: u64, gas_price: u128) 
 pub(crate) async fn end(settler: &ChainSettler, journal: &Journal) {
     settler.shutdown().await.unwrap();
     journal.close().await;
+}
+
+/// A transaction of another wallet, which waits for a block.
+pub(crate) async fn pay_from(
+    chain: &EmbeddedChain,
+    from: chiral_chain::DevAccount,
+    to: Address,
+) -> B256 {
+    let transaction = Transaction {
+        chain_id: ChainSpec::devnet().chain_id,
+        nonce: chain.nonce(from.address, BlockId::Latest).await.unwrap(),
+        gas_limit: 21_000,
+        fees: Fees::Legacy {
+            gas_price: chain.fees().await.unwrap().gas_price,
+        },
+        to: Some(to),
+        value: U256::from(1),
+        input: Bytes::new(),
+    };
+    let signed = transaction.sign(&from.signer()).await.unwrap();
+    chain.send_raw_transaction(signed.raw).await.unwrap()
 }
 
 /// Gives a wallet money, from development account 9.

@@ -26,6 +26,7 @@ impl Driver {
             return Ok(());
         }
         self.ledger.check_identity().await?;
+        self.ledger.check_whole(head, unix_now()).await?;
         let fees = self.ledger.fees().await?;
         let has_contract = self.ledger.has_batch_contract().await?;
         let (next, balance) = self.ledger.account().await?;

@@ -1,10 +1,13 @@
 //! Sending what is signed, and signing it again with a higher fee.
 
+use alloy_primitives::U256;
+use bytes::Bytes;
 use chiral_chain::{BlockRef, ChainError, RefusalKind, Transaction};
 use tokio::time::Instant;
 
 use super::{Driver, Sent, Stop, signer_problem};
 use crate::settler::ledger::{Obstacle, higher};
+use crate::settler::plan::LEAST_GAS;
 use crate::settler::problem::Problem;
 use crate::settler::record::Flight;
 
@@ -73,6 +76,28 @@ impl Driver {
             self.board.changed();
         }
         Ok(flight)
+    }
+
+    /// Takes a nonce that nothing else has with a transfer of nothing to the wallet itself. It
+    /// is not in the journal: whatever becomes of it, nobody is paid.
+    pub(super) async fn send_nothing(&mut self, nonce: u64) -> Result<(), Stop> {
+        self.ledger.check_identity().await?;
+        let filler = Transaction {
+            chain_id: self.ledger.config.chain_id,
+            nonce,
+            gas_limit: LEAST_GAS,
+            fees: self.ledger.fees().await?,
+            to: Some(self.ledger.wallet),
+            value: U256::ZERO,
+            input: Bytes::new(),
+        };
+        let signed = filler.sign(&*self.signer).await.map_err(signer_problem)?;
+        tracing::warn!(nonce, "a transfer of nothing fills a gap");
+        match self.ledger.chain.send_raw_transaction(signed.raw).await {
+            // Taken meanwhile, or refused: the next look shows.
+            Ok(_) | Err(ChainError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Signs the same transaction with a higher fee, if the chain wants more by now.
