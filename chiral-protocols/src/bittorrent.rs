@@ -1,10 +1,9 @@
 //! BitTorrent, on our own wire: public clients notice nothing but a good peer.
 
-mod benc;
-mod compact;
-mod random;
 pub mod assembly;
+mod benc;
 pub mod bencode;
+mod compact;
 pub mod create;
 pub mod dht;
 pub mod extension;
@@ -18,6 +17,7 @@ pub mod paths;
 pub mod peer;
 pub mod pieces;
 pub mod protocol;
+mod random;
 pub mod session;
 pub mod smart_ban;
 pub mod swarm;
