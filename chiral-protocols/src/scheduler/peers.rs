@@ -8,6 +8,11 @@ use super::ledger::clip;
 use super::source::Source;
 use super::{Action, Blame, Coverage, Scheduler, SourceId, SourceSpec, SourceState};
 
+/// Most runs of bytes of one partial seeder that are known at a time, and of all together. A
+/// seeder of every other chunk is known in full up to 32 GiB.
+pub(super) const MAX_RUNS: usize = 1 << 16;
+pub(super) const MAX_RUNS_OF_ALL: usize = 1 << 20;
+
 impl Scheduler {
     /// A source can be used. One that was up under this id goes down first; a banned one is
     /// ignored.
@@ -18,7 +23,7 @@ impl Scheduler {
         self.source_down(now, id);
         let mut source = Source::new(spec);
         if let Coverage::Partial(set) = &mut source.coverage {
-            set.remove(ByteRange::new(self.ledger.size, u64::MAX));
+            self.bound(id, set);
             for run in set.iter() {
                 self.ledger.pool.cover(id, run);
             }
@@ -52,10 +57,12 @@ impl Scheduler {
 
     /// A source now has exactly these bytes, it says. Outstanding requests stay. Of what it
     /// lately [said](super::FailureKind::Missing) that it lacks it is not believed for a while,
-    /// longer each time. Costs O(fragments of both sets);
+    /// longer each time. Of a very scattered list only the first 65,536 runs with bytes that are
+    /// still missing are kept, and fewer if many sources have such lists: the rest becomes known
+    /// when the driver lists it again. Costs O(fragments of both sets);
     /// [`coverage_added`](Self::coverage_added) is cheaper.
     pub fn coverage_changed(&mut self, _now: Duration, id: SourceId, mut coverage: RangeSet) {
-        coverage.remove(ByteRange::new(self.ledger.size, u64::MAX));
+        self.bound(id, &mut coverage);
         let Some(source) = self.sources.get_mut(&id) else {
             return;
         };
@@ -81,6 +88,7 @@ impl Scheduler {
         let range = clip(range, self.ledger.size);
         if let Some(source) = self.sources.get_mut(&id)
             && let Coverage::Partial(set) = &mut source.coverage
+            && set.fragments() < MAX_RUNS
         {
             let mut added = RangeSet::from(range);
             source.denied.correct(&mut added, true);
@@ -93,6 +101,29 @@ impl Scheduler {
                 self.wake(id);
             }
         }
+    }
+
+    /// How many runs a source may list.
+    fn room_for_runs(&self, id: SourceId) -> usize {
+        let others = self.sources.iter().filter(|(other, _)| **other != id);
+        let runs = others.map(|(_, source)| match &source.coverage {
+            Coverage::Complete => 0,
+            Coverage::Partial(set) => set.fragments(),
+        });
+        let taken: usize = runs.sum();
+        MAX_RUNS_OF_ALL.saturating_sub(taken).clamp(1, MAX_RUNS)
+    }
+
+    /// Cuts what a source lists to the file, and to as many runs as may be known of it.
+    fn bound(&self, id: SourceId, coverage: &mut RangeSet) {
+        coverage.remove(ByteRange::new(self.ledger.size, u64::MAX));
+        let room = self.room_for_runs(id);
+        if coverage.fragments() <= room {
+            return;
+        }
+        let missing = |run: &ByteRange| self.ledger.wanted.within(*run).next().is_some();
+        let kept = coverage.iter().filter(missing).take(room).collect();
+        *coverage = kept;
     }
 
     /// A source is not to be asked for these bytes again.

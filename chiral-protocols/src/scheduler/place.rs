@@ -1,16 +1,18 @@
 //! Where in the file a source looks for its next request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chiral_core::{ByteRange, RequestGrid};
 
-use super::assign::{COARSE_CELL, MAX_PLACES};
+use super::assign::{COARSE_CELL, MAX_MEMBERS, MAX_PLACES};
 use super::portion::ASSUMED_RATE;
 use super::source::Source;
 use super::{Order, Scheduler, SourceId};
 
 /// An open run of fewer cells is not split between grids.
 const MIN_CELLS_TO_SPLIT: u64 = 16;
+/// Most sources whose work is compared.
+const MAX_COMPARED: usize = 64;
 /// Most overloaded partial seeders that a source tries to help.
 const MAX_RELIEVED: usize = 4;
 
@@ -50,17 +52,25 @@ impl Scheduler {
         if alone || self.order != Order::Rarest || source.grid.cell() > COARSE_CELL {
             return None;
         }
-        // Seconds of work that each partial seeder could do.
-        let mut loads: Vec<(f64, SourceId)> = self
-            .sources
-            .iter()
-            .filter(|(other, peer)| **other != id && !peer.is_complete() && !peer.is_demoted())
+        // Seconds of work that each partial seeder could do: of all, or, if there are many, of
+        // those that have what is rarest.
+        let near: BTreeSet<SourceId> = if self.sources.len() <= MAX_COMPARED {
+            self.sources.keys().copied().collect()
+        } else {
+            let rarest = pool.rarest(source.list(id), MAX_PLACES);
+            let members = rarest.flat_map(|at| pool.members(at).iter().take(MAX_MEMBERS));
+            members.copied().take(MAX_COMPARED).collect()
+        };
+        self.index.count(0, near.len() as u64);
+        let partial = near.into_iter().filter_map(|other| {
+            let peer = self.sources.get(&other)?;
+            (other != id && !peer.is_complete() && !peer.is_demoted()).then_some((other, peer))
+        });
+        let mut loads: Vec<(f64, SourceId)> = partial
             .map(|(other, peer)| {
                 let rate = peer.meter.rate().unwrap_or(ASSUMED_RATE);
-                (
-                    (pool.backlog(*other) + peer.out) as f64 / rate.max(1.0),
-                    *other,
-                )
+                let load = (pool.backlog(other) + peer.out) as f64 / rate.max(1.0);
+                (load, other)
             })
             .collect();
         let speed: BTreeMap<SourceId, f64> = loads
@@ -79,7 +89,8 @@ impl Scheduler {
                 if !source.is_complete() && members.binary_search(&id).is_err() {
                     continue;
                 }
-                let reached: f64 = members.iter().filter_map(|member| speed.get(member)).sum();
+                let known = members.iter().take(MAX_COMPARED);
+                let reached: f64 = known.filter_map(|member| speed.get(member)).sum();
                 if found.is_none_or(|(least, _)| reached < least) {
                     found = Some((reached, at));
                 }

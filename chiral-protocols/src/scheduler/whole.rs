@@ -11,6 +11,9 @@ use super::{RequestId, Scheduler, SourceId};
 /// A source leaves a whole chunk to another that would deliver it this many times sooner.
 const MUCH_SOONER: f64 = 2.0;
 
+/// Among how many of the swiftest sources such another one is looked for.
+const MAX_SWIFT: usize = 16;
+
 /// A range that one source must deliver from its first to its last byte.
 #[derive(Debug)]
 pub(super) struct Whole {
@@ -192,12 +195,15 @@ impl Scheduler {
             Some(source) if active(source) => self.time_for(now, id, length),
             _ => f64::INFINITY,
         };
-        self.sources.iter().any(|(other, source)| {
-            *other != id
-                && active(source)
-                && source.queue.len() < source.max_requests
-                && whole.suits(*other, source, self.ledger.size)
-                && self.time_for(now, *other, length) * MUCH_SOONER < mine
+        self.index.swiftest().take(MAX_SWIFT).any(|other| {
+            self.index.count(0, 1);
+            self.sources.get(&other).is_some_and(|source| {
+                other != id
+                    && active(source)
+                    && source.queue.len() < source.max_requests
+                    && whole.suits(other, source, self.ledger.size)
+                    && self.time_for(now, other, length) * MUCH_SOONER < mine
+            })
         })
     }
 

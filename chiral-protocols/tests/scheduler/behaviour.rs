@@ -333,3 +333,46 @@ fn what_a_slow_source_was_asked_for_is_taken_over_when_a_reader_gets_there() {
         "{made:?}"
     );
 }
+
+#[test]
+fn what_one_slow_seeder_alone_has_is_asked_of_it_first_however_many_others_there_are() {
+    let size = 400 * CHUNK;
+    let rare = ByteRange::new(200 * CHUNK, 201 * CHUNK);
+    let mut common = RangeSet::from(ByteRange::new(0, size));
+    common.remove(rare);
+    let mut scheduler = wanting(size);
+    for id in 0..50 {
+        let spec = SourceSpec::complete(4).with_rate_hint(50_000_000);
+        let spec = spec.with_coverage(common.clone());
+        scheduler.source_up(at(0.0), SourceId(id), spec);
+    }
+    let slow = SourceSpec::complete(1).with_rate_hint(20_000);
+    let all = RangeSet::from(ByteRange::new(0, size));
+    scheduler.source_up(at(0.0), SourceId(99), slow.with_coverage(all));
+    let first = assigned(&actions(&mut scheduler, at(0.0)), SourceId(99));
+    assert!(rare.covers(first[0].1), "{first:?}");
+}
+
+#[test]
+fn every_source_is_used_and_every_byte_asked_for_once_while_there_is_plenty() {
+    for count in [1, 10, 50] {
+        let size = u64::from(count) * 64 * CHUNK;
+        let mut scheduler = wanting(size);
+        for id in 0..count {
+            scheduler.source_up(at(0.0), SourceId(id), SourceSpec::complete(2));
+        }
+        let made = actions(&mut scheduler, at(0.0));
+        let mut seen = RangeSet::new();
+        for id in 0..count {
+            let own = assigned(&made, SourceId(id));
+            assert!(!own.is_empty(), "{id} of {count} has nothing to do");
+            for (_, range) in own {
+                assert_eq!(
+                    seen.insert(range),
+                    range.len(),
+                    "{range:?} was asked for twice"
+                );
+            }
+        }
+    }
+}

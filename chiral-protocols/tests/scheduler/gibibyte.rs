@@ -10,9 +10,9 @@
 //! `--nocapture` shows how near they are. `CHIRAL_GIBIBYTE_SEEDS` is the number of runs of each
 //! family (default 8, at most 400).
 //!
-//! Three families do not meet it yet where the ideal is a second or less, and say so: churn in
-//! time, loss in what comes twice, backwards in a window in both. Over more seeds than eight,
-//! single runs of the others do not either: so these are not among the longer tests.
+//! Backwards in a window it is not met yet where the ideal is a few seconds or less, and this
+//! says so. Over 60 seeds 3 of 420 runs of the other families do not meet it either (rates that
+//! change: 1.06 times the ideal, 2 % twice; grids: 1.06): so these are not among the longer tests.
 
 use chiral_core::{ByteRange, RangeSet, RequestGrid};
 
@@ -314,5 +314,5 @@ fn a_gibibyte_from_partial_seeders() {
 fn a_gibibyte_backwards_in_a_sliding_window() {
     // Not what is promised: while no rate is known, the first chunks of the window are with
     // sources that may be slow, and nothing goes on until they have come.
-    check("backward", (10.0, 0.07), |rng| (rates(rng), true));
+    check("backward", (6.0, 0.02), |rng| (rates(rng), true));
 }

@@ -236,3 +236,43 @@ proptest! {
         prop_assert!(open.is_empty());
     }
 }
+
+proptest! {
+    /// Of two flows that both always have more to move, neither is ever ahead of the other by
+    /// more than one grant of each, by weight: nobody starves, whoever comes and goes.
+    #[test]
+    fn nobody_is_ever_ahead_by_more_than_a_grant(
+        weights in proptest::collection::vec(1u32..=16, 2..8),
+        bytes_per_second in (64u64 << 10)..(64 << 20),
+        late in 0u64..30,
+    ) {
+        let mut shaper = Shaper::new();
+        shaper.set_total(Duration::ZERO, Some(rate(bytes_per_second)));
+        let add = |weight: &u32| shaper.add(Duration::ZERO, *weight, None);
+        let flows: Vec<FlowId> = weights.iter().map(add).collect();
+        let mut owner = BTreeMap::new();
+        for (at, flow) in flows.iter().enumerate() {
+            owner.insert(shaper.ask(Duration::ZERO, *flow, MIB), at);
+        }
+        let mut moved = vec![0u64; flows.len()];
+        let (mut now, mut most) = (Duration::ZERO, 0);
+        for _ in 0..400 {
+            let Some(next) = shaper.next_at(now) else { break };
+            now = next.max(now) + Duration::from_millis(late);
+            while let Some(grant) = shaper.poll(now) {
+                let at = owner.remove(&grant.ticket).unwrap();
+                moved[at] += grant.bytes;
+                most = most.max(grant.bytes);
+                owner.insert(shaper.ask(now, flows[at], MIB), at);
+                for (a, x) in moved.iter().zip(&weights) {
+                    for (b, y) in moved.iter().zip(&weights) {
+                        let (a, b) = (a * u64::from(*y), b * u64::from(*x));
+                        let grants = most * u64::from(x + y);
+                        prop_assert!(a <= b + grants, "{moved:?} by {weights:?}");
+                    }
+                }
+            }
+        }
+        prop_assert!(moved.iter().all(|bytes| *bytes > 0), "{moved:?}");
+    }
+}
