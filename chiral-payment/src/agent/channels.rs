@@ -15,6 +15,9 @@ use crate::channel::{Channels, ChannelsError};
 use crate::gate::books_failed;
 use crate::messages::{Message, Policy};
 
+/// Times that a voucher is said again before an agreement is given up.
+const MAX_REPEATS: u8 = 4;
+
 /// Why a channel's payment was not made, as the caller sees it.
 fn failed(error: ChannelsError) -> GateError {
     match error {
@@ -74,14 +77,45 @@ impl ChainAgent {
         self.wait_for_unpaid(agreement).await;
         match self.voucher(agreement).await? {
             Some(voucher) => Ok(Some(voucher)),
-            None => {
-                // Much of what was sent never arrived: the next request begins anew.
-                let latest = self.books().latest(key).map(|(agreement, _)| agreement);
-                if latest == Some(agreement) {
-                    self.books().end(agreement);
+            None => match self.again(agreement).await? {
+                Some(voucher) => Ok(Some(voucher)),
+                None => {
+                    // Much of what was sent never arrived: the next request begins anew.
+                    let latest = self.books().latest(key).map(|(agreement, _)| agreement);
+                    if latest == Some(agreement) {
+                        self.books().end(agreement);
+                    }
+                    Err(GateError::Credit)
                 }
-                Err(GateError::Credit)
-            }
+            },
+        }
+    }
+
+    /// The last voucher once more: it may have been lost, or have crossed the seeder's demand.
+    /// `None` if it was repeated often enough.
+    async fn again(&self, agreement: B256) -> Result<Option<Bytes>, GateError> {
+        let channels = self.channels()?;
+        let Some(channel) = channels.of(agreement) else {
+            return Ok(None);
+        };
+        let share = channels
+            .payer(channel)
+            .map(|channel| channel.share(agreement));
+        let Some(share) = share.filter(|share| share.bytes > 0) else {
+            return Ok(None);
+        };
+        {
+            let mut books = self.books();
+            let deal = books.deals.get_mut(&agreement);
+            let Some(deal) = deal.filter(|deal| deal.repeats < MAX_REPEATS) else {
+                return Ok(None);
+            };
+            deal.repeats += 1;
+        }
+        match channels.pay(channel, share).await {
+            Ok(pay) => Ok(Some(Message::Channel(ChannelMessage::Pay(pay)).encode())),
+            Err(ChannelsError::Pay(_)) => Ok(None),
+            Err(error) => Err(failed(error)),
         }
     }
 
@@ -184,6 +218,9 @@ impl ChainAgent {
                     deal.billed.insert(range);
                 });
                 deal.in_band = deal.in_band.saturating_add(fresh.len());
+                if !fresh.is_empty() {
+                    deal.repeats = 0;
+                }
             }
             let (bytes, amount) = (deal.in_band, deal.total_cost(deal.in_band));
             let fresh = !fresh.is_empty() && deal.policy != Policy::LockedVoucher;

@@ -61,6 +61,8 @@ pub(super) struct Deal {
     pub(super) in_band: u64,
     /// Whether the seeder said in this run that it sees the channel.
     pub(super) bound: bool,
+    /// Times that the last voucher was said again.
+    pub(super) repeats: u8,
 }
 
 impl Deal {

@@ -214,6 +214,7 @@ pub(super) fn propose(
         channel: quote.channel,
         in_band: 0,
         bound: false,
+        repeats: 0,
     })
 }
 
