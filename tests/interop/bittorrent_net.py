@@ -155,10 +155,10 @@ def trackers():
     with open(f"{directory}/wl", "w") as whitelist:
         whitelist.write(f"{http}\n{udp}\n")
     port = free_port()
-    # It changes its root there, and drops its rights if it has any.
+    # It goes there, as its root if it may, before it opens the list.
     command = ["opentracker", "-i", HOST, "-p", str(port), "-P", str(port), "-d", directory]
     tracker = subprocess.Popen(
-        [*command, "-w", f"{directory}/wl"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*command, "-w", "wl"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     running.append(tracker)
 

@@ -52,9 +52,17 @@ pub fn classify(datagram: &[u8]) -> Option<Use> {
 struct Users([Option<mpsc::Sender<Datagram>>; 3]);
 
 #[derive(Debug)]
+struct Open {
+    socket: UdpSocket,
+    /// The same one, for sending at once: the runtime's own refuses until it has heard from the
+    /// system for the first time.
+    direct: std::net::UdpSocket,
+}
+
+#[derive(Debug)]
 struct Inner {
-    v4: Option<UdpSocket>,
-    v6: Option<UdpSocket>,
+    v4: Option<Open>,
+    v6: Option<Open>,
     users: Mutex<Users>,
     closed: CancellationToken,
     tasks: TaskTracker,
@@ -91,7 +99,7 @@ impl UdpPort {
                 }
                 bound => bound?,
             };
-            port = socket.local_addr()?.port();
+            port = socket.socket.local_addr()?.port();
             let place = if address.is_ipv4() { &mut v4 } else { &mut v6 };
             if place.replace(socket).is_some() {
                 return Err(io::Error::other("two addresses of one family"));
@@ -125,7 +133,7 @@ impl UdpPort {
     /// The address of the port, of a family.
     #[must_use]
     pub fn local_addr(&self, v4: bool) -> Option<SocketAddr> {
-        self.socket(v4)?.local_addr().ok()
+        self.socket(v4)?.socket.local_addr().ok()
     }
 
     /// Becomes the one that gets datagrams of a kind; who got them before gets none any more.
@@ -139,7 +147,7 @@ impl UdpPort {
     /// Sends a datagram, if the system takes it at once: else it is lost, as datagrams are.
     pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> bool {
         let socket = self.socket(to.is_ipv4());
-        match socket.map(|socket| socket.try_send_to(datagram, to)) {
+        match socket.map(|open| open.direct.send_to(datagram, to)) {
             Some(Ok(_)) => true,
             Some(Err(error)) => {
                 tracing::debug!(%to, %error, "not sent");
@@ -161,7 +169,7 @@ impl UdpPort {
     pub async fn send_to(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
         let socket = self.socket(to.is_ipv4());
         let socket = socket.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
-        socket.send_to(datagram, to).await.map(|_| ())
+        socket.socket.send_to(datagram, to).await.map(|_| ())
     }
 
     /// Whether the port has been closed.
@@ -177,7 +185,7 @@ impl UdpPort {
         self.inner.tasks.wait().await;
     }
 
-    fn socket(&self, v4: bool) -> Option<&UdpSocket> {
+    fn socket(&self, v4: bool) -> Option<&Open> {
         let socket = if v4 { &self.inner.v4 } else { &self.inner.v6 };
         socket.as_ref()
     }
@@ -191,7 +199,7 @@ impl UdpPort {
 }
 
 /// Opens a socket of one family alone.
-fn open(address: SocketAddr) -> io::Result<UdpSocket> {
+fn open(address: SocketAddr) -> io::Result<Open> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::DGRAM,
@@ -205,12 +213,14 @@ fn open(address: SocketAddr) -> io::Result<UdpSocket> {
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
+    let direct: std::net::UdpSocket = socket.into();
+    let socket = UdpSocket::from_std(direct.try_clone()?)?;
+    Ok(Open { socket, direct })
 }
 
 async fn read(inner: Arc<Inner>, v4: bool) {
     let socket = if v4 { &inner.v4 } else { &inner.v6 };
-    let Some(socket) = socket else {
+    let Some(Open { socket, .. }) = socket else {
         return;
     };
     let mut buffer = vec![0; MAX_DATAGRAM];
@@ -271,6 +281,16 @@ mod tests {
             assert_eq!(classify(&[first, 0]), expected, "{first}");
         }
         assert_eq!(classify(&[]), None);
+    }
+
+    #[tokio::test]
+    async fn the_first_datagram_goes_out_at_once() {
+        let near = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let port = UdpPort::bind(&[near]).unwrap();
+        let mut dht = port.subscribe(Use::Dht);
+        let other = UdpPort::bind(&[near]).unwrap();
+        assert!(other.send(port.local_addr(true).unwrap(), b"de"));
+        assert_eq!(&dht.recv().await.unwrap().1[..], b"de");
     }
 
     #[tokio::test]
