@@ -1,7 +1,7 @@
 //! Measures what payments cost: the seeder's check of an acceptance, and the settlement of many
 //! bills on the embedded chain.
 //!
-//!     cargo run --release -p chiral-payment --all-features --example figures [BILLS]
+//!     cargo run --release -p chiral-payment --all-features --example settling [BILLS]
 
 use std::error::Error;
 use std::io::Write;
