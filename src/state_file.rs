@@ -41,7 +41,7 @@ impl StateFile {
     }
 
     /// What is read understands files from this version on: what they lack has a default.
-    pub(crate) fn from_version(mut self, oldest: u32) -> Self {
+    pub(crate) fn reading_from(mut self, oldest: u32) -> Self {
         self.oldest = oldest;
         self
     }

@@ -193,7 +193,7 @@ impl Memory {
     pub(crate) fn open(directory: Option<PathBuf>) -> Self {
         let (name, version, oldest) = FILE;
         let file =
-            |directory: PathBuf| StateFile::new(directory.join(name), version).from_version(oldest);
+            |directory: PathBuf| StateFile::new(directory.join(name), version).reading_from(oldest);
         let file = directory.map(file);
         let mut records: Records = file.as_ref().and_then(StateFile::read).unwrap_or_default();
         while records.downloads.len() > MAX_TRANSFERS {

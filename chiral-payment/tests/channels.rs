@@ -1,6 +1,8 @@
 //! `Channels` on a real EVM, driven as a node drives it: vouchers made here are taken there, and
 //! what the settler sends opens, claims and ends channels. On the embedded chain, and, where
 //! `tests/interop/settler-anvil` runs it, on anvil.
+// Gas is a figure that is reported.
+#![allow(clippy::print_stdout)]
 #![cfg(feature = "chain")]
 #![allow(clippy::unwrap_used)]
 

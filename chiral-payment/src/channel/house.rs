@@ -114,7 +114,7 @@ impl Default for ChannelsConfig {
             lock_lifetime: Duration::from_secs(600),
             least_lock: Duration::from_secs(300),
             lock_margin: Duration::from_secs(120),
-            claim_at_least: u128::from(chiral_core::money::WEI_PER_CHI),
+            claim_at_least: chiral_core::money::WEI_PER_CHI,
             poll: Duration::from_secs(5),
             patience: Duration::from_secs(120),
             clock: Clock::system(),

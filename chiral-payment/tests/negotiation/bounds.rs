@@ -76,11 +76,12 @@ pub(crate) struct Count {
 }
 
 pub(crate) fn terms() -> ChannelTerms {
-    let mut terms = ChannelTerms::default();
-    terms.challenge = CHALLENGE;
-    terms.window_cap = 4;
-    terms.batch = 1;
-    terms
+    ChannelTerms {
+        challenge: CHALLENGE,
+        window_cap: 4,
+        batch: 1,
+        ..ChannelTerms::default()
+    }
 }
 
 impl World {

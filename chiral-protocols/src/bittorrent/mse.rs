@@ -128,7 +128,7 @@ pub enum Step {
     /// More must come in. These bytes are to be sent.
     More(Vec<u8>),
     /// It is over.
-    Done(Done),
+    Done(Box<Done>),
 }
 
 /// The end of a handshake.

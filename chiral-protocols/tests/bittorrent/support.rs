@@ -50,7 +50,7 @@ impl PaymentGate for OpenGate {
 pub(crate) struct Key(SigningKey);
 
 impl Key {
-    pub(crate) fn new(seed: u8) -> Arc<dyn PeerSigner> {
+    pub(crate) fn signer(seed: u8) -> Arc<dyn PeerSigner> {
         Arc::new(Self(SigningKey::from_bytes(&[seed; 32])))
     }
 }
@@ -104,7 +104,7 @@ impl Peer {
     ) -> Self {
         let registry = TransferRegistry::new();
         let (kept, gate) = (store.clone(), Arc::new(OpenGate));
-        let signer = key.map(Key::new);
+        let signer = key.map(Key::signer);
         let bound = BitTorrentProtocol::bind(config, kept, registry.clone(), gate, signer).await;
         let protocol = Arc::new(bound.unwrap());
         Self {

@@ -90,7 +90,7 @@ async fn peers_that_come_by_themselves_are_sources_and_say_who_they_are() {
     // By now it is known who that is.
     let mut sources = leecher.protocol.sources(&target).await.unwrap();
     let source = soon(sources.next()).await.unwrap();
-    assert_eq!(source.offer().peer, Some(Key::new(1).peer_id()));
+    assert_eq!(source.offer().peer, Some(Key::signer(1).peer_id()));
     drop((source, sources));
     assert!(get(&leecher, target, vec![]).await == bytes);
     leecher.protocol.shutdown().await.unwrap();

@@ -128,7 +128,10 @@ pub(crate) struct Told {
 }
 
 /// Bytes that a source sent, of those that it was asked for.
-#[allow(dead_code, reason = "shared with the hostile downloads, which look at all of it")]
+#[allow(
+    dead_code,
+    reason = "shared with the hostile downloads, which look at all of it"
+)]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sent {
     pub(crate) at: Instant,
@@ -138,7 +141,10 @@ pub(crate) struct Sent {
 }
 
 /// One request to a source.
-#[allow(dead_code, reason = "shared with the hostile downloads, which look at all of it")]
+#[allow(
+    dead_code,
+    reason = "shared with the hostile downloads, which look at all of it"
+)]
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub(crate) at: Instant,

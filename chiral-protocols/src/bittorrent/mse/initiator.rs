@@ -131,12 +131,12 @@ impl Initiator {
                     if rc4 {
                         ciphers.incoming.apply(&mut rest);
                     }
-                    return Ok(Step::Done(Done {
+                    return Ok(Step::Done(Box::new(Done {
                         send,
                         ciphers: rc4.then_some(*ciphers),
                         rest,
                         info_hash: self.info_hash,
-                    }));
+                    })));
                 }
                 State::Over => return Err(MseError::Malformed),
             }

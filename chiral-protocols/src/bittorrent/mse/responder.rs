@@ -182,12 +182,12 @@ impl Responder {
                     fields.extend([0, 0]);
                     ciphers.outgoing.apply(&mut fields);
                     send.extend(fields);
-                    return Ok(Step::Done(Done {
+                    return Ok(Step::Done(Box::new(Done {
                         send,
                         ciphers: rc4.then_some(*ciphers),
                         rest,
                         info_hash,
-                    }));
+                    })));
                 }
                 State::Over => return Err(MseError::Malformed),
             }

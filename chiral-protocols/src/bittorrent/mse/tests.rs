@@ -35,7 +35,7 @@ fn meet(
                 Step::More(send) => to_a.extend(send),
                 Step::Done(done) => {
                     to_a.extend(&done.send);
-                    done_b = Some(done);
+                    done_b = Some(*done);
                 }
             }
         }
@@ -44,7 +44,7 @@ fn meet(
                 Step::More(send) => to_b.extend(send),
                 Step::Done(done) => {
                     to_b.extend(&done.send);
-                    done_a = Some(done);
+                    done_a = Some(*done);
                 }
             }
         }

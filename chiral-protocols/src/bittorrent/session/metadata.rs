@@ -63,13 +63,11 @@ impl Session {
             Some(MetadataMessage::Data { piece, total, data }) => {
                 return self.metadata_part(piece, total, data);
             }
-            Some(MetadataMessage::Reject(_)) => {
-                if std::mem::take(&mut self.metadata.wanted) {
-                    self.metadata = Metadata::default();
-                    self.events.push_back(Event::NoMetadata);
-                }
+            Some(MetadataMessage::Reject(_)) if self.metadata.wanted => {
+                self.metadata = Metadata::default();
+                self.events.push_back(Event::NoMetadata);
             }
-            None => {}
+            Some(MetadataMessage::Reject(_)) | None => {}
         }
         Ok(())
     }

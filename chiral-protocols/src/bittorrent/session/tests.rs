@@ -94,7 +94,7 @@ impl Pair {
 fn content(block: Block) -> Bytes {
     let range = geometry().range(block);
     (range.start..range.end)
-        .map(|at| (at * 31 >> 5) as u8)
+        .map(|at| ((at * 31) >> 5) as u8)
         .collect::<Vec<_>>()
         .into()
 }
@@ -407,7 +407,7 @@ fn pieces_are_said_once_and_are_those_of_the_torrent() {
         said.iter()
             .try_for_each(|message| say(&mut session, at(0), message))
     };
-    assert_eq!(result(&[full.clone()]), Ok(()));
+    assert_eq!(result(std::slice::from_ref(&full)), Ok(()));
     for again in [full.clone(), Message::HaveAll, Message::HaveNone] {
         assert_eq!(
             result(&[full.clone(), again]),
@@ -507,7 +507,7 @@ fn one_that_unchokes_and_gives_nothing_is_snubbing() {
 
 fn dictionary(len: usize) -> (Bytes, [u8; 20]) {
     let metadata: Bytes = (0..len)
-        .map(|i| (i * 7 >> 3) as u8)
+        .map(|i| ((i * 7) >> 3) as u8)
         .collect::<Vec<_>>()
         .into();
     let hash = Sha1::digest(&metadata).into();
@@ -627,7 +627,7 @@ fn peers_are_exchanged_seldom_and_not_in_private_torrents() {
     let hasty = Message::Extended { id, body };
     say(&mut pair.a, at(2000), &hasty).unwrap();
     assert_eq!(peers(&mut pair.a), [] as [Vec<PexPeer>; 0]);
-    assert!(until_it_ends(&mut pair.a, 10, &[hasty.clone()]).is_some());
+    assert!(until_it_ends(&mut pair.a, 10, std::slice::from_ref(&hasty)).is_some());
 
     let private = |id| SessionConfig {
         private: true,

@@ -124,6 +124,7 @@ impl<S: Wire> Greeting<S> {
             match step(&self.buffer.split())? {
                 Step::More(send) => self.stream.write_all(&send).await?,
                 Step::Done(done) => {
+                    let done = *done;
                     self.stream.write_all(&done.send).await?;
                     (self.buffer, self.ciphers) = (done.rest, done.ciphers);
                     return Ok(done.info_hash);

@@ -43,8 +43,10 @@ pub struct TrackerConfig {
 
 impl Default for TrackerConfig {
     fn default() -> Self {
-        let mut http = HttpConfig::default();
-        http.answer_timeout = Duration::from_secs(20);
+        let http = HttpConfig {
+            answer_timeout: Duration::from_secs(20),
+            ..HttpConfig::default()
+        };
         Self {
             addresses: AddressPolicy::GlobalOnly,
             udp_tries: 3,

@@ -276,7 +276,7 @@ mod tests {
         fn no_bytes_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             let _ = Packet::decode(&Bytes::copy_from_slice(&bytes));
             if let Some(first) = bytes.first_mut() {
-                *first = (*first & 0xf0) % 0x50 | 1;
+                *first = ((*first & 0xf0) % 0x50) | 1;
             }
             let _ = Packet::decode(&bytes.into());
         }

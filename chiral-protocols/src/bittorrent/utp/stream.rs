@@ -52,11 +52,11 @@ impl Held {
         let ended = self.connection.ended().is_some();
         let connected = self.connection.is_connected();
         if ended || self.connection.is_readable() {
-            self.reader.take().map(Waker::wake);
+            self.reader.take().into_iter().for_each(Waker::wake);
         }
         let writable = connected && self.connection.is_writable();
         if ended || writable || self.connection.is_flushed() {
-            self.writer.take().map(Waker::wake);
+            self.writer.take().into_iter().for_each(Waker::wake);
         }
     }
 }
