@@ -2,7 +2,7 @@
 //!
 //! Each connection is a task of its own, which alone touches its socket and its
 //! [`Session`](super::session::Session). What others want of it is left in its
-//! [`PeerHandle`](handle::PeerHandle), under a lock that nobody holds for long, and the task is
+//! `PeerHandle`, under a lock that nobody holds for long, and the task is
 //! woken; what it has for others lies there too. Each torrent has a task that looks after its
 //! pieces and chokes and unchokes its peers ([`Choker`]).
 

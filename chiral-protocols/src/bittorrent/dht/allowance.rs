@@ -1,4 +1,4 @@
-//! [`Allowance`]: how much is sent to whom because they asked: an asker's address may be
+//! `Allowance`: how much is sent to whom because they asked: an asker's address may be
 //! forged, and what is sent there is then an attack on somebody else.
 
 use std::collections::HashMap;

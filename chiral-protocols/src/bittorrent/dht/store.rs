@@ -1,4 +1,4 @@
-//! [`PeerStore`]: the peers that others announced to us.
+//! `PeerStore`: the peers that others announced to us.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
