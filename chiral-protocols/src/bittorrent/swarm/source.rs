@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chiral_core::{
@@ -11,6 +12,7 @@ use chiral_core::{
     PeerOffer, Protocol, RequestGrid, TransferError,
 };
 use futures_core::Stream;
+use futures_util::StreamExt;
 
 use super::handle::{Ask, PeerHandle};
 use super::torrent::Torrent;
@@ -18,6 +20,9 @@ use crate::bittorrent::wire::Geometry;
 
 /// Ranges asked for at once: the blocks of them wait in line here.
 const MAX_REQUESTS: usize = 8;
+
+/// How long a request waits for a peer that chokes us to let go.
+const CHOKED_PATIENCE: Duration = Duration::from_secs(10);
 
 /// One peer of a torrent's swarm. See [`ChunkSource`] for what is promised.
 ///
@@ -58,6 +63,10 @@ impl PeerSource {
     fn name(&self) -> String {
         self.offer.endpoint.as_str().to_owned()
     }
+}
+
+fn failed(error: TransferError) -> DeliveryStream {
+    futures_util::stream::iter([Err(error)]).boxed()
 }
 
 /// The blocks of one range.
@@ -149,15 +158,18 @@ impl ChunkSource for PeerSource {
                 operation: "parts of a block",
             }
         } else {
-            match self.handle.fetch(range) {
-                Ok(token) => {
-                    let handle = self.handle.clone();
-                    return Box::pin(Fetching { handle, token });
+            let handle = self.handle.clone();
+            let blocks = async move {
+                // One that chokes us just now may not for long; if it does, that is the error.
+                let _ = tokio::time::timeout(CHOKED_PATIENCE, handle.introduced()).await;
+                match handle.fetch(range) {
+                    Ok(token) => Fetching { handle, token }.boxed(),
+                    Err(error) => failed(error),
                 }
-                Err(error) => error,
-            }
+            };
+            return futures_util::stream::once(blocks).flatten().boxed();
         };
-        Box::pin(futures_util::stream::iter([Err(error)]))
+        failed(error)
     }
 
     /// The connection stays if the torrent is seeded.
