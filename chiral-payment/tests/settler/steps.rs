@@ -41,6 +41,8 @@ fn the_list_is_the_one_in_the_design() {
         .lines()
         .filter_map(|line| line.strip_prefix("| `settle-")?.split_once('`'))
         .map(|(name, _)| name)
+        // Calls of contracts pay no bill: the crashes of `negotiation/channels.rs` have them.
+        .filter(|name| *name != "call")
         .collect();
     let mut known: Vec<&str> = STEPS
         .iter()
