@@ -435,35 +435,3 @@ fn a_decision_looks_at_no_more_sources_if_there_are_more() {
     assert!(many <= 2.0 * few + 1.0, "{few} of 10, {many} of many");
     assert!(many <= 16.0, "{many}");
 }
-
-/// Decisions made when a chunk becomes free while so many sources have nothing to do.
-fn decisions_for_a_free_chunk(count: u32) -> u64 {
-    let chunk = SchedulerConfig::default().chunk_bytes;
-    let mut s = Scheduler::new(SchedulerConfig::default(), chunk);
-    s.want(ByteRange::new(0, chunk));
-    for id in 0..count {
-        let spec = SourceSpec::complete(1).with_rate_hint(1_000_000);
-        s.source_up(Duration::ZERO, SourceId(id), spec);
-    }
-    let now = Duration::from_millis(1);
-    while s.poll(now).is_some() {}
-    let (&request, known) = s.requests.first_key_value().expect("somebody was asked");
-    let range = known.range;
-    let before = s.index.work.get().0;
-    s.failed(now, request, FailureKind::Temporary);
-    let mut asked = RangeSet::new();
-    while let Some(action) = s.poll(now) {
-        if let Action::Assign { range, .. } = action {
-            asked.insert(range);
-        }
-    }
-    assert!(asked.covers(range), "{range:?} was left");
-    s.index.work.get().0 - before
-}
-
-#[test]
-fn what_becomes_free_wakes_no_more_sources_if_there_are_more() {
-    let [few, some, many] = [10, 100, 1_000].map(decisions_for_a_free_chunk);
-    println!("decisions for a free chunk: {few} of 10, {some} of 100, {many} of 1,000");
-    assert!(some <= few + 2 && many <= few + 2, "{few}, {some}, {many}");
-}
