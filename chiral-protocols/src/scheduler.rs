@@ -167,7 +167,7 @@ impl Scheduler {
             if self.is_windowed() {
                 self.hasten_backwards(now);
             }
-            while let Some(id) = self.next_hungry() {
+            while let Some(id) = self.hungry.pop_front() {
                 if let Some(source) = self.sources.get_mut(&id) {
                     source.hungry = false;
                     source.look_at = None;
@@ -245,29 +245,14 @@ impl Scheduler {
         {
             source.hungry = true;
             self.hungry.push_back(id);
-            self.index.found(id);
+            self.index.waiting.remove(&id);
         }
     }
 
-    /// Lets the sources that found nothing to do ask again, one after the other as long as there
-    /// is something for them.
+    /// Lets the sources that found nothing to do ask again.
     fn wake_all(&mut self) {
-        self.index.stir();
-    }
-
-    /// The next source to be fed: one that asked, or one that found nothing to do before and that
-    /// may find something now; of these the swiftest first. Those that are left when nothing is,
-    /// stay: they look again by themselves.
-    fn next_hungry(&mut self) -> Option<SourceId> {
-        if self.hungry.is_empty() && self.index.is_stirred() {
-            let open = !self.ledger.pool.open().is_empty();
-            let held = || self.held.values().any(|whole| whole.request.is_none());
-            if (open || held())
-                && let Some(id) = self.index.next_stirred()
-            {
-                self.wake(id);
-            }
+        while let Some(id) = self.index.waiting.pop_first() {
+            self.wake(id);
         }
-        self.hungry.pop_front()
     }
 }

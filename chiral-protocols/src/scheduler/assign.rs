@@ -27,7 +27,7 @@ impl Scheduler {
     pub(super) fn feed(&mut self, now: Duration, id: SourceId) -> bool {
         self.index.count(1, 1);
         let Some(limit) = self.allowance(now, id) else {
-            self.index.wait(id);
+            self.index.waiting.insert(id);
             return false;
         };
         let Some(source) = self.sources.get(&id) else {
@@ -50,7 +50,7 @@ impl Scheduler {
             Ahead::Leave | Ahead::Nothing => {}
         }
         let Some(mut portion) = self.portion(now, id) else {
-            self.index.wait(id);
+            self.index.waiting.insert(id);
             return false;
         };
         portion.waste = self.waste(now, id, portion.late);
@@ -69,7 +69,7 @@ impl Scheduler {
         if self.steal(now, id) {
             return true;
         }
-        self.index.wait(id);
+        self.index.waiting.insert(id);
         false
     }
 

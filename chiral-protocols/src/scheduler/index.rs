@@ -7,8 +7,6 @@ use std::time::Duration;
 use super::source::{Source, Standing};
 use super::{Scheduler, SourceId};
 
-/// Among how many of the swiftest sources one that has nothing to do is looked for.
-const MAX_SWIFT: usize = 8;
 /// A silent source is judged anew when its silence has grown by this factor.
 const SILENCE_GROWS: f64 = 1.25;
 /// And no sooner than after this time.
@@ -56,9 +54,8 @@ pub(super) struct Index {
     complete_and_active: u32,
     /// Sources whose entries may have changed.
     dirty: Vec<SourceId>,
-    /// Sources that found nothing to do, and those of them that may find something now.
-    waiting: BTreeSet<SourceId>,
-    stirred: BTreeSet<SourceId>,
+    /// Sources that found nothing to do.
+    pub(super) waiting: BTreeSet<SourceId>,
     /// Decisions made and sources looked at for them, for the test of what they cost.
     #[cfg(test)]
     pub(super) work: std::cell::Cell<(u64, u64)>,
@@ -139,40 +136,6 @@ impl Index {
         self.swift.iter().map(|(_, id)| *id)
     }
 
-    /// A source found nothing to do.
-    pub(super) fn wait(&mut self, id: SourceId) {
-        self.waiting.insert(id);
-    }
-
-    /// A source has something to do, or goes.
-    pub(super) fn found(&mut self, id: SourceId) {
-        self.waiting.remove(&id);
-        self.stirred.remove(&id);
-    }
-
-    /// Those that found nothing to do may find something now.
-    pub(super) fn stir(&mut self) {
-        if self.stirred.len() < self.waiting.len() {
-            std::mem::swap(&mut self.stirred, &mut self.waiting);
-        }
-        // What is left is the shorter list.
-        while let Some(id) = self.waiting.pop_first() {
-            self.stirred.insert(id);
-        }
-    }
-
-    /// Whether some may find something now.
-    pub(super) fn is_stirred(&self) -> bool {
-        !self.stirred.is_empty()
-    }
-
-    /// One of these; one of the swiftest sources if it is among them.
-    pub(super) fn next_stirred(&self) -> Option<SourceId> {
-        let mut swift = self.swiftest().take(MAX_SWIFT);
-        let swift = swift.find(|id| self.stirred.contains(id));
-        swift.or_else(|| self.stirred.first().copied())
-    }
-
     /// When a source has to be looked after, and when one wants to look for work again.
     pub(super) fn next(&self) -> [Option<Duration>; 2] {
         [&self.deadlines, &self.looks].map(|set| set.first().map(|(at, _)| *at))
@@ -242,7 +205,7 @@ impl Scheduler {
 
     /// Forgets a source that is about to go.
     pub(super) fn unlist(&mut self, id: SourceId) {
-        self.index.found(id);
+        self.index.waiting.remove(&id);
         if let Some(source) = self.sources.get_mut(&id) {
             let old = std::mem::take(&mut source.entry);
             self.index.replace(id, old, Entry::default());
