@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::Scheduler;
 
-/// Bytes that may be asked for twice in any download, however small.
-const FLOOR: u64 = 64 << 10;
+/// Bytes that may be asked for twice in any download, however small: two chunks, so that the
+/// last one need not be waited for from whoever is slow.
+const FLOOR: u64 = 512 << 10;
 /// One request may cost this part of what is left, so that many small ones go on after a few
 /// large ones.
 const PARTS: (u64, u64) = (2, 6);
