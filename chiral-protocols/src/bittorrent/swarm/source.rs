@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chiral_core::{
     ByteRange, ChunkSource, Coverage, Delivery, DeliveryStream, ManifestHeader, ManifestPage,
-    PeerOffer, Protocol, RequestGrid, TransferError,
+    PeerOffer, Protocol, RangeSet, RequestGrid, TransferError,
 };
 use futures_core::Stream;
 use futures_util::StreamExt;
@@ -23,6 +23,13 @@ const MAX_REQUESTS: usize = 8;
 
 /// How long a request waits for a peer that chokes us to let go.
 const CHOKED_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The same, once it was choked while it was worked off; and how often that may be.
+const AGAIN: Duration = Duration::from_secs(1);
+const MAX_TRIES: u32 = 3;
+
+/// Pause before what was refused is asked for again.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// One peer of a torrent's swarm. See [`ChunkSource`] for what is promised.
 ///
@@ -67,6 +74,61 @@ impl PeerSource {
 
 fn failed(error: TransferError) -> DeliveryStream {
     futures_util::stream::iter([Err(error)]).boxed()
+}
+
+/// A range that is asked for again as far as it did not come, if that is because we were choked
+/// for a moment: a choke that is on its way while we ask is nobody's fault.
+struct Asked {
+    handle: Arc<PeerHandle>,
+    left: RangeSet,
+    tries: u32,
+    now: Option<Fetching>,
+}
+
+type Item = Result<Delivery, TransferError>;
+
+impl Asked {
+    async fn next(this: Option<Self>) -> Option<(Item, Option<Self>)> {
+        let mut this = this?;
+        loop {
+            let fetching = match &mut this.now {
+                Some(fetching) => fetching,
+                None => {
+                    let range = this.left.next_run(0)?;
+                    let patience = if this.tries == 0 {
+                        CHOKED_PATIENCE
+                    } else {
+                        AGAIN
+                    };
+                    let introduced = this.handle.introduced();
+                    // If it goes on choking us, that is the error.
+                    let _ = tokio::time::timeout(patience, introduced).await;
+                    match this.handle.fetch(range) {
+                        Ok(token) => this.now.insert(Fetching {
+                            handle: this.handle.clone(),
+                            token,
+                        }),
+                        Err(error) => return Some((Err(error), None)),
+                    }
+                }
+            };
+            match fetching.next().await {
+                None => this.now = None,
+                Some(Ok(delivery)) => {
+                    this.left.remove(delivery.range());
+                    return Some((Ok(delivery), Some(this)));
+                }
+                Some(Err(TransferError::Refused {
+                    retryable: true, ..
+                })) if this.tries < MAX_TRIES => {
+                    (this.tries, this.now) = (this.tries + 1, None);
+                    // What it says of this is heard by then.
+                    tokio::time::sleep(MOMENT).await;
+                }
+                Some(Err(error)) => return Some((Err(error), None)),
+            }
+        }
+    }
 }
 
 /// The blocks of one range.
@@ -158,16 +220,13 @@ impl ChunkSource for PeerSource {
                 operation: "parts of a block",
             }
         } else {
-            let handle = self.handle.clone();
-            let blocks = async move {
-                // One that chokes us just now may not for long; if it does, that is the error.
-                let _ = tokio::time::timeout(CHOKED_PATIENCE, handle.introduced()).await;
-                match handle.fetch(range) {
-                    Ok(token) => Fetching { handle, token }.boxed(),
-                    Err(error) => failed(error),
-                }
+            let asked = Asked {
+                handle: self.handle.clone(),
+                left: range.into(),
+                tries: 0,
+                now: None,
             };
-            return futures_util::stream::once(blocks).flatten().boxed();
+            return futures_util::stream::unfold(Some(asked), Asked::next).boxed();
         };
         failed(error)
     }
