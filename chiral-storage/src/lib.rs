@@ -39,7 +39,6 @@
 
 mod beside;
 mod blocking;
-#[cfg(feature = "fs-store")]
 mod junction;
 mod read_ahead;
 mod requests;
