@@ -224,7 +224,7 @@ async fn crash_at(
     } else {
         // Chunks that it had not written down are owed by nobody's books, and the seeder waits
         // for them: their agreement is over, and has cost the seeder a window in each life.
-        let sent = u128::from(count.sent) * CHUNK_PRICE;
+        let sent = count.sent * CHUNK_PRICE;
         assert!(
             earned + 2 * 4 * CHUNK_PRICE >= sent,
             "{what}: {earned} for {sent}"
