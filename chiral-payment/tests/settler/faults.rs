@@ -169,6 +169,8 @@ async fn a_nonce_that_another_transaction_took_is_given_up_only_when_that_is_dee
         line.sent.lock().unwrap().iter().any(|raw| *raw != first)
     })
     .await;
+    // Sent is not yet in a block: those made before it is make it no deeper.
+    until("it is mined", async || nonce().await == 2).await;
     for _ in 0..3 {
         chain.seal().await.unwrap();
     }
