@@ -25,7 +25,7 @@ use fault::{Faults, Manner};
 /// Version of the file's format.
 ///
 /// The tables' own formats belong to it: whoever changes one raises it, and reads the old.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Memory for pages of the database, in bytes.
 const CACHE_BYTES: usize = 8 << 20;
@@ -167,7 +167,11 @@ impl Journal {
             let found = meta.get(FORMAT_KEY)?.map(|value| value.value());
             match found {
                 Some(FORMAT) => {}
-                Some(0) => return Err(JournalError::Damaged { what: "format 0" }),
+                // 1 was never released: its quotes had other fields.
+                Some(found) if found < FORMAT => {
+                    let what = "its format is one of before the first release";
+                    return Err(JournalError::Damaged { what });
+                }
                 Some(found) => return Err(JournalError::NewerFormat { found }),
                 None if tables > 0 => {
                     let what = "it is a database of something else";
