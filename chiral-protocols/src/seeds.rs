@@ -64,45 +64,19 @@ impl Seeds {
         lock(&self.served).remove(&cid).is_some()
     }
 
-    /// Takes content into the store, if it is not there yet, and pins it under a name.
+    /// As [`import`], into this store.
     pub(crate) async fn import(
         &self,
         request: &SeedRequest,
         pin: &str,
         protocol: Protocol,
     ) -> Result<Cid, TransferError> {
-        let (source, mode) = match &request.content {
-            SeedContent::Path(path, mode) => (ImportSource::Path(path.clone()), Some(*mode)),
-            SeedContent::Bytes(bytes) => (ImportSource::Bytes(bytes.clone()), None),
-            SeedContent::Stored(cid) => return Ok(*cid),
-            _ => {
-                let operation = "seeding this kind of content";
-                return Err(TransferError::Unsupported {
-                    protocol,
-                    operation,
-                });
-            }
-        };
-        let mut import = ImportRequest::new(source);
-        import.mode = mode.unwrap_or(import.mode);
-        import.name.clone_from(&request.name);
-        import.progress.clone_from(&request.progress);
-        // A clock before 1970 gives no time.
-        import.created_at = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        let object = self.store.import(import).await?;
-        self.store.pin(object.header.cid, pin).await?;
-        Ok(object.header.cid)
+        import(&*self.store, request, pin, protocol).await
     }
 
-    /// Takes the pin of that name away, if the content has it.
+    /// As [`unpin`], in this store.
     pub(crate) async fn unpin(&self, cid: Cid, pin: &str) -> Result<(), StoreError> {
-        let object = self.store.object(cid).await?;
-        if object.is_some_and(|object| object.pins.iter().any(|name| name == pin)) {
-            self.store.unpin(cid, pin).await?;
-        }
-        Ok(())
+        unpin(&*self.store, cid, pin).await
     }
 
     /// The cid of served content.
@@ -163,4 +137,45 @@ pub(crate) fn cid_of(offer: &PeerOffer, target: &FileIdentification) -> Result<C
         .ok_or_else(|| TransferError::Unknown {
             target: target.to_string(),
         })
+}
+
+/// Takes content into the store, if it is not there yet, and pins it under a name.
+pub(crate) async fn import(
+    store: &dyn ChunkStore,
+    request: &SeedRequest,
+    pin: &str,
+    protocol: Protocol,
+) -> Result<Cid, TransferError> {
+    let (source, mode) = match &request.content {
+        SeedContent::Path(path, mode) => (ImportSource::Path(path.clone()), Some(*mode)),
+        SeedContent::Bytes(bytes) => (ImportSource::Bytes(bytes.clone()), None),
+        SeedContent::Stored(cid) => return Ok(*cid),
+        _ => {
+            let operation = "seeding this kind of content";
+            return Err(TransferError::Unsupported {
+                protocol,
+                operation,
+            });
+        }
+    };
+    let mut import = ImportRequest::new(source);
+    import.mode = mode.unwrap_or(import.mode);
+    import.name.clone_from(&request.name);
+    import.progress.clone_from(&request.progress);
+    // A clock before 1970 gives no time.
+    import.created_at = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let object = store.import(import).await?;
+    store.pin(object.header.cid, pin).await?;
+    Ok(object.header.cid)
+}
+
+/// Takes the pin of that name away, if the content has it.
+pub(crate) async fn unpin(store: &dyn ChunkStore, cid: Cid, pin: &str) -> Result<(), StoreError> {
+    let object = store.object(cid).await?;
+    if object.is_some_and(|object| object.pins.iter().any(|name| name == pin)) {
+        store.unpin(cid, pin).await?;
+    }
+    Ok(())
 }

@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chiral_core::chunk_store::{ImportRequest, ImportSource};
-use chiral_core::content_protocol::{SeedContent, SourceStream};
+use chiral_core::content_protocol::SourceStream;
 use chiral_core::{
     Alias, Capabilities, ChunkSource, ChunkStore, Cid, ContentProtocol, Endpoint,
     FileIdentification, FileMetadata, ManifestHeader, PaymentGate, PeerId, PeerOffer, PeerSigner,
@@ -15,6 +14,8 @@ use chiral_core::{
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+
+use crate::seeds::{import, unpin};
 
 use super::swarm::{BitTorrentConfig, BitTorrentError, Node, TorrentInfo};
 
@@ -225,22 +226,6 @@ impl BitTorrentProtocol {
         Ok(source)
     }
 
-    async fn import(&self, source: ImportSource, request: &SeedRequest) -> Result<Cid, StoreError> {
-        let mut import = ImportRequest::new(source);
-        if let SeedContent::Path(_, mode) = &request.content {
-            import.mode = *mode;
-        }
-        import.name.clone_from(&request.name);
-        import.progress.clone_from(&request.progress);
-        // A clock before 1970 gives no time.
-        import.created_at = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
-        let object = self.store.import(import).await?;
-        self.store.pin(object.header.cid, PIN).await?;
-        Ok(object.header.cid)
-    }
-
     fn metadata(&self, mut header: ManifestHeader, info: &TorrentInfo) -> FileMetadata {
         let alias = Alias::InfoHashV1(info.info_hash);
         if !header.aliases.contains(&alias) {
@@ -320,23 +305,15 @@ impl ContentProtocol for BitTorrentProtocol {
                 operation: "seeding without an address to listen on",
             });
         }
-        let cid = match &request.content {
-            SeedContent::Path(path, _) => {
-                self.import(ImportSource::Path(path.clone()), &request)
-                    .await?
-            }
-            SeedContent::Bytes(bytes) => {
-                self.import(ImportSource::Bytes(bytes.clone()), &request)
-                    .await?
-            }
-            SeedContent::Stored(cid) => *cid,
-            _ => {
-                return Err(TransferError::Unsupported {
-                    protocol: Protocol::BitTorrent,
-                    operation: "seeding this kind of content",
-                });
-            }
-        };
+        let cid = import(&*self.store, &request, PIN, Protocol::BitTorrent).await?;
+        // Whoever asks is served here: what has a price would be given away.
+        if !self.gate.tariff(cid).price.is_free() {
+            unpin(&*self.store, cid, PIN).await?;
+            return Err(TransferError::Unsupported {
+                protocol: Protocol::BitTorrent,
+                operation: "selling: what has a price is not seeded",
+            });
+        }
         let content = self
             .store
             .open(cid)
@@ -370,10 +347,7 @@ impl ContentProtocol for BitTorrentProtocol {
         let cid = torrent.cid();
         let was_seeded = torrent.stop_seeding();
         if let Some(cid) = cid.filter(|_| was_seeded) {
-            let object = self.store.object(cid).await?;
-            if object.is_some_and(|object| object.pins.iter().any(|pin| pin == PIN)) {
-                self.store.unpin(cid, PIN).await?;
-            }
+            unpin(&*self.store, cid, PIN).await?;
         }
         Ok(was_seeded)
     }

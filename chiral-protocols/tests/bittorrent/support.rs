@@ -2,15 +2,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chiral_core::content_protocol::{SeedContent, SourceStream};
 use chiral_core::{
-    Admission, ByteRange, ChunkSource, ChunkStore, ContentProtocol, FileIdentification, GateError,
-    PaymentGate, PeerId, PeerOffer, PeerSignError, PeerSigner, SeedRequest, ServeRequest,
-    TransferError, TransferRegistry,
+    Admission, ByteRange, ChunkSource, ChunkStore, Cid, ContentProtocol, FileIdentification,
+    GateError, PaymentGate, PeerId, PeerOffer, PeerSignError, PeerSigner, SeedRequest,
+    ServeRequest, Tariff, TransferError, TransferRegistry,
 };
 use chiral_protocols::Connector;
 use chiral_protocols::bittorrent::protocol::BitTorrentProtocol;
@@ -42,6 +43,31 @@ impl PaymentGate for OpenGate {
 
     async fn message(&self, _: Bytes) -> Result<Bytes, GateError> {
         Err(GateError::Closed)
+    }
+}
+
+/// Admits everybody, and asks a price once it is told to.
+#[derive(Debug, Default)]
+pub(crate) struct Shop(pub(crate) AtomicBool);
+
+#[async_trait]
+impl PaymentGate for Shop {
+    async fn admit(&self, _: &ServeRequest) -> Result<Admission, GateError> {
+        Ok(Admission::Granted)
+    }
+
+    async fn served(&self, _: &ServeRequest, _: ByteRange) {}
+
+    async fn message(&self, _: Bytes) -> Result<Bytes, GateError> {
+        Err(GateError::Closed)
+    }
+
+    fn tariff(&self, _: Cid) -> Tariff {
+        let mut tariff = Tariff::default();
+        if self.0.load(Ordering::SeqCst) {
+            tariff.price = "0.001".parse().unwrap();
+        }
+        tariff
     }
 }
 
@@ -102,8 +128,17 @@ impl Peer {
         key: Option<u8>,
         store: Arc<dyn ChunkStore>,
     ) -> Self {
+        Self::with_gate(config, key, store, Arc::new(OpenGate)).await
+    }
+
+    pub(crate) async fn with_gate(
+        config: BitTorrentConfig,
+        key: Option<u8>,
+        store: Arc<dyn ChunkStore>,
+        gate: Arc<dyn PaymentGate>,
+    ) -> Self {
         let registry = TransferRegistry::new();
-        let (kept, gate) = (store.clone(), Arc::new(OpenGate));
+        let kept = store.clone();
         let signer = key.map(Key::signer);
         let bound = BitTorrentProtocol::bind(config, kept, registry.clone(), gate, signer).await;
         let protocol = Arc::new(bound.unwrap());

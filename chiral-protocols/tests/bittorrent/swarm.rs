@@ -1,19 +1,23 @@
 //! Swarms of nodes that download through the engine.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chiral_core::chunk_store::Destination;
 use chiral_core::conformance::content_protocol::identification;
+use chiral_core::content_protocol::SeedContent;
 use chiral_core::{
-    ContentProtocol, Coverage, DownloadRequest, Endpoint, FileIdentification, PeerOffer, Protocol,
-    TransferId,
+    Alias, ByteRange, ContentProtocol, Coverage, DownloadRequest, Endpoint, FileIdentification,
+    PeerOffer, Protocol, SeedRequest, TransferError, TransferId,
 };
 use chiral_protocols::bittorrent::swarm::TorrentInfo;
 use chiral_protocols::{Engine, EngineConfig};
 use futures_util::StreamExt;
 use std::sync::Arc;
 
-use crate::support::{Key, Only, Peer, content, loopback, soon};
+use chiral_storage::MemoryStore;
+
+use crate::support::{Key, Only, Peer, Shop, content, loopback, soon};
 
 fn offer_of(peer: &Peer, info: &TorrentInfo) -> PeerOffer {
     let alias = chiral_core::Alias::InfoHashV1(info.info_hash);
@@ -167,4 +171,33 @@ async fn a_source_that_is_gone_is_called_again() {
             .is_err()
     );
     leecher.protocol.shutdown().await.unwrap();
+}
+
+/// The swarm pays nobody: what has a price is neither seeded nor, once it has one, given.
+#[tokio::test]
+async fn what_has_a_price_is_not_given_away() {
+    let bytes = content(1_000_000);
+    let (shop, store) = (
+        Arc::new(Shop::default()),
+        Arc::new(MemoryStore::new(1 << 30)),
+    );
+    let seeder = Peer::with_gate(loopback(), None, store, shop.clone()).await;
+    let (offer, info) = seeder.seed(&bytes).await;
+    shop.0.store(true, Ordering::SeqCst);
+    let request = SeedRequest::new(SeedContent::Bytes(content(5_000)));
+    let refused = soon(seeder.protocol.start_seeding(request)).await;
+    assert!(
+        matches!(refused, Err(TransferError::Unsupported { .. })),
+        "{refused:?}"
+    );
+    let leecher = Peer::new(loopback(), None).await;
+    let target = Alias::InfoHashV1(info.info_hash).into();
+    let source = soon(leecher.protocol.connect(&offer, &target))
+        .await
+        .unwrap();
+    let block = ByteRange::new(0, 16_384);
+    let got = soon(source.fetch(block).next()).await;
+    assert!(matches!(got, Some(Err(_))), "{got:?}");
+    leecher.protocol.shutdown().await.unwrap();
+    seeder.protocol.shutdown().await.unwrap();
 }

@@ -364,6 +364,11 @@ impl<S: Wire> Connection<S> {
             return;
         };
         let cid = content.header().cid;
+        // The swarm pays nobody: what has a price, perhaps since a moment ago, is not given.
+        if !self.node.gate.tariff(cid).price.is_free() {
+            self.session.refuse_upload();
+            return;
+        }
         let flow = self
             .flow
             .get_or_insert_with(|| self.node.config.uploads.flow(cid))
