@@ -33,7 +33,8 @@ pub struct SchedulerConfig {
     /// A source is not stalled before this many of its usual gaps between bytes have passed.
     /// Default 4.
     pub stall_factor: u32,
-    /// How long a source rests after its first stall; doubles with each further one. Default 1 s.
+    /// How long a source rests after each of its first four stalls; doubles with each further
+    /// one. Default 500 ms.
     pub stall_demotion: Duration,
     /// How long a source rests after its first temporary failure; doubles with each further
     /// one. Default 500 ms.
@@ -43,7 +44,7 @@ pub struct SchedulerConfig {
     /// Longest rest of a source that nobody can stand in for. Default 5 s.
     pub max_lone_demotion: Duration,
     /// Bytes that come twice, or that may after a request that takes that risk, in thousandths
-    /// of the bytes wanted. Default 7.
+    /// of the bytes wanted; a quarter more once that is enough for all that is missing. Default 7.
     pub duplicate_permille: u32,
 }
 
@@ -60,7 +61,7 @@ impl Default for SchedulerConfig {
             stall_timeout: Duration::from_secs(4),
             first_byte_timeout: Duration::from_secs(8),
             stall_factor: 4,
-            stall_demotion: Duration::from_secs(1),
+            stall_demotion: Duration::from_millis(500),
             failure_demotion: Duration::from_millis(500),
             max_demotion: Duration::from_secs(300),
             max_lone_demotion: Duration::from_secs(5),

@@ -6,6 +6,10 @@ use super::meter::span;
 use super::source::{Source, Standing};
 use super::{Action, DemoteReason, FailureKind, RequestId, Scheduler, SchedulerConfig, SourceId};
 
+/// Stalls after which each further one doubles the rest. While a source is tried again it is
+/// seen to go on at once, and while it rests it is not: short rests lose little of one that goes
+/// on, and a try costs little of one that does not.
+const ALIKE_STALLS: u32 = 4;
 /// Doublings after which a rest does not get longer.
 const MAX_DOUBLINGS: u32 = 16;
 /// A request that later ones overtake is given up after this many stall timeouts.
@@ -210,12 +214,13 @@ impl Scheduler {
             return;
         };
         source.good = 0;
-        let (first, count) = if reason == DemoteReason::Stalled {
-            (config.stall_demotion, &mut source.stalls)
+        let (first, count, alike) = if reason == DemoteReason::Stalled {
+            (config.stall_demotion, &mut source.stalls, ALIKE_STALLS)
         } else {
-            (config.failure_demotion, &mut source.failures)
+            (config.failure_demotion, &mut source.failures, 0)
         };
-        let doubled = |first: Duration| first.saturating_mul(1 << (*count).min(MAX_DOUBLINGS));
+        let doublings = count.saturating_sub(alike);
+        let doubled = |first: Duration| first.saturating_mul(1 << doublings.min(MAX_DOUBLINGS));
         let until = now.saturating_add(doubled(first).min(config.max_demotion));
         let lone = doubled(config.failure_demotion).min(config.max_lone_demotion);
         let lone_until = now.saturating_add(lone).min(until);

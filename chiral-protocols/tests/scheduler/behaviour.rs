@@ -247,6 +247,36 @@ fn a_staller_costs_one_timeout_and_is_probed_when_its_rest_ends() {
 }
 
 #[test]
+fn a_source_that_stalls_again_and_again_rests_briefly_at_first_and_then_longer() {
+    let mut scheduler = wanting(400 * CHUNK);
+    scheduler.source_up(at(0.0), A, SourceSpec::complete(1));
+    scheduler.source_up(at(0.0), B, SourceSpec::complete(1));
+    let (mut now, mut rests) = (at(0.0), Vec::new());
+    while rests.len() < 8 {
+        for action in actions(&mut scheduler, now) {
+            match action {
+                Action::Demote {
+                    source: A, until, ..
+                } => rests.push((until - now).as_millis()),
+                // One delivers at once, the other one never.
+                Action::Assign {
+                    request,
+                    source: B,
+                    range,
+                } => {
+                    scheduler.arrived(now, request, ByteRange::new(range.start, range.start + 1));
+                }
+                _ => {}
+            }
+        }
+        let deadline = scheduler.next_deadline().expect("something is under way");
+        now = deadline.max(now + Duration::from_millis(1));
+        scheduler.tick(now);
+    }
+    assert_eq!(rests, [500, 500, 500, 500, 500, 1_000, 2_000, 4_000]);
+}
+
+#[test]
 fn backwards_takes_the_highest_bytes_of_the_window_and_no_others() {
     let mut scheduler = wanting(100 * CHUNK);
     scheduler.set_order(Order::Backward);
