@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::source::{Source, Standing};
+use super::victim::at_most;
 use super::{Scheduler, SourceId};
 
 /// A silent source is judged anew when its silence has grown by this factor.
@@ -30,6 +31,8 @@ pub(super) struct Entry {
     rate: Option<u64>,
     /// The rate to count on; 0 if it gets no work.
     pace: u64,
+    /// At most so much if it slowed down just now; 0 if it owes nothing.
+    busy_pace: u64,
     /// Bytes that it would deliver in the time that its first byte will take.
     lead: u64,
     complete: bool,
@@ -47,7 +50,7 @@ pub(super) struct Index {
     stale: BTreeSet<(Duration, SourceId)>,
     rates: u128,
     rated: u32,
-    paces: u128,
+    busy_paces: u128,
     complete_paces: u128,
     complete_leads: u128,
     busy: u32,
@@ -86,7 +89,14 @@ impl Index {
         let wide = |rate: Option<u64>| u128::from(rate.unwrap_or(0));
         self.rates = self.rates - wide(old.rate) + wide(new.rate);
         self.rated = self.rated - u32::from(old.rate.is_some()) + u32::from(new.rate.is_some());
-        self.paces = self.paces - u128::from(old.pace) + u128::from(new.pace);
+        let owing = |entry: Entry| {
+            if entry.busy {
+                u128::from(entry.pace)
+            } else {
+                0
+            }
+        };
+        self.busy_paces = self.busy_paces - owing(old) + owing(new);
         let whole = |entry: Entry, of: u64| if entry.complete { u128::from(of) } else { 0 };
         self.complete_paces = self.complete_paces - whole(old, old.pace) + whole(new, new.pace);
         self.complete_leads = self.complete_leads - whole(old, old.lead) + whole(new, new.lead);
@@ -100,9 +110,9 @@ impl Index {
         (self.rated > 0).then(|| self.rates as f64 / f64::from(self.rated))
     }
 
-    /// Bytes per second of all sources that get work.
-    pub(super) fn pace(&self) -> f64 {
-        self.paces as f64
+    /// Bytes per second that are expected of all sources that get work and owe bytes.
+    pub(super) fn busy_pace(&self) -> f64 {
+        self.busy_paces as f64
     }
 
     /// Bytes per second of those among them that have the whole file, and bytes that those which
@@ -243,6 +253,11 @@ impl Scheduler {
             stale,
             rate: source.meter.rate().map(|rate| rate as u64),
             pace: pace as u64,
+            busy_pace: if owes {
+                pace.min(at_most(source)) as u64
+            } else {
+                0
+            },
             lead: lead as u64,
             complete: source.is_complete(),
             busy: works && owes,

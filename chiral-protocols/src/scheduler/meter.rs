@@ -15,6 +15,8 @@ const BURST_GROWTH: f64 = 8.0;
 const STANDSTILL: Duration = Duration::from_millis(500);
 /// How many samples are remembered one by one.
 const RECENT: usize = 4;
+/// The rate is at most so many times the highest of them, and the lowest so many times the rate.
+const AGREED: f64 = 1.5;
 /// Bytes that a source may send at once, and seconds that it may pause besides.
 const LARGE_PIECE: f64 = 512.0 * 1024.0;
 const LONGEST_PAUSE: f64 = 0.25;
@@ -183,6 +185,14 @@ impl Meter {
             Some(old) if self.measured > 0.0 => old + (sample - old) * weight,
             _ => sample,
         });
+        // An average lags behind a change that all of the last samples agree on.
+        if self.recent.len() == RECENT
+            && let Some(rate) = self.rate
+        {
+            let most = self.recent.iter().copied().fold(0.0, f64::max);
+            let least = self.recent.iter().copied().fold(f64::INFINITY, f64::min);
+            self.rate = Some(rate.min(most * AGREED).max(least / AGREED));
+        }
         self.measured += evidence;
         self.since = Some(now);
         self.bytes = 0;

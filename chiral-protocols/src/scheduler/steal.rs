@@ -88,7 +88,7 @@ impl Scheduler {
     /// Whether nearer sources will have delivered everything before the first byte from this
     /// one: what it took, they could not take any more.
     fn comes_late(&self, thief: Thief) -> bool {
-        let rate = self.index.pace();
+        let rate = self.index.busy_pace();
         let left = (self.ledger.pool.open().len() + self.ledger.first.len()) as f64;
         let near = self.index.swiftest().take(MAX_NEAR);
         let near = near.filter_map(|id| self.sources.get(&id));

@@ -73,13 +73,7 @@ impl Scheduler {
         let latency = source.latency();
         let pace = self.pace_or_guess(now, source).max(1.0);
         let meter = &source.meter;
-        let slowed = meter
-            .recent()
-            .map_or(f64::INFINITY, |recent| recent * RECOVERY);
-        let slow = meter
-            .peak()
-            .map_or(f64::INFINITY, |peak| peak * SLOW_RECOVERY);
-        let pace = pace.min(slowed.min(slow).max(1.0));
+        let pace = pace.min(at_most(source).max(1.0));
         let begun = |request: &RequestId| self.requests.get(request).is_some_and(|r| r.started);
         if source.standing == Standing::Held && !source.queue.iter().any(begun) {
             // Nobody knows when it will go on.
@@ -158,6 +152,18 @@ impl Scheduler {
             source.cut_at = Some(now);
         }
     }
+}
+
+/// The highest rate that a source is expected to have from now on, in bytes per second.
+pub(super) fn at_most(source: &Source) -> f64 {
+    let meter = &source.meter;
+    let slowed = meter
+        .recent()
+        .map_or(f64::INFINITY, |recent| recent * RECOVERY);
+    let slow = meter
+        .peak()
+        .map_or(f64::INFINITY, |peak| peak * SLOW_RECOVERY);
+    slowed.min(slow)
 }
 
 /// Bytes that a source may have sent by the time it hears that it need not, late as they may

@@ -363,3 +363,19 @@ fn backwards_in_a_sliding_window() {
         }
     });
 }
+
+#[test]
+fn far_sources_that_are_idle_take_over_when_near_ones_become_slow() {
+    let mut rng = Rng::new(1);
+    let mut near = Peer::steady(&mut rng, 60.0 * MB);
+    near.latency = 0.005;
+    near.profile.push((2.0, 1.0 * MB));
+    let mut far = Peer::steady(&mut rng, 60.0 * MB);
+    far.latency = 0.3;
+    far.depth = 8;
+    let peers = [near, far.clone(), far];
+    let size = (340.0 * MB) as u64;
+    let outcome = Net::new(&peers, size, 1.0).run();
+    let best = ideal(&peers.each_ref().map(Peer::seen_from_afar), size);
+    assert!(outcome.time < best + 0.5, "{} s, {best} s", outcome.time);
+}
