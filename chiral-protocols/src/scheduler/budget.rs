@@ -11,6 +11,9 @@ const FLOOR: u64 = 512 << 10;
 /// One request may cost this part of what is left, so that many small ones go on after a few
 /// large ones.
 const PARTS: (u64, u64) = (2, 6);
+/// This part of the allowance, besides it, is kept for the very end: the last bytes of a source
+/// that has become slow.
+const RESERVE: u64 = 4;
 /// Most risks that are remembered one by one.
 const MAX_RISKS: usize = 1_024;
 
@@ -66,8 +69,8 @@ impl Budget {
 }
 
 impl Scheduler {
-    /// Bytes that one request may bring twice now: all that may, if no more than that is
-    /// missing at all, and otherwise a part. What probably comes twice is granted from the
+    /// Bytes that one request may bring twice now: all that may, and a reserve, if no more than
+    /// that is missing at all, and otherwise a part. What probably comes twice is granted from the
     /// first half only: for the same price more can be had of what may have been sent.
     pub(super) fn budget(&mut self, now: Duration, probably: bool) -> u64 {
         self.budget.settle(now);
@@ -80,8 +83,9 @@ impl Scheduler {
         let whole = wanted / 1_000 * u64::from(self.config.duplicate_permille);
         let spent = duplicate.saturating_add(at_risk);
         let left = |of: u64| of.max(FLOOR).saturating_sub(spent);
-        if self.ledger.wanted.len() <= left(whole) {
-            return left(whole);
+        let last = whole.saturating_add(whole / RESERVE);
+        if self.ledger.wanted.len() <= left(last) {
+            return left(last);
         }
         let left = left(if probably { whole / 2 } else { whole });
         left / u64::from(self.index.busy()).clamp(PARTS.0, PARTS.1)
