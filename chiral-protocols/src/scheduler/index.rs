@@ -89,14 +89,7 @@ impl Index {
         let wide = |rate: Option<u64>| u128::from(rate.unwrap_or(0));
         self.rates = self.rates - wide(old.rate) + wide(new.rate);
         self.rated = self.rated - u32::from(old.rate.is_some()) + u32::from(new.rate.is_some());
-        let owing = |entry: Entry| {
-            if entry.busy {
-                u128::from(entry.pace)
-            } else {
-                0
-            }
-        };
-        self.busy_paces = self.busy_paces - owing(old) + owing(new);
+        self.busy_paces = self.busy_paces - u128::from(old.busy_pace) + u128::from(new.busy_pace);
         let whole = |entry: Entry, of: u64| if entry.complete { u128::from(of) } else { 0 };
         self.complete_paces = self.complete_paces - whole(old, old.pace) + whole(new, new.pace);
         self.complete_leads = self.complete_leads - whole(old, old.lead) + whole(new, new.lead);
