@@ -12,12 +12,14 @@ use chiral_core::{
     FileIdentification, FileMetadata, ManifestHeader, PaymentGate, PeerId, PeerOffer, PeerSigner,
     Protocol, SeedRequest, StoreError, TransferError, TransferRegistry,
 };
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::seeds::{import, unpin};
 
-use super::swarm::{BitTorrentConfig, BitTorrentError, Node, TorrentInfo};
+use super::dht::DhtStatus;
+use super::swarm::{
+    BitTorrentConfig, BitTorrentError, Discovery, Node, Origin, Ports, Torrent, TorrentInfo,
+};
 
 /// Name under which content is pinned that was imported to be seeded over BitTorrent.
 pub const PIN: &str = "bittorrent";
@@ -60,17 +62,26 @@ impl BitTorrentProtocol {
         gate: Arc<dyn PaymentGate>,
         signer: Option<Arc<dyn PeerSigner>>,
     ) -> Result<Self, BitTorrentError> {
-        let (mut local, mut bound) = (None, None);
-        if let Some(address) = config.listen {
-            let listen = |source| BitTorrentError::Listen { address, source };
-            let listener = TcpListener::bind(address).await.map_err(listen)?;
-            local = Some(listener.local_addr().map_err(listen)?);
-            bound = Some(listener);
-        }
+        let ports = Ports::open(&config).await?;
+        let local = ports.local_addr();
+        let (discovery, nearby) = Discovery::start(&config, &ports).await?;
         let public = config.public_address;
-        let node = Node::new(config, store.clone(), gate.clone(), signer, local)?;
-        if let Some(listener) = bound {
+        let node = Node::new(
+            config,
+            store.clone(),
+            gate.clone(),
+            signer,
+            local,
+            discovery,
+        )?;
+        if let Some(listener) = ports.tcp {
             node.listen(listener);
+        }
+        if let Some(utp) = node.discovery.utp() {
+            node.listen_utp(utp);
+        }
+        if let Some(nearby) = nearby {
+            nearby.listen(&node);
         }
         Ok(Self {
             node,
@@ -145,12 +156,60 @@ impl BitTorrentProtocol {
     /// [`TransferError::Unknown`] for an alias that is no info-hash; [`TransferError::Closed`]
     /// after a shutdown, or if there are too many torrents.
     pub fn expect(&self, alias: &Alias, cid: Cid) -> Result<(), TransferError> {
+        self.torrent_of_alias(alias)?.set_cid(cid, false);
+        Ok(())
+    }
+
+    /// Has a torrent announced to trackers of its own, tier by tier (BEP 12), beside those that
+    /// it is announced to already: for as long as there is a use for it. At most 64.
+    ///
+    /// # Errors
+    /// [`TransferError::Unknown`] for an alias that is no info-hash; [`TransferError::Closed`]
+    /// after a shutdown, or if there are too many torrents.
+    pub fn add_trackers(&self, alias: &Alias, tiers: &[Vec<String>]) -> Result<(), TransferError> {
+        self.torrent_of_alias(alias)?.add_trackers(tiers);
+        Ok(())
+    }
+
+    /// Tells of peers of a torrent, as `x.pe` of a magnet does: they are dialled by and by for as
+    /// long as there is a use for the torrent.
+    ///
+    /// # Errors
+    /// Those of [`Self::add_trackers`].
+    pub fn add_peers(&self, alias: &Alias, peers: &[SocketAddr]) -> Result<(), TransferError> {
+        let torrent = self.torrent_of_alias(alias)?;
+        torrent.suggest(Origin::Tracker, peers.iter().copied());
+        Ok(())
+    }
+
+    /// The addresses of the peers of a torrent that are connected.
+    pub fn peers(&self, info_hash: &[u8; 20]) -> Vec<SocketAddr> {
+        let torrent = self.node.torrent(info_hash);
+        let peers = torrent.map(|torrent| torrent.peers()).unwrap_or_default();
+        peers.iter().map(|peer| peer.address).collect()
+    }
+
+    /// How the node of the mainline DHT is doing, if there is one.
+    pub fn dht_status(&self) -> Option<DhtStatus> {
+        let dht = self.node.discovery.dht.as_ref()?;
+        Some(*dht.status().borrow())
+    }
+
+    /// What the node of the mainline DHT knows, for [`BitTorrentConfig::dht_saved`] of the next
+    /// run; `None` without one, and after a shutdown.
+    ///
+    /// # Cancel safety
+    /// Nothing happens if dropped.
+    pub async fn save_dht(&self) -> Option<Vec<u8>> {
+        let dht = self.node.discovery.dht.as_ref()?;
+        dht.save().await.ok()
+    }
+
+    fn torrent_of_alias(&self, alias: &Alias) -> Result<Arc<Torrent>, TransferError> {
         let hash = hash_of(alias).ok_or_else(|| TransferError::Unknown {
             target: alias.to_string(),
         })?;
-        let torrent = self.node.open(hash).ok_or(TransferError::Closed)?;
-        torrent.set_cid(cid, false);
-        Ok(())
+        self.node.open(hash).ok_or(TransferError::Closed)
     }
 
     /// Whether there is a connection to a peer of a torrent.

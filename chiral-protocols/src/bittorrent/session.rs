@@ -175,6 +175,9 @@ impl Session {
             session.send_extended_handshake();
         }
         session.send_allowed_fast();
+        if let Some(port) = session.config.dht_port.filter(|_| theirs.reserved.dht()) {
+            session.outbox.push(&Message::Port(port));
+        }
         session
     }
 

@@ -16,8 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::conversation::Conversation;
 use super::greet::Wire;
 use super::handle::{PeerHandle, Published};
+use super::known::Origin;
 use super::node::Shared;
 use super::torrent::Torrent;
+use crate::bittorrent::dht::MainlineDht;
 use crate::bittorrent::extension::{ChiralMessage, Holepunch, Names, Proof, Statement};
 use crate::bittorrent::mse::{Cipher, Ciphers};
 use crate::bittorrent::session::{Event, Now, Session, SessionError};
@@ -39,6 +41,9 @@ const PUBLISH_PAUSE: Duration = Duration::from_millis(250);
 /// A connection that nobody has a use for is closed after this time.
 const UNUSED: Duration = Duration::from_secs(5);
 
+/// A connection between two that have everything is closed after this time.
+const REDUNDANT: Duration = Duration::from_secs(10);
+
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
@@ -52,8 +57,23 @@ pub(super) enum Ended {
     Info,
     #[error("nobody has a use for it")]
     Unused,
+    #[error("another connection with the same peer takes its place")]
+    Displaced,
+    #[error("both sides have everything")]
+    Redundant,
     #[error("shut down")]
     Shutdown,
+}
+
+impl Ended {
+    /// Whether there may be a use in another connection with the same peer.
+    fn may_come_again(&self) -> bool {
+        match self {
+            Self::Closed | Self::Io(_) => true,
+            Self::Session(error) => !error.is_fault(),
+            _ => false,
+        }
+    }
 }
 
 type Reading = Pin<Box<dyn Future<Output = (ByteRange, Result<Bytes, StoreError>)> + Send>>;
@@ -90,6 +110,10 @@ pub(super) struct Connection<S> {
     /// The Chiral node that the peer proved to be.
     chiral: Option<PeerId>,
     conversation: Conversation,
+    /// Since when both sides have everything.
+    redundant_since: Option<Now>,
+    /// The node of the DHT that is told of those of peers.
+    pub(super) dht: Option<MainlineDht>,
 }
 
 impl<S: Wire> Connection<S> {
@@ -124,6 +148,8 @@ impl<S: Wire> Connection<S> {
             useful_at: Duration::ZERO,
             chiral: None,
             conversation: Conversation::default(),
+            redundant_since: None,
+            dht: None,
         }
     }
 
@@ -134,8 +160,14 @@ impl<S: Wire> Connection<S> {
     /// Runs until it ends.
     pub(super) async fn run(mut self) -> Ended {
         let ended = self.drive().await.err().unwrap_or(Ended::Closed);
+        let session = &self.session;
+        self.torrent
+            .count(session.downloaded().total(), session.uploaded().total());
         self.torrent.leave(self.handle.key);
         self.handle.close(ended.to_string());
+        let now = Instant::now().into_std();
+        let of_use = ended.may_come_again() && !self.is_redundant();
+        self.torrent.known().ended(self.handle.address, of_use, now);
         ended
     }
 
@@ -225,12 +257,29 @@ impl<S: Wire> Connection<S> {
         } else if now >= self.useful_at + UNUSED {
             return Err(Ended::Unused);
         }
+        if !self.is_redundant() {
+            self.redundant_since = None;
+        } else if now >= *self.redundant_since.get_or_insert(now) + REDUNDANT {
+            return Err(Ended::Redundant);
+        }
         Ok(())
+    }
+
+    /// Neither side can have anything of the other; what Chiral nodes say to each other is no
+    /// matter of pieces.
+    fn is_redundant(&self) -> bool {
+        let extended = self.session.extended();
+        let peer = self.session.peer_pieces();
+        let complete = peer.is_some_and(chiral_core::Bitmap::is_full);
+        complete && extended.extensions.id(Names::Chiral).is_none() && self.torrent.has_all()
     }
 
     /// Does what others left to be done.
     fn obey(&mut self, now: Now) -> Result<(), Ended> {
         let (orders, room) = self.handle.take_orders();
+        if orders.displaced {
+            return Err(Ended::Displaced);
+        }
         if let Some(info) = self.torrent.info()
             && self.session.geometry().is_none()
         {
@@ -302,8 +351,13 @@ impl<S: Wire> Connection<S> {
                     let from = self.handle.address.ip();
                     let dialable = |to: &std::net::SocketAddr| super::dial::may_dial(from, *to);
                     if self.node.config.peer_exchange {
-                        let told = peers.iter().map(|peer| peer.address).filter(dialable);
-                        self.torrent.suggest(told);
+                        let told: Vec<_> = peers
+                            .iter()
+                            .map(|peer| peer.address)
+                            .filter(dialable)
+                            .collect();
+                        self.torrent.told_by(self.handle.key, &told);
+                        self.torrent.suggest(Origin::Exchange, told.into_iter());
                     }
                 }
                 Event::Holepunch(message) => self.punch(message),
@@ -318,7 +372,12 @@ impl<S: Wire> Connection<S> {
                         .payment(question, body, self.node.gate.clone());
                 }
                 Event::Answer { question, body } => self.conversation.answered(question, body),
-                Event::NoMetadata | Event::DhtPort(_) => {}
+                Event::DhtPort(port) => {
+                    if let Some(dht) = &self.dht {
+                        dht.meet((self.handle.address.ip().to_canonical(), port).into());
+                    }
+                }
+                Event::NoMetadata => {}
             }
         }
         if !blocks.is_empty() {
@@ -515,7 +574,7 @@ impl<S: Wire> Connection<S> {
             }
             Holepunch::Connect(to) => {
                 if super::dial::may_dial(self.handle.address.ip(), to) {
-                    self.torrent.suggest(std::iter::once(to));
+                    self.torrent.meet(to);
                 }
             }
             Holepunch::Error(to, error) => tracing::debug!(%to, ?error, "not brought together"),

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::config::{BitTorrentConfig, BitTorrentError};
 use super::dial::DialError;
+use super::discovery::{self, Discovery};
 use super::handle::Ask;
 use super::limits::Limits;
 use super::source::PeerSource;
@@ -53,6 +54,8 @@ pub(in crate::bittorrent) struct Node {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<dyn ChunkStore>,
     torrents: Mutex<HashMap<[u8; 20], Arc<Torrent>>>,
+    /// What finds peers.
+    pub(in crate::bittorrent) discovery: Discovery,
     pub(super) tasks: TaskTracker,
     pub(super) limits: Arc<Limits>,
     /// Connections being made.
@@ -75,6 +78,7 @@ impl Node {
         gate: Arc<dyn PaymentGate>,
         signer: Option<Arc<dyn PeerSigner>>,
         local: Option<SocketAddr>,
+        discovery: Discovery,
     ) -> Result<Arc<Self>, BitTorrentError> {
         let limits = Limits::new(config.max_connections, config.max_connections_per_ip);
         let half_open = config.max_half_open.max(1);
@@ -89,6 +93,7 @@ impl Node {
             }),
             store,
             torrents: Mutex::default(),
+            discovery,
             tasks: TaskTracker::new(),
             limits,
             dialling: Semaphore::new(half_open),
@@ -121,6 +126,8 @@ impl Node {
         torrents.insert(info_hash, torrent.clone());
         self.tasks
             .spawn(super::upkeep::look_after(self.clone(), torrent.clone()));
+        self.tasks
+            .spawn(discovery::torrent::discover(self.clone(), torrent.clone()));
         Some(torrent)
     }
 
@@ -151,8 +158,10 @@ impl Node {
 
     pub(super) fn handshake(&self, info_hash: [u8; 20]) -> Handshake {
         let mut reserved = Reserved::OURS;
-        // Not a node of the DHT: nobody here answers for one.
-        reserved.0[7] &= !0x01;
+        if self.discovery.dht.is_none() {
+            // Not a node of the DHT: nobody here answers for one.
+            reserved.0[7] &= !0x01;
+        }
         Handshake {
             reserved,
             info_hash,
@@ -176,6 +185,11 @@ impl Node {
         let local = shared.config.public_address.or(shared.local);
         config.port = local.map(|address| address.port());
         config.remote = Some(remote.ip().to_canonical());
+        config.dht_port = self
+            .discovery
+            .dht
+            .as_ref()
+            .and_then(|_| self.discovery.udp_port());
         config.greeting = shared.signer.as_ref().and_then(|signer| {
             Some(Greeting {
                 peer: signer.peer_id(),
@@ -267,6 +281,7 @@ impl Node {
         self.dialling.close();
         self.tasks.close();
         self.tasks.wait().await;
+        self.discovery.shutdown().await;
         self.torrents().clear();
     }
 

@@ -1,6 +1,6 @@
 //! [`Torrent`]: what all connections of one torrent share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,10 +12,18 @@ use tokio::sync::{Notify, mpsc};
 
 use super::handle::{Handles, PeerHandle};
 use super::info::TorrentInfo;
-use crate::bittorrent::extension::PexPeer;
+use super::known::{Known, Origin};
+use crate::bittorrent::extension::{Holepunch, PexPeer};
+use crate::bittorrent::tracker::Progress;
 
-/// Most addresses that wait to be dialled.
-const MAX_KNOWN: usize = 1000;
+/// Most trackers that a torrent is announced to of its own.
+const MAX_TRACKERS: usize = crate::bittorrent::tracker::MAX_TRACKERS;
+
+/// Most peers of whom it is remembered who told of them.
+const MAX_TELLERS: usize = 500;
+
+/// Most peers that wait to be met half-way.
+const MAX_MET: usize = 16;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -53,12 +61,23 @@ pub(in crate::bittorrent) struct Torrent {
     peers: Mutex<Handles>,
     waiting: Mutex<Vec<Waiting>>,
     /// Peers that others told of, to be dialled.
-    known: Mutex<Vec<SocketAddr>>,
+    known: Mutex<Known>,
+    /// Who told of a peer last.
+    tellers: Mutex<HashMap<SocketAddr, u64>>,
+    /// Peers to be met half-way.
+    met: Mutex<Vec<SocketAddr>>,
+    /// Its own trackers, in tiers, and how often they changed.
+    trackers: Mutex<(Vec<Vec<String>>, usize)>,
+    /// Bytes that came and went over connections that are over.
+    received: AtomicU64,
+    sent: AtomicU64,
     next: AtomicU64,
     /// Sources of it that are in use.
     sources: AtomicUsize,
     /// Wakes whoever looks after the torrent.
     pub(in crate::bittorrent) upkeep: Notify,
+    /// Wakes whoever finds its peers.
+    pub(in crate::bittorrent) discovery: Notify,
 }
 
 impl Torrent {
@@ -70,9 +89,15 @@ impl Torrent {
             peers: Mutex::default(),
             waiting: Mutex::default(),
             known: Mutex::default(),
+            tellers: Mutex::default(),
+            met: Mutex::default(),
+            trackers: Mutex::default(),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             next: AtomicU64::new(0),
             sources: AtomicUsize::new(0),
             upkeep: Notify::new(),
+            discovery: Notify::new(),
         }
     }
 
@@ -118,6 +143,7 @@ impl Torrent {
         served.seeding |= seeding;
         drop(served);
         self.upkeep.notify_one();
+        self.discovery.notify_one();
     }
 
     /// It is not to be seeded any more; whether it was.
@@ -230,8 +256,22 @@ impl Torrent {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(in crate::bittorrent) fn join(&self, handle: Arc<PeerHandle>) {
-        lock(&self.peers).insert(handle.key, handle);
+    /// Takes a connection in; false if there is one with the same peer that stays.
+    pub(in crate::bittorrent) fn join(&self, handle: Arc<PeerHandle>, ours: &[u8; 20]) -> bool {
+        let mut peers = lock(&self.peers);
+        let same = |other: &&Arc<PeerHandle>| {
+            other.peer_id == handle.peer_id
+                && other.address.ip() == handle.address.ip()
+                && !other.is_closed()
+        };
+        for other in peers.values().filter(same) {
+            if other.stays(handle.incoming, ours) {
+                return false;
+            }
+            other.displace();
+        }
+        peers.insert(handle.key, handle);
+        true
     }
 
     pub(in crate::bittorrent) fn leave(&self, key: u64) {
@@ -290,20 +330,116 @@ impl Torrent {
     }
 
     /// Others may be dialled.
-    pub(in crate::bittorrent) fn suggest(&self, addresses: impl Iterator<Item = SocketAddr>) {
+    pub(in crate::bittorrent) fn suggest(
+        &self,
+        origin: Origin,
+        addresses: impl Iterator<Item = SocketAddr>,
+    ) {
         let mut known = lock(&self.known);
         for address in addresses {
-            if known.len() < MAX_KNOWN && !known.contains(&address) {
-                known.push(address);
-            }
+            let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+            known.add(origin, address);
         }
         drop(known);
         self.upkeep.notify_one();
     }
 
-    /// Who is to be dialled next.
-    pub(in crate::bittorrent) fn next_known(&self) -> Option<SocketAddr> {
-        lock(&self.known).pop()
+    /// A peer told of these, and can bring us together with them.
+    pub(in crate::bittorrent) fn told_by(&self, key: u64, addresses: &[SocketAddr]) {
+        let mut tellers = lock(&self.tellers);
+        for address in addresses {
+            if tellers.len() < MAX_TELLERS || tellers.contains_key(address) {
+                tellers.insert(*address, key);
+            }
+        }
+    }
+
+    /// An address could not be reached: whoever told of it is asked to bring us together
+    /// (BEP 55), once.
+    pub(in crate::bittorrent) fn ask_rendezvous(&self, address: SocketAddr) {
+        let teller = lock(&self.tellers).remove(&address);
+        let peer = teller.and_then(|key| lock(&self.peers).get(&key).cloned());
+        if let Some(peer) = peer.filter(|peer| peer.published().holepunch) {
+            peer.punch(Holepunch::Rendezvous(address));
+        }
+    }
+
+    /// Somebody brought us together with a peer: it is to be dialled at once.
+    pub(in crate::bittorrent) fn meet(&self, address: SocketAddr) {
+        let mut met = lock(&self.met);
+        if met.len() < MAX_MET {
+            met.push(address);
+        }
+        drop(met);
+        self.upkeep.notify_one();
+    }
+
+    /// Those to be dialled at once.
+    pub(in crate::bittorrent) fn take_met(&self) -> Vec<SocketAddr> {
+        std::mem::take(&mut *lock(&self.met))
+    }
+
+    /// Whom others told of, and what became of them.
+    pub(in crate::bittorrent) fn known(&self) -> MutexGuard<'_, Known> {
+        lock(&self.known)
+    }
+
+    /// Trackers of its own are to be asked, tier by tier, beside those that are.
+    pub(in crate::bittorrent) fn add_trackers(&self, tiers: &[Vec<String>]) {
+        let mut trackers = lock(&self.trackers);
+        let (ours, version) = &mut *trackers;
+        let mut room = MAX_TRACKERS.saturating_sub(ours.iter().map(Vec::len).sum());
+        let mut is_new = |url: &&String| {
+            let new = room > 0 && !ours.iter().flatten().any(|other| other == *url);
+            room -= usize::from(new);
+            new
+        };
+        let new: Vec<Vec<String>> = tiers
+            .iter()
+            .map(|tier| tier.iter().filter(&mut is_new).cloned().collect())
+            .filter(|tier: &Vec<String>| !tier.is_empty())
+            .collect();
+        if !new.is_empty() {
+            ours.extend(new);
+            *version += 1;
+        }
+        drop(trackers);
+        self.discovery.notify_one();
+    }
+
+    /// Its own trackers, and how often they changed.
+    pub(in crate::bittorrent) fn trackers(&self) -> (Vec<Vec<String>>, usize) {
+        lock(&self.trackers).clone()
+    }
+
+    /// A connection over which so many bytes came and went is over.
+    pub(in crate::bittorrent) fn count(&self, received: u64, sent: u64) {
+        self.received.fetch_add(received, Ordering::Relaxed);
+        self.sent.fetch_add(sent, Ordering::Relaxed);
+    }
+
+    /// How far it is, for trackers.
+    pub(in crate::bittorrent) fn progress(&self) -> Progress {
+        let mut progress = Progress {
+            uploaded: self.sent.load(Ordering::Relaxed),
+            downloaded: self.received.load(Ordering::Relaxed),
+            // As long as nobody knows how much it is.
+            left: 1,
+        };
+        for peer in self.peers() {
+            let published = peer.published();
+            progress.uploaded += published.got;
+            progress.downloaded += published.gave;
+        }
+        if let Some(info) = self.info() {
+            let have = |have: Arc<Bitmap>| -> u64 {
+                have.ones()
+                    .map(|piece| info.geometry.piece(piece).len())
+                    .sum()
+            };
+            progress.left = info.geometry.length() - self.have().map_or(0, have);
+        }
+        progress
     }
 
     /// Somebody waits for sources.
@@ -311,6 +447,7 @@ impl Torrent {
         let handed = BTreeSet::new();
         lock(&self.waiting).push(Waiting { sources, handed });
         self.upkeep.notify_one();
+        self.discovery.notify_one();
     }
 
     /// Whether anybody waits for sources.
@@ -349,6 +486,7 @@ impl Torrent {
 
     pub(in crate::bittorrent) fn source_opened(&self) {
         self.sources.fetch_add(1, Ordering::Relaxed);
+        self.discovery.notify_one();
     }
 
     pub(in crate::bittorrent) fn source_closed(&self) {

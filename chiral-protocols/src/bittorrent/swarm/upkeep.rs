@@ -23,7 +23,7 @@ const REST: Duration = Duration::from_secs(5);
 /// How often peers are told of each other; each is told more seldom.
 const EXCHANGE_EVERY: Duration = Duration::from_secs(15);
 
-/// Peers beyond which no more are dialled that others told of.
+/// Peers, those being dialled included, beyond which no more are dialled that others told of.
 const ENOUGH_PEERS: usize = 50;
 
 /// Looks after a torrent until the node is shut down.
@@ -148,11 +148,24 @@ fn dial_known(node: &Arc<Node>, torrent: &Arc<Torrent>, connected: usize) {
     if !torrent.is_used() {
         return;
     }
-    for _ in connected..ENOUGH_PEERS {
-        let Some(address) = torrent.next_known() else {
+    for address in torrent.take_met() {
+        let (dialling, to) = (node.clone(), torrent.clone());
+        node.tasks.spawn(async move {
+            let closed = dialling.shared.closed.clone();
+            let met = dialling.meet(&to, address);
+            if let Some(Err(error)) = closed.run_until_cancelled(met).await {
+                tracing::debug!(peer = %address, %error, "not met");
+            }
+        });
+    }
+    let now = || Instant::now().into_std();
+    let under_way = torrent.known().under_way();
+    for _ in connected + under_way..ENOUGH_PEERS {
+        let Some(address) = torrent.known().next(now()) else {
             return;
         };
         if node.shared.listens_at(address) || torrent.is_connected(address) {
+            torrent.known().reached(address);
             continue;
         }
         let (dialling, to) = (node.clone(), torrent.clone());
@@ -161,8 +174,19 @@ fn dial_known(node: &Arc<Node>, torrent: &Arc<Torrent>, connected: usize) {
             let dialled = closed
                 .run_until_cancelled(dialling.dial(&to, address, false))
                 .await;
-            if let Some(Err(error)) = dialled {
-                tracing::debug!(peer = %address, %error, "not dialled");
+            match dialled {
+                Some(Ok(_)) => to.known().reached(address),
+                Some(Err(error)) => {
+                    tracing::debug!(peer = %address, %error, "not dialled");
+                    match error.is_useless() {
+                        true => to.known().reached(address),
+                        false => to.known().failed(address, now()),
+                    }
+                    if dialling.discovery.utp.is_some() {
+                        to.ask_rendezvous(address);
+                    }
+                }
+                None => {}
             }
         });
     }
