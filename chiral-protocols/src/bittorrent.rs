@@ -1,7 +1,6 @@
 //! BitTorrent, on our own wire: public clients notice nothing but a good peer.
 
 pub mod assembly;
-mod benc;
 pub mod bencode;
 mod compact;
 pub mod create;

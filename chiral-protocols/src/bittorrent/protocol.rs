@@ -17,8 +17,10 @@ use tokio::sync::mpsc;
 use crate::seeds::{import, unpin};
 
 use super::dht::DhtStatus;
+use super::metainfo::Metainfo;
 use super::swarm::{
-    BitTorrentConfig, BitTorrentError, Discovery, Node, Origin, Ports, Torrent, TorrentInfo,
+    BitTorrentConfig, BitTorrentError, DialError, Discovery, Node, Origin, Ports, Torrent,
+    TorrentInfo,
 };
 
 /// Name under which content is pinned that was imported to be seeded over BitTorrent.
@@ -103,11 +105,7 @@ impl BitTorrentProtocol {
     /// # Errors
     /// [`TransferError::Closed`] after a shutdown, or if there are too many torrents.
     pub fn add_torrent(&self, info: TorrentInfo) -> Result<(), TransferError> {
-        let torrent = self
-            .node
-            .open(info.info_hash)
-            .ok_or(TransferError::Closed)?;
-        torrent.learn(info);
+        self.learn(info)?;
         Ok(())
     }
 
@@ -116,13 +114,24 @@ impl BitTorrentProtocol {
     /// # Errors
     /// [`TransferError::Closed`] after a shutdown, or if there are too many torrents.
     pub fn seed_torrent(&self, info: TorrentInfo, cid: Cid) -> Result<(), TransferError> {
-        let torrent = self
-            .node
-            .open(info.info_hash)
-            .ok_or(TransferError::Closed)?;
-        torrent.learn(info);
-        torrent.set_cid(cid, true);
+        self.learn(info)?.set_cid(cid, true);
         Ok(())
+    }
+
+    fn learn(&self, info: TorrentInfo) -> Result<Arc<Torrent>, TransferError> {
+        let opened = self.node.open(info.info_hash);
+        let torrent = opened.ok_or(TransferError::Closed)?;
+        for other in info.metainfo().hashes().wire().skip(1) {
+            self.node.also(&torrent, other);
+        }
+        torrent.learn(info);
+        Ok(torrent)
+    }
+
+    /// All that is known of a torrent: its `info` dictionary, given or fetched from peers, and of
+    /// version 2 its trees, as far as they are given or fetched.
+    pub fn metainfo(&self, alias: &Alias) -> Option<Arc<Metainfo>> {
+        self.node.torrent(&hash_of(alias)?)?.metainfo()
     }
 
     /// The torrent as which content is seeded, if it is.
@@ -140,13 +149,13 @@ impl BitTorrentProtocol {
         address: SocketAddr,
     ) -> Result<(), TransferError> {
         let torrent = self.node.open(info_hash).ok_or(TransferError::Closed)?;
-        let dialled = self.node.dial(&torrent, address, false).await;
-        dialled
-            .map(drop)
-            .map_err(|source| TransferError::Connection {
+        match self.node.dial(&torrent, address, false).await {
+            Ok(_) | Err(DialError::Known) => Ok(()),
+            Err(source) => Err(TransferError::Connection {
                 source_name: address.to_string(),
                 source: Box::new(source),
-            })
+            }),
+        }
     }
 
     /// Says that a torrent is this content, so that a download of the one draws from peers of
@@ -286,9 +295,10 @@ impl BitTorrentProtocol {
     }
 
     fn metadata(&self, mut header: ManifestHeader, info: &TorrentInfo) -> FileMetadata {
-        let alias = Alias::InfoHashV1(info.info_hash);
-        if !header.aliases.contains(&alias) {
-            header.aliases.push(alias);
+        for alias in info.aliases() {
+            if !header.aliases.contains(&alias) {
+                header.aliases.push(alias);
+            }
         }
         let tariff = self.gate.tariff(header.cid);
         // The header's alias says which torrent it is.

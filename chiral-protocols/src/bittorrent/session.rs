@@ -11,6 +11,7 @@ mod config;
 mod downloads;
 mod extended;
 mod fast;
+mod hashes;
 mod incoming;
 mod metadata;
 mod meter;
@@ -30,10 +31,12 @@ use super::extension::{
     ChiralMessage, ExtendedHandshake, Extensions, Greeting, Holepunch, Names, PexPeer, PexSender,
     Proof,
 };
-use super::wire::{Block, Decoder, Geometry, Handshake, Message};
+use super::merkle::NodeHash;
+use super::wire::{Block, Decoder, Geometry, Handshake, HashRange, Message};
 pub use config::{SessionConfig, Timing};
 use downloads::Downloads;
 pub use fast::allowed_fast;
+use hashes::Hashes;
 use metadata::Metadata;
 pub use meter::RateMeter;
 use nuisance::Nuisance;
@@ -78,6 +81,18 @@ pub enum Event {
     Metadata(Bytes),
     /// The peer does not have, or give, the info dictionary.
     NoMetadata,
+    /// The peer asks for hashes of a tree (BEP 52); to be answered by
+    /// [`Session::answer_hashes`].
+    HashRequest(HashRange),
+    /// Hashes that were asked for, not checked.
+    Hashes {
+        /// What was asked.
+        range: HashRange,
+        /// Those and their proof.
+        hashes: Vec<NodeHash>,
+    },
+    /// The peer does not give hashes.
+    NoHashes(HashRange),
     /// Peers that the peer knows.
     Peers(Vec<PexPeer>),
     /// Something about holepunching.
@@ -122,6 +137,7 @@ pub struct Session {
     downloads: Downloads,
     uploads: Uploads,
     metadata: Metadata,
+    hashes: Hashes,
     nuisance: Nuisance,
     pex_sender: PexSender,
     pex_sent: Option<Now>,
@@ -149,6 +165,7 @@ impl Session {
             downloads: Downloads::new(now),
             uploads: Uploads::default(),
             metadata: Metadata::default(),
+            hashes: Hashes::default(),
             nuisance: Nuisance::new(now),
             extended: ExtendedHandshake::default(),
             outbox: Outbox::default(),

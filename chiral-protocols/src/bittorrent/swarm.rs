@@ -14,6 +14,7 @@ mod dial;
 mod discovery;
 mod greet;
 mod handle;
+mod hashes;
 mod info;
 mod known;
 mod limits;
@@ -28,6 +29,7 @@ pub use config::{BitTorrentConfig, BitTorrentError};
 pub use info::TorrentInfo;
 pub use source::PeerSource;
 
+pub(super) use dial::DialError;
 pub(super) use discovery::{Discovery, Ports};
 pub(super) use known::Origin;
 pub(super) use node::{Node, info_hash_of};

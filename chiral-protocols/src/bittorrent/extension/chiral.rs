@@ -16,8 +16,9 @@ use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
 use chiral_core::{Address, PeerId, PeerSignError, PeerSigner};
 use ed25519_dalek::{Signature, VerifyingKey};
 
-use super::bencode::{Dict, Writer, read};
 use super::handshake::ExtensionError;
+use super::read;
+use crate::bittorrent::bencode::{DictWriter, Value};
 
 /// Version of the extension.
 pub const PROTOCOL_VERSION: i64 = 1;
@@ -52,8 +53,8 @@ pub struct Greeting {
 }
 
 impl Greeting {
-    pub(super) fn write(&self) -> Writer {
-        let dict = Writer::default()
+    pub(super) fn write(&self) -> DictWriter {
+        let dict = DictWriter::new()
             .bytes("id", self.peer.as_bytes())
             .bytes("n", &self.nonce)
             .int("v", PROTOCOL_VERSION);
@@ -63,18 +64,18 @@ impl Greeting {
         }
     }
 
-    pub(super) fn take(dict: &dyn Dict) -> Option<Self> {
-        if dict.int("v")? != PROTOCOL_VERSION {
+    pub(super) fn take(dict: Value<'_, '_>) -> Option<Self> {
+        if dict.int_of("v")? != PROTOCOL_VERSION {
             return None;
         }
-        let wallet = match dict.bytes("w") {
+        let wallet = match dict.bytes_of("w") {
             Some(bytes) => Some(Address::from(<[u8; 20]>::try_from(bytes).ok()?)),
             None => None,
         };
         Some(Self {
-            peer: PeerId::from_bytes(dict.bytes("id")?).ok()?,
+            peer: PeerId::from_bytes(dict.bytes_of("id")?).ok()?,
             wallet,
-            nonce: dict.bytes("n")?.try_into().ok()?,
+            nonce: dict.bytes_of("n")?.try_into().ok()?,
         })
     }
 }
@@ -206,7 +207,7 @@ pub enum ChiralMessage {
 impl ChiralMessage {
     /// The body of the message.
     pub fn encode(&self) -> Vec<u8> {
-        let kind = |kind| Writer::default().int("t", kind);
+        let kind = |kind| DictWriter::new().int("t", kind);
         match self {
             Self::Proof(proof) => kind(0)
                 .bytes("k", &proof.key)
@@ -242,11 +243,11 @@ impl ChiralMessage {
                 return None;
             }
             let short = |key, most| {
-                let bytes = dict.bytes(key).filter(|bytes| bytes.len() <= most)?;
+                let bytes = dict.bytes_of(key).filter(|bytes| bytes.len() <= most)?;
                 Some(Bytes::copy_from_slice(bytes))
             };
-            let question = || u32::try_from(dict.int("q")?).ok();
-            Some(match dict.int("t")? {
+            let question = || u32::try_from(dict.int_of("q")?).ok();
+            Some(match dict.int_of("t")? {
                 0 => Some(Self::Proof(Proof {
                     key: short("k", MAX_KEY)?,
                     signature: short("s", MAX_KEY)?,
@@ -257,7 +258,7 @@ impl ChiralMessage {
                 }),
                 2 => Some(Self::Answer {
                     question: question()?,
-                    body: match dict.bytes("b") {
+                    body: match dict.bytes_of("b") {
                         Some(_) => Some(short("b", MAX_CHIRAL_ANSWER)?),
                         None => None,
                     },
@@ -267,7 +268,7 @@ impl ChiralMessage {
                 }),
                 4 => Some(Self::AskPage {
                     question: question()?,
-                    index: u32::try_from(dict.int("i")?).ok()?,
+                    index: u32::try_from(dict.int_of("i")?).ok()?,
                 }),
                 _ => None,
             })

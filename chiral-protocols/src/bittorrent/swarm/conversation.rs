@@ -1,4 +1,5 @@
-//! [`Conversation`]: questions between Chiral nodes, over their extension.
+//! [`Conversation`]: questions between Chiral nodes, over their extension, and of any peer for
+//! hashes: all that takes a while to answer.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -12,6 +13,8 @@ use futures_util::stream::FuturesUnordered;
 
 use super::handle::{AnswerTo, Ask};
 use crate::bittorrent::extension::{ChiralMessage, MAX_CHIRAL_BODY};
+use crate::bittorrent::merkle::NodeHash;
+use crate::bittorrent::wire::HashRange;
 
 /// Most questions of a peer that are answered at once; others are answered with nothing.
 const MAX_ANSWERING: usize = 8;
@@ -19,7 +22,16 @@ const MAX_ANSWERING: usize = 8;
 /// Most questions of ours that stand.
 const MAX_ASKED: usize = 32;
 
-type Answering = Pin<Box<dyn Future<Output = (u32, Option<Bytes>)> + Send>>;
+/// What is to be sent to the peer.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// A message of Chiral's extension.
+    Chiral(ChiralMessage),
+    /// Hashes that it asked for (BEP 52), if there are such.
+    Hashes(HashRange, Option<Vec<NodeHash>>),
+}
+
+type Answering = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
 /// Questions that stand, of both sides.
 #[derive(Default)]
@@ -55,12 +67,27 @@ impl Conversation {
     }
 
     fn begin(&mut self, question: u32, work: impl Future<Output = Option<Bytes>> + Send + 'static) {
+        let answer = move |body| Reply::Chiral(ChiralMessage::Answer { question, body });
         if self.answering.len() >= MAX_ANSWERING {
-            self.answering
-                .push(Box::pin(async move { (question, None) }));
+            self.answering.push(Box::pin(async move { answer(None) }));
         } else {
             self.answering
-                .push(Box::pin(async move { (question, work.await) }));
+                .push(Box::pin(async move { answer(work.await) }));
+        }
+    }
+
+    /// The peer asks for hashes.
+    pub(super) fn hashes(
+        &mut self,
+        range: HashRange,
+        work: impl Future<Output = Option<Vec<NodeHash>>> + Send + 'static,
+    ) {
+        if self.answering.len() >= MAX_ANSWERING {
+            self.answering
+                .push(Box::pin(async move { Reply::Hashes(range, None) }));
+        } else {
+            self.answering
+                .push(Box::pin(async move { Reply::Hashes(range, work.await) }));
         }
     }
 
@@ -89,12 +116,12 @@ impl Conversation {
     }
 
     /// The next answer that is to be sent; pending for ever if there is none.
-    pub(super) async fn next(&mut self) -> ChiralMessage {
+    pub(super) async fn next(&mut self) -> Reply {
         if self.answering.is_empty() {
             std::future::pending::<()>().await;
         }
         match self.answering.next().await {
-            Some((question, body)) => ChiralMessage::Answer { question, body },
+            Some(reply) => reply,
             None => std::future::pending().await,
         }
     }

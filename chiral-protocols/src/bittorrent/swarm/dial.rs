@@ -154,7 +154,10 @@ impl Node {
             Called::Tcp(greeted) => self.adopt(torrent, greeted, new),
             Called::Utp(greeted) => self.adopt(torrent, greeted, new),
         };
-        adopted.ok_or(DialError::Known)
+        match adopted {
+            Err(other) if claim && other.claim() => Ok(other),
+            adopted => adopted.map_err(|_| DialError::Known),
+        }
     }
 
     /// Calls over TCP; who cannot be reached by that is called over uTP too.
@@ -243,14 +246,16 @@ impl Node {
         Ok(greeted.map_err(|_| DialError::Timeout)??)
     }
 
-    /// Takes a connection that has been greeted into the torrent's swarm, unless there is one
-    /// with the same peer that goes before it.
+    /// Takes a connection that has been greeted into the torrent's swarm.
+    ///
+    /// # Errors
+    /// Another one with the same peer, which goes before it.
     pub(in crate::bittorrent) fn adopt<S: Wire>(
         self: &Arc<Self>,
         torrent: &Arc<Torrent>,
         greeted: Greeted<S>,
         new: Arrival,
-    ) -> Option<Arc<PeerHandle>> {
+    ) -> Result<Arc<PeerHandle>, Arc<PeerHandle>> {
         let Greeted {
             stream,
             theirs,
@@ -268,9 +273,7 @@ impl Node {
             handle.claim();
         }
         let handle = Arc::new(handle);
-        if !torrent.join(handle.clone(), &self.shared.peer_id.0) {
-            return None;
-        }
+        torrent.join(handle.clone(), &self.shared.peer_id.0)?;
         let started = Instant::now();
         let config = self.session_config(torrent, address);
         let mut session = Session::new(config, theirs, started.elapsed());
@@ -293,7 +296,7 @@ impl Node {
             tracing::debug!(peer = %address, reason = %ended, "connection ended");
             drop(place);
         });
-        Some(handle)
+        Ok(handle)
     }
 }
 

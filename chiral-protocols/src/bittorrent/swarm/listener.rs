@@ -108,7 +108,7 @@ impl Node {
                         claim: false,
                         place,
                     };
-                    if self.adopt(&torrent, greeted, new).is_none() {
+                    if self.adopt(&torrent, greeted, new).is_err() {
                         tracing::debug!(peer = %address, "connected already");
                     }
                 }

@@ -131,6 +131,14 @@ impl Node {
         Some(torrent)
     }
 
+    /// A torrent is in the swarm of another info-hash too: a hybrid has two.
+    pub(in crate::bittorrent) fn also(&self, torrent: &Arc<Torrent>, info_hash: [u8; 20]) {
+        let mut torrents = self.torrents();
+        if torrents.len() < MAX_TORRENTS {
+            torrents.entry(info_hash).or_insert_with(|| torrent.clone());
+        }
+    }
+
     /// The torrent that a target is known as.
     pub(in crate::bittorrent) fn find(&self, target: &FileIdentification) -> Option<Arc<Torrent>> {
         match target {
@@ -150,9 +158,9 @@ impl Node {
     pub(super) fn used(&self) -> Vec<[u8; 20]> {
         let torrents = self.torrents();
         torrents
-            .values()
-            .filter(|torrent| torrent.is_used())
-            .map(|t| t.info_hash)
+            .iter()
+            .filter(|(_, torrent)| torrent.is_used())
+            .map(|(info_hash, _)| *info_hash)
             .collect()
     }
 

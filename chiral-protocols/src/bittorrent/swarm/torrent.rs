@@ -7,14 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use chiral_core::{Bitmap, ByteRange, ChunkSource, Cid, StoredContent};
-use sha1::{Digest, Sha1};
 use tokio::sync::{Notify, mpsc};
 
 use super::handle::{Handles, PeerHandle};
+use super::hashes::Trees;
 use super::info::TorrentInfo;
 use super::known::{Known, Origin};
 use crate::bittorrent::extension::{Holepunch, PexPeer};
+use crate::bittorrent::merkle::{MerkleError, NodeHash};
+use crate::bittorrent::metainfo::Metainfo;
 use crate::bittorrent::tracker::Progress;
+use crate::bittorrent::wire::HashRange;
 
 /// Most trackers that a torrent is announced to of its own.
 const MAX_TRACKERS: usize = crate::bittorrent::tracker::MAX_TRACKERS;
@@ -57,6 +60,8 @@ struct Served {
 pub(in crate::bittorrent) struct Torrent {
     pub(in crate::bittorrent) info_hash: [u8; 20],
     info: OnceLock<TorrentInfo>,
+    /// Its trees (version 2), as far as they are known.
+    trees: Mutex<Trees>,
     served: Mutex<Served>,
     peers: Mutex<Handles>,
     waiting: Mutex<Vec<Waiting>>,
@@ -85,6 +90,7 @@ impl Torrent {
         Self {
             info_hash,
             info: OnceLock::new(),
+            trees: Mutex::default(),
             served: Mutex::default(),
             peers: Mutex::default(),
             waiting: Mutex::default(),
@@ -108,7 +114,9 @@ impl Torrent {
 
     /// It became known.
     pub(in crate::bittorrent) fn learn(&self, info: TorrentInfo) {
+        let meta = info.metainfo().clone();
         if self.info.set(info).is_ok() {
+            lock(&self.trees).learn(meta);
             self.peers().iter().for_each(|peer| peer.note_known());
             self.look();
             self.upkeep.notify_one();
@@ -124,6 +132,41 @@ impl Torrent {
             }
             Err(_) => false,
         }
+    }
+
+    /// All that is known of it, trees included that peers sent.
+    pub(in crate::bittorrent) fn metainfo(&self) -> Option<Arc<Metainfo>> {
+        lock(&self.trees).metainfo()
+    }
+
+    /// The next question for hashes that are missing.
+    pub(in crate::bittorrent) fn next_hashes(&self, peer: u64) -> Option<HashRange> {
+        lock(&self.trees).next(peer)
+    }
+
+    /// A peer gave hashes.
+    ///
+    /// # Errors
+    /// [`MerkleError`]: they are false.
+    pub(in crate::bittorrent) fn hashes_came(
+        &self,
+        peer: u64,
+        range: HashRange,
+        hashes: &[NodeHash],
+    ) -> Result<(), MerkleError> {
+        let complete = lock(&self.trees).came(peer, range, hashes)?;
+        if complete {
+            self.upkeep.notify_one();
+        }
+        // There may be more to ask for.
+        self.look();
+        Ok(())
+    }
+
+    /// A peer has no hashes to give.
+    pub(in crate::bittorrent) fn no_hashes_of(&self, peer: u64) {
+        lock(&self.trees).no_hashes_of(peer);
+        self.look();
     }
 
     pub(in crate::bittorrent) fn is_private(&self) -> bool {
@@ -203,10 +246,11 @@ impl Torrent {
                 _ => return false,
             }
         };
-        let Some(info) = self.info() else {
+        // As long as its hash is not known, nothing can be said.
+        let hasher = self.metainfo().and_then(|meta| meta.hasher(piece));
+        let (Some(info), Some(mut hasher)) = (self.info(), hasher) else {
             return false;
         };
-        let mut hasher = Sha1::new();
         let range = info.geometry.piece(piece);
         let mut at = range.start;
         while at < range.end {
@@ -214,10 +258,13 @@ impl Torrent {
             let Ok(bytes) = content.read(ByteRange::new(at, end)).await else {
                 return false;
             };
-            hasher.update(&bytes);
+            let begin = (at - range.start) as u32;
+            if hasher.feed(begin, bytes).is_err() {
+                return false;
+            }
             at = end;
         }
-        let right = info.piece_hash(piece) == Some(hasher.finalize().into());
+        let right = hasher.finish().is_ok();
         let mut served = lock(&self.served);
         if right {
             served.checked = true;
@@ -256,8 +303,15 @@ impl Torrent {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Takes a connection in; false if there is one with the same peer that stays.
-    pub(in crate::bittorrent) fn join(&self, handle: Arc<PeerHandle>, ours: &[u8; 20]) -> bool {
+    /// Takes a connection in.
+    ///
+    /// # Errors
+    /// Another one with the same peer, which stays.
+    pub(in crate::bittorrent) fn join(
+        &self,
+        handle: Arc<PeerHandle>,
+        ours: &[u8; 20],
+    ) -> Result<(), Arc<PeerHandle>> {
         let mut peers = lock(&self.peers);
         let same = |other: &&Arc<PeerHandle>| {
             other.peer_id == handle.peer_id
@@ -266,16 +320,17 @@ impl Torrent {
         };
         for other in peers.values().filter(same) {
             if other.stays(handle.incoming, ours) {
-                return false;
+                return Err(other.clone());
             }
             other.displace();
         }
         peers.insert(handle.key, handle);
-        true
+        Ok(())
     }
 
     pub(in crate::bittorrent) fn leave(&self, key: u64) {
         lock(&self.peers).remove(&key);
+        lock(&self.trees).gone(key);
         self.upkeep.notify_one();
     }
 

@@ -72,7 +72,10 @@ async fn refresh_content(node: &Arc<Node>, torrent: &Arc<Torrent>) {
         Ok(content) => torrent.set_content(content),
         Err(error) => tracing::debug!(content = %cid, %error, "cannot be served"),
     }
-    if torrent.count_pieces() && torrent.is_what_it_says().await {
+    let more = torrent.count_pieces();
+    let known = torrent.have().is_some();
+    // What could not be checked may be checked now: hashes came.
+    if (more || !known) && torrent.is_what_it_says().await {
         torrent.look();
     }
 }
