@@ -24,8 +24,8 @@ fn read<T>(bytes: &[u8], take: impl FnOnce(Value<'_, '_>, &[u8]) -> Option<T>) -
 }
 
 pub use chiral::{
-    ChiralMessage, Greeting, HelloError, MAX_CHIRAL_ANSWER, MAX_CHIRAL_BODY, PROTOCOL_VERSION,
-    Proof, Statement,
+    Admitted, ChiralMessage, Greeting, HelloError, MAX_CHIRAL_ANSWER, MAX_CHIRAL_BODY,
+    PROTOCOL_VERSION, Proof, Statement, read_tariff, write_tariff,
 };
 pub use handshake::{ExtendedHandshake, ExtensionError, Extensions, MAX_REQQ, Names};
 pub use holepunch::{Holepunch, HolepunchError, PunchError};

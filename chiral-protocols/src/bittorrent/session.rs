@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use chiral_core::{Bitmap, Coverage};
+use chiral_core::{Bitmap, ByteRange, Coverage};
 
 use super::extension::{
     ChiralMessage, ExtendedHandshake, Extensions, Greeting, Holepunch, Names, PexPeer, PexSender,
@@ -114,6 +114,22 @@ pub enum Event {
         question: u32,
         /// Which page; the header if none.
         page: Option<u32>,
+    },
+    /// The peer's agent asks for leave to ask for bytes that have a price.
+    Admit {
+        /// Number for the answer.
+        question: u32,
+        /// Bytes of the torrent, unchecked.
+        range: ByteRange,
+        /// What it shows.
+        credential: Option<Bytes>,
+    },
+    /// The peer will not ask for more of what it had leave to.
+    Release(ByteRange),
+    /// The peer asks what the content costs.
+    Tariff {
+        /// Number for the answer.
+        question: u32,
     },
     /// The answer to a question of ours.
     Answer {
@@ -265,6 +281,11 @@ impl Session {
     /// Whether we choke the peer.
     pub fn is_choking(&self) -> bool {
         self.uploads.is_choking()
+    }
+
+    /// So many messages of the peer turned out to be of use, and were no nuisance.
+    pub fn forgive(&mut self, messages: u32) {
+        self.nuisance.take_back(messages);
     }
 
     /// Whether the peer wants something of us.

@@ -6,6 +6,7 @@
 //! woken; what it has for others lies there too. Each torrent has a task that looks after its
 //! pieces and chokes and unchokes its peers ([`Choker`]).
 
+mod buyer;
 mod choker;
 mod config;
 mod connection;
@@ -20,6 +21,7 @@ mod known;
 mod limits;
 mod listener;
 mod node;
+mod sales;
 mod source;
 mod torrent;
 mod upkeep;

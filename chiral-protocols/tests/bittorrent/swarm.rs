@@ -8,7 +8,7 @@ use chiral_core::conformance::content_protocol::identification;
 use chiral_core::content_protocol::SeedContent;
 use chiral_core::{
     Alias, ByteRange, ContentProtocol, Coverage, DownloadRequest, Endpoint, FileIdentification,
-    PeerOffer, Protocol, SeedRequest, TransferError, TransferId,
+    PeerOffer, Protocol, SeedRequest, TransferId,
 };
 use chiral_protocols::bittorrent::mse::Encryption;
 use chiral_protocols::bittorrent::swarm::TorrentInfo;
@@ -208,12 +208,11 @@ async fn what_has_a_price_is_not_given_away() {
     let seeder = Peer::with_gate(loopback(), None, store, shop.clone()).await;
     let (offer, info) = seeder.seed(&bytes).await;
     shop.0.store(true, Ordering::SeqCst);
+    // What is announced of it says what it costs.
     let request = SeedRequest::new(SeedContent::Bytes(content(5_000)));
-    let refused = soon(seeder.protocol.start_seeding(request)).await;
-    assert!(
-        matches!(refused, Err(TransferError::Unsupported { .. })),
-        "{refused:?}"
-    );
+    let sold = soon(seeder.protocol.start_seeding(request)).await.unwrap();
+    assert!(!sold.offers[0].price.is_free());
+    // Somebody of the swarm, who cannot pay, gets nothing of what he asks for.
     let leecher = Peer::new(loopback(), None).await;
     let target = Alias::InfoHashV1(info.info_hash).into();
     let source = soon(leecher.protocol.connect(&offer, &target))

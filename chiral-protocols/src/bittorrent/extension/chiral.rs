@@ -13,7 +13,9 @@
 use bytes::Bytes;
 use chiral_core::manifest::MAX_PAGE_LEN;
 use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
-use chiral_core::{Address, PeerId, PeerSignError, PeerSigner};
+use chiral_core::{
+    Address, Admission, ByteRange, PeerId, PeerSignError, PeerSigner, Price, Tariff, U256,
+};
 use ed25519_dalek::{Signature, VerifyingKey};
 
 use super::handshake::ExtensionError;
@@ -195,6 +197,25 @@ pub enum ChiralMessage {
         /// Which page.
         index: u32,
     },
+    /// Asks that bytes which have a price may be asked for; answered by an [`Admitted`].
+    Admit {
+        /// Number of the question, for its answer.
+        question: u32,
+        /// Bytes of the torrent.
+        range: ByteRange,
+        /// What the agent shows. Unread here.
+        credential: Option<Bytes>,
+    },
+    /// Nothing more of what was admitted will be asked for.
+    Release {
+        /// What was admitted.
+        range: ByteRange,
+    },
+    /// Asks what the content costs; answered by [`write_tariff`].
+    AskTariff {
+        /// Number of the question, for its answer.
+        question: u32,
+    },
     /// The answer to any of these.
     Answer {
         /// The question's number.
@@ -222,6 +243,25 @@ impl ChiralMessage {
                 .int("q", (*question).into())
                 .int("i", (*index).into())
                 .finish(),
+            Self::Admit {
+                question,
+                range,
+                credential,
+            } => {
+                let admit = kind(5)
+                    .int("e", number(range.end))
+                    .int("q", (*question).into())
+                    .int("s", number(range.start));
+                match credential {
+                    Some(credential) => admit.bytes("b", credential).finish(),
+                    None => admit.finish(),
+                }
+            }
+            Self::Release { range } => kind(6)
+                .int("e", number(range.end))
+                .int("s", number(range.start))
+                .finish(),
+            Self::AskTariff { question } => kind(7).int("q", (*question).into()).finish(),
             Self::Answer { question, body } => {
                 let answer = kind(2).int("q", (*question).into());
                 match body {
@@ -247,6 +287,11 @@ impl ChiralMessage {
                 Some(Bytes::copy_from_slice(bytes))
             };
             let question = || u32::try_from(dict.int_of("q")?).ok();
+            let range = || {
+                let (start, end) = (dict.int_of("s")?, dict.int_of("e")?);
+                let (start, end) = (u64::try_from(start).ok()?, u64::try_from(end).ok()?);
+                (start < end).then(|| ByteRange::new(start, end))
+            };
             Some(match dict.int_of("t")? {
                 0 => Some(Self::Proof(Proof {
                     key: short("k", MAX_KEY)?,
@@ -270,11 +315,134 @@ impl ChiralMessage {
                     question: question()?,
                     index: u32::try_from(dict.int_of("i")?).ok()?,
                 }),
+                5 => Some(Self::Admit {
+                    question: question()?,
+                    range: range()?,
+                    credential: match dict.bytes_of("b") {
+                        Some(_) => Some(short("b", MAX_CHIRAL_BODY)?),
+                        None => None,
+                    },
+                }),
+                6 => Some(Self::Release { range: range()? }),
+                7 => Some(Self::AskTariff {
+                    question: question()?,
+                }),
                 _ => None,
             })
         });
         message.ok_or(ExtensionError { what })
     }
+}
+
+/// An offset as bencode has numbers. No torrent is so large that it does not fit.
+fn number(offset: u64) -> i64 {
+    i64::try_from(offset).unwrap_or(i64::MAX)
+}
+
+/// The answer to [`ChiralMessage::Admit`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admitted {
+    /// The bytes may be asked for.
+    Granted,
+    /// Not before payment is arranged: the terms, for the agent.
+    PaymentRequired(Bytes),
+    /// Not now, or not at all.
+    Refused {
+        /// Why, in words.
+        reason: String,
+        /// Whether asking again later makes sense.
+        retryable: bool,
+    },
+}
+
+/// Longest reason for a refusal that is sent or taken, in bytes.
+const MAX_REASON: usize = 512;
+
+impl Admitted {
+    /// What a gate decided.
+    pub fn of(admission: Admission) -> Self {
+        match admission {
+            Admission::Granted => Self::Granted,
+            Admission::PaymentRequired(terms) => Self::PaymentRequired(terms),
+            Admission::Refused { reason } => Self::Refused {
+                reason,
+                retryable: false,
+            },
+            _ => Self::Refused {
+                reason: "not understood".to_owned(),
+                retryable: false,
+            },
+        }
+    }
+
+    /// As the body of an answer.
+    pub fn encode(&self) -> Bytes {
+        let (kind, rest) = match self {
+            Self::Granted => (0, &[][..]),
+            Self::PaymentRequired(terms) => (1, &terms[..]),
+            Self::Refused { reason, retryable } => {
+                let mut end = reason.len().min(MAX_REASON);
+                while !reason.is_char_boundary(end) {
+                    end -= 1;
+                }
+                let kind = if *retryable { 3 } else { 2 };
+                (kind, &reason.as_bytes()[..end])
+            }
+        };
+        [&[kind], rest].concat().into()
+    }
+
+    /// Reads one; `None` for a body that is none.
+    pub fn decode(body: &Bytes) -> Option<Self> {
+        let rest = body.get(1..)?;
+        let refused = |retryable| {
+            let text = rest.get(..rest.len().min(MAX_REASON)).unwrap_or_default();
+            let reason = String::from_utf8_lossy(text).into_owned();
+            Self::Refused { reason, retryable }
+        };
+        match body[0] {
+            0 => rest.is_empty().then_some(Self::Granted),
+            1 => (rest.len() <= MAX_CHIRAL_BODY).then(|| Self::PaymentRequired(body.slice(1..))),
+            2 => Some(refused(false)),
+            3 => Some(refused(true)),
+            _ => None,
+        }
+    }
+}
+
+/// What content costs, as the body of an answer: nothing if it is free; else the wallet, if
+/// there is one, with a byte before it that says so, and the price in wei per MiB.
+pub fn write_tariff(tariff: &Tariff) -> Bytes {
+    if tariff.price.is_free() {
+        return Bytes::new();
+    }
+    let mut body = Vec::with_capacity(53);
+    match tariff.wallet {
+        Some(wallet) => {
+            body.push(1);
+            body.extend(wallet.as_slice());
+        }
+        None => body.push(0),
+    }
+    body.extend(tariff.price.wei_per_mib().to_be_bytes_trimmed_vec());
+    body.into()
+}
+
+/// Reads what [`write_tariff`] wrote; `None` for a body that is none.
+pub fn read_tariff(body: &[u8]) -> Option<Tariff> {
+    let mut tariff = Tariff::default();
+    let price = match body.split_first() {
+        None => return Some(tariff),
+        Some((0, price)) => price,
+        Some((1, rest)) => {
+            let (wallet, price) = rest.split_first_chunk::<20>()?;
+            tariff.wallet = Some(Address::from(*wallet));
+            price
+        }
+        Some(_) => return None,
+    };
+    tariff.price = Price::from_wei_per_mib(U256::try_from_be_slice(price)?);
+    Some(tariff)
 }
 
 #[cfg(test)]

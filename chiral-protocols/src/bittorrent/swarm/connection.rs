@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::bytes::{Bytes, BytesMut};
-use chiral_core::{ByteRange, PeerId, StoreError};
+use chiral_core::{ByteRange, PeerId, StoreError, StoredContent};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -22,9 +22,10 @@ use super::handle::{PeerHandle, Published};
 use super::hashes;
 use super::known::Origin;
 use super::node::Shared;
+use super::sales::Sales;
 use super::torrent::Torrent;
 use crate::bittorrent::dht::MainlineDht;
-use crate::bittorrent::extension::Names;
+use crate::bittorrent::extension::{ChiralMessage, Names, write_tariff};
 use crate::bittorrent::mse::Ciphers;
 use crate::bittorrent::session::{Event, Now, Session, SessionError};
 use crate::limits::Flow;
@@ -34,6 +35,10 @@ const COVERAGE_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often others may see new figures.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(250);
+
+/// Messages of Chiral's extension that go with one range that is sold: the question for it and
+/// its end, and what the agent has to say in between.
+const MESSAGES_OF_A_SALE: u32 = 4;
 
 /// A connection that nobody has a use for is closed after this time.
 const UNUSED: Duration = Duration::from_secs(5);
@@ -103,6 +108,10 @@ pub(super) struct Connection<S> {
     /// The Chiral node that the peer proved to be.
     chiral: Option<PeerId>,
     conversation: Conversation,
+    /// What the peer may have of what has a price.
+    sales: Sales,
+    /// Sales that the peer was forgiven its questions for.
+    forgiven: u64,
     /// Since when both sides have everything.
     redundant_since: Option<Now>,
     /// The node of the DHT that is told of those of peers.
@@ -119,6 +128,7 @@ impl<S: Wire> Connection<S> {
         node: Arc<Shared>,
     ) -> Self {
         let closed = node.closed.child_token();
+        let sales = Sales::new(node.gate.clone(), node.tasks.clone());
         Self {
             stream,
             session,
@@ -141,6 +151,8 @@ impl<S: Wire> Connection<S> {
             useful_at: Duration::ZERO,
             chiral: None,
             conversation: Conversation::default(),
+            sales,
+            forgiven: 0,
             redundant_since: None,
             dht: None,
         }
@@ -322,6 +334,13 @@ impl<S: Wire> Connection<S> {
                 self.session.send_chiral(&message);
             }
         }
+        for range in orders.released {
+            self.session.send_chiral(&ChiralMessage::Release { range });
+        }
+        while self.forgiven < self.sales.made() {
+            self.forgiven += 1;
+            self.session.forgive(MESSAGES_OF_A_SALE);
+        }
         for message in orders.punch {
             self.session.send_holepunch(message);
         }
@@ -394,7 +413,24 @@ impl<S: Wire> Connection<S> {
                     }
                 }
                 Event::NoHashes(_) => self.torrent.no_hashes_of(self.handle.key),
-                Event::Answer { question, body } => self.conversation.answered(question, body),
+                Event::Admit {
+                    question,
+                    range,
+                    credential,
+                } => self.admit(question, range, credential),
+                Event::Release(range) => self.sales.release(range),
+                Event::Tariff { question } => {
+                    let tariff = |content: Arc<dyn StoredContent>| {
+                        write_tariff(&self.node.gate.tariff(content.header().cid))
+                    };
+                    let tariff = self.torrent.content().map(tariff);
+                    self.conversation.say(question, tariff);
+                }
+                Event::Answer { question, body } => {
+                    if self.conversation.answered(question, body) {
+                        self.session.forgive(1);
+                    }
+                }
                 Event::DhtPort(port) => {
                     if let Some(dht) = &self.dht {
                         dht.meet((self.handle.address.ip().to_canonical(), port).into());

@@ -7,11 +7,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chiral_core::{PaymentGate, StoredContent};
+use chiral_core::{PaymentGate, ServeRequest, StoredContent};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::handle::{AnswerTo, Ask};
+use super::sales::Sales;
 use crate::bittorrent::extension::{ChiralMessage, MAX_CHIRAL_BODY};
 use crate::bittorrent::merkle::NodeHash;
 use crate::bittorrent::wire::HashRange;
@@ -55,14 +56,24 @@ impl Conversation {
             Ask::Header => ChiralMessage::AskHeader { question },
             Ask::Page(index) => ChiralMessage::AskPage { question, index },
             Ask::Payment(body) => ChiralMessage::Payment { question, body },
+            Ask::Admit { range, credential } => ChiralMessage::Admit {
+                question,
+                range,
+                credential,
+            },
+            Ask::Tariff => ChiralMessage::AskTariff { question },
         })
     }
 
-    /// The peer answered.
-    pub(super) fn answered(&mut self, question: u32, body: Option<Bytes>) {
-        if let Some(answer) = self.asked.remove(&question) {
-            // Whoever asked may have gone.
-            let _ = answer.send(body);
+    /// The peer answered; whether it was asked.
+    pub(super) fn answered(&mut self, question: u32, body: Option<Bytes>) -> bool {
+        match self.asked.remove(&question) {
+            Some(answer) => {
+                // Whoever asked may have gone.
+                let _ = answer.send(body);
+                true
+            }
+            None => false,
         }
     }
 
@@ -113,6 +124,18 @@ impl Conversation {
             let answer = gate.message(body).await.ok()?;
             (answer.len() <= MAX_CHIRAL_BODY).then_some(answer)
         });
+    }
+
+    /// The peer's agent asks for leave to ask for something.
+    pub(super) fn admit(&mut self, question: u32, request: ServeRequest, sales: Sales) {
+        self.begin(question, async move {
+            Some(sales.admit(request).await.encode())
+        });
+    }
+
+    /// Answers with what is known at once.
+    pub(super) fn say(&mut self, question: u32, body: Option<Bytes>) {
+        self.begin(question, std::future::ready(body));
     }
 
     /// The next answer that is to be sent; pending for ever if there is none.

@@ -90,6 +90,7 @@ impl Node {
         self: &Arc<Self>,
         torrent: &Arc<Torrent>,
         place: &str,
+        is_announced: bool,
     ) -> Result<Arc<PeerHandle>, DialError> {
         let limit = self.shared.config.connect_timeout;
         let found = timeout(limit, lookup_host(place)).await;
@@ -98,6 +99,10 @@ impl Node {
             .map_err(DialError::Name)?;
         let mut last = DialError::Name(std::io::ErrorKind::NotFound.into());
         for address in found.take(4) {
+            // Whom strangers announce is dialled only where the settings let.
+            if is_announced && !self.shared.config.addresses.allows(address.ip()) {
+                continue;
+            }
             match self.dial(torrent, address, true).await {
                 Ok(handle) => return Ok(handle),
                 Err(error) => last = error,

@@ -31,6 +31,9 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 /// Most messages about holepunching that wait for a connection.
 const MAX_PUNCH: usize = 16;
 
+/// Most ranges that wait for the peer to be told that no more is asked for of them.
+const MAX_RELEASED: usize = 64;
+
 /// Two connections with one peer have crossed on their way if no more time than this lies
 /// between them.
 const CROSSED: Duration = Duration::from_secs(5);
@@ -66,6 +69,13 @@ pub(in crate::bittorrent) enum Ask {
     Header,
     Page(u32),
     Payment(Bytes),
+    /// For leave to ask for these bytes, which have a price.
+    Admit {
+        range: ByteRange,
+        credential: Option<Bytes>,
+    },
+    /// For what the content costs.
+    Tariff,
 }
 
 /// Where the answer to a question goes.
@@ -98,6 +108,8 @@ pub(in crate::bittorrent) struct Orders {
     pub(in crate::bittorrent) questions: Vec<(Ask, AnswerTo)>,
     /// Messages to relay.
     pub(in crate::bittorrent) punch: Vec<Holepunch>,
+    /// Ranges of which no more is asked for, though there was leave to.
+    pub(in crate::bittorrent) released: Vec<ByteRange>,
     /// Another connection with the same peer has taken its place.
     pub(in crate::bittorrent) displaced: bool,
 }
@@ -222,6 +234,16 @@ impl PeerHandle {
         self.order(|orders| {
             if orders.punch.len() < MAX_PUNCH {
                 orders.punch.push(message);
+            }
+        });
+    }
+
+    /// Nothing more is asked for of a range that there was leave to ask for.
+    pub(in crate::bittorrent) fn release(&self, range: ByteRange) {
+        self.order(|orders| {
+            // What is not said ends with the connection.
+            if orders.released.len() < MAX_RELEASED {
+                orders.released.push(range);
             }
         });
     }

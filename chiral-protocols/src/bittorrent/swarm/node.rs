@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use chiral_core::{
-    Alias, Bitmap, ChunkSource, ChunkStore, Cid, FileIdentification, PaymentGate, PeerOffer,
-    PeerSigner, TransferError,
+    Alias, Bitmap, ChunkSource, ChunkStore, Cid, FileIdentification, PaymentAgent, PaymentGate,
+    PeerOffer, PeerSigner, TransferError,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,9 @@ pub(super) struct Shared {
     pub(super) peer_id: BtPeerId,
     pub(super) signer: Option<Arc<dyn PeerSigner>>,
     pub(super) gate: Arc<dyn PaymentGate>,
+    /// Who pays for what is fetched.
+    pub(super) agent: OnceLock<Arc<dyn PaymentAgent>>,
+    pub(super) tasks: TaskTracker,
     pub(super) closed: CancellationToken,
     /// Where we listen.
     pub(super) local: Option<SocketAddr>,
@@ -82,11 +85,14 @@ impl Node {
     ) -> Result<Arc<Self>, BitTorrentError> {
         let limits = Limits::new(config.max_connections, config.max_connections_per_ip);
         let half_open = config.max_half_open.max(1);
+        let tasks = TaskTracker::new();
         Ok(Arc::new(Self {
             shared: Arc::new(Shared {
                 peer_id: BtPeerId::new(random()?),
                 signer,
                 gate,
+                agent: OnceLock::new(),
+                tasks: tasks.clone(),
                 closed: CancellationToken::new(),
                 local,
                 config,
@@ -94,7 +100,7 @@ impl Node {
             store,
             torrents: Mutex::default(),
             discovery,
-            tasks: TaskTracker::new(),
+            tasks,
             limits,
             dialling: Semaphore::new(half_open),
             answering: Arc::new(Semaphore::new(half_open)),
@@ -224,10 +230,14 @@ impl Node {
         };
         // Used from now on: or the connection would be let go at once.
         let _in_use = torrent.in_use();
+        let is_announced = offer.valid_until.is_some();
         // A second connection to one peer would be refused, or displace the first.
         let handle = match torrent.claim_connected(place) {
             Some(handle) => handle,
-            None => self.dial_place(torrent, place).await.map_err(failed)?,
+            None => self
+                .dial_place(torrent, place, is_announced)
+                .await
+                .map_err(failed)?,
         };
         let known = tokio::time::timeout(patience, handle.knows(torrent)).await;
         let Some(info) = torrent.info() else {
@@ -243,7 +253,8 @@ impl Node {
             });
         };
         let (torrent, geometry) = (torrent.clone(), info.geometry);
-        let source = PeerSource::new(handle.clone(), torrent, geometry, offer.clone());
+        let shared = self.shared.clone();
+        let source = PeerSource::new(handle.clone(), torrent, geometry, offer.clone(), shared);
         // It is used all the same if it chokes us, or has nothing yet: that may change.
         let _ = tokio::time::timeout(self.shared.config.introduction, handle.introduced()).await;
         source.coverage().await?;
@@ -260,6 +271,7 @@ impl Node {
     ) -> Result<Bytes, TransferError> {
         let name = || offer.endpoint.as_str().to_owned();
         let _in_use = torrent.in_use();
+        let is_announced = offer.valid_until.is_some();
         let there = torrent.peers().into_iter().find(|peer| {
             let published = peer.published();
             let known = offer.peer.is_some() && published.chiral == offer.peer;
@@ -268,12 +280,13 @@ impl Node {
         });
         let handle = match there {
             Some(handle) => handle,
-            None => self.dial_place(torrent, place).await.map_err(|source| {
-                TransferError::Connection {
+            None => self
+                .dial_place(torrent, place, is_announced)
+                .await
+                .map_err(|source| TransferError::Connection {
                     source_name: name(),
                     source: Box::new(source),
-                }
-            })?,
+                })?,
         };
         let answer = handle.ask(Ask::Payment(message)).await?;
         answer.ok_or_else(|| TransferError::Refused {
@@ -281,6 +294,11 @@ impl Node {
             reason: "its payment gate does not answer".to_owned(),
             retryable: false,
         })
+    }
+
+    /// Buys with this agent; the first that is given.
+    pub(in crate::bittorrent) fn set_agent(&self, agent: Arc<dyn PaymentAgent>) {
+        self.shared.agent.get_or_init(|| agent);
     }
 
     /// Ends everything, and waits for it.

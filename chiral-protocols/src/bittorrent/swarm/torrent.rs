@@ -53,6 +53,8 @@ struct Served {
     have: Option<Arc<Bitmap>>,
     /// One of its pieces has the hash that the torrent gives.
     checked: bool,
+    /// The content is not the store's: it is not opened anew there.
+    is_apart: bool,
 }
 
 /// A torrent of this node.
@@ -60,6 +62,7 @@ struct Served {
 pub(in crate::bittorrent) struct Torrent {
     pub(in crate::bittorrent) info_hash: [u8; 20],
     info: OnceLock<TorrentInfo>,
+    learnt: Notify,
     /// Its trees (version 2), as far as they are known.
     trees: Mutex<Trees>,
     served: Mutex<Served>,
@@ -90,6 +93,7 @@ impl Torrent {
         Self {
             info_hash,
             info: OnceLock::new(),
+            learnt: Notify::new(),
             trees: Mutex::default(),
             served: Mutex::default(),
             peers: Mutex::default(),
@@ -116,10 +120,24 @@ impl Torrent {
     pub(in crate::bittorrent) fn learn(&self, info: TorrentInfo) {
         let meta = info.metainfo().clone();
         if self.info.set(info).is_ok() {
+            self.learnt.notify_waiters();
             lock(&self.trees).learn(meta);
             self.peers().iter().for_each(|peer| peer.note_known());
             self.look();
             self.upkeep.notify_one();
+        }
+    }
+
+    /// What is known of it, once it is.
+    pub(in crate::bittorrent) async fn learnt(&self) -> &TorrentInfo {
+        loop {
+            // From before it is looked whether it is: so that nothing is missed.
+            let mut learnt = std::pin::pin!(self.learnt.notified());
+            learnt.as_mut().enable();
+            if let Some(info) = self.info() {
+                return info;
+            }
+            learnt.await;
         }
     }
 
@@ -176,7 +194,7 @@ impl Torrent {
     /// It is this content.
     pub(in crate::bittorrent) fn set_cid(&self, cid: Cid, seeding: bool) {
         let mut served = lock(&self.served);
-        if served.cid != Some(cid) {
+        if served.cid != Some(cid) || served.is_apart {
             *served = Served {
                 cid: Some(cid),
                 seeding: served.seeding,
@@ -223,6 +241,36 @@ impl Torrent {
         if self.count_pieces() && self.is_what_it_says().await {
             self.look();
         }
+    }
+
+    /// Serves content that is not the store's, as far as it is there; or nothing any more, if
+    /// that was served.
+    pub(in crate::bittorrent) fn serve_apart(
+        &self,
+        content: Option<Arc<dyn StoredContent>>,
+        seeding: bool,
+    ) {
+        let mut served = lock(&self.served);
+        match content {
+            Some(content) => {
+                *served = Served {
+                    seeding,
+                    content: Some(content),
+                    is_apart: true,
+                    ..Served::default()
+                };
+            }
+            None if served.is_apart => *served = Served::default(),
+            None => {}
+        }
+        drop(served);
+        self.upkeep.notify_one();
+        self.discovery.notify_one();
+    }
+
+    /// Whether what is served is not the store's.
+    pub(in crate::bittorrent) fn is_apart(&self) -> bool {
+        lock(&self.served).is_apart
     }
 
     /// Pieces that can be served; nothing as long as it is not known that the content is the

@@ -36,14 +36,16 @@ pub(super) async fn look_after(node: Arc<Node>, torrent: Arc<Torrent>) {
         let now = started.elapsed();
         refresh_content(&node, &torrent).await;
         let peers = torrent.peers();
-        rechoke(&mut choker, &mut unchoked, now, &torrent, &peers);
-        hand_over(&torrent, &peers);
+        let sold = has_a_price(&node, &torrent);
+        rechoke(&mut choker, &mut unchoked, now, &torrent, &peers, sold);
+        hand_over(&node, &torrent, &peers);
         if now >= exchange_at && !torrent.is_private() {
             exchange_at = now + EXCHANGE_EVERY;
             peers.iter().for_each(|peer| peer.exchange_peers());
         }
         dial_known(&node, &torrent, peers.len());
-        let growing = torrent.cid().is_some() && !torrent.has_all();
+        let served = torrent.cid().is_some() || torrent.is_apart();
+        let growing = served && !torrent.has_all();
         let pause = if growing { COUNT_EVERY } else { REST };
         let pause = pause.min(
             choker
@@ -61,16 +63,17 @@ pub(super) async fn look_after(node: Arc<Node>, torrent: Arc<Torrent>) {
 
 /// Opens what is served, and counts its pieces.
 async fn refresh_content(node: &Arc<Node>, torrent: &Arc<Torrent>) {
-    let Some(cid) = torrent.cid() else {
-        return;
-    };
     if torrent.has_all() {
         return;
     }
-    // A download that has ended leaves its partial file: what can be served is opened anew.
-    match node.store.open(cid).await {
-        Ok(content) => torrent.set_content(content),
-        Err(error) => tracing::debug!(content = %cid, %error, "cannot be served"),
+    match torrent.cid() {
+        _ if torrent.is_apart() => {}
+        None => return,
+        // A download that has ended leaves its partial file: what can be served is opened anew.
+        Some(cid) => match node.store.open(cid).await {
+            Ok(content) => torrent.set_content(content),
+            Err(error) => tracing::debug!(content = %cid, %error, "cannot be served"),
+        },
     }
     let more = torrent.count_pieces();
     let known = torrent.have().is_some();
@@ -80,18 +83,29 @@ async fn refresh_content(node: &Arc<Node>, torrent: &Arc<Torrent>) {
     }
 }
 
+/// Whether what is served of a torrent has a price.
+fn has_a_price(node: &Node, torrent: &Torrent) -> bool {
+    let content = torrent.content();
+    content.is_some_and(|content| {
+        let tariff = node.shared.gate.tariff(content.header().cid);
+        !tariff.price.is_free()
+    })
+}
+
 fn rechoke(
     choker: &mut Choker,
     unchoked: &mut BTreeSet<u64>,
     now: Duration,
     torrent: &Torrent,
     peers: &[Arc<PeerHandle>],
+    sold: bool,
 ) {
     let candidate = |peer: &Arc<PeerHandle>| {
         let published = peer.published();
         Candidate {
             key: peer.key,
-            interested: published.interested,
+            // Whoever cannot pay gets nothing of what is sold: no slot is spent on him.
+            interested: published.interested && (!sold || published.chiral.is_some()),
             fast_lane: published.chiral.is_some(),
             gives: published.gives,
             gave: published.gave,
@@ -119,7 +133,7 @@ fn rechoke(
 }
 
 /// Peers that came, or were found, go to those who download.
-fn hand_over(torrent: &Arc<Torrent>, peers: &[Arc<PeerHandle>]) {
+fn hand_over(node: &Node, torrent: &Arc<Torrent>, peers: &[Arc<PeerHandle>]) {
     let Some(info) = torrent.info() else {
         return;
     };
@@ -129,9 +143,10 @@ fn hand_over(torrent: &Arc<Torrent>, peers: &[Arc<PeerHandle>]) {
     for peer in peers.iter().filter(|peer| !peer.is_closed()) {
         torrent.hand(peer.key, || {
             let offer = offer_of(torrent, peer)?;
-            let (peer, torrent) = (peer.clone(), torrent.clone());
-            peer.claim()
-                .then(|| Arc::new(PeerSource::new(peer, torrent, info.geometry, offer)) as _)
+            let (peer, torrent, shared) = (peer.clone(), torrent.clone(), node.shared.clone());
+            peer.claim().then(|| {
+                Arc::new(PeerSource::new(peer, torrent, info.geometry, offer, shared)) as _
+            })
         });
     }
 }

@@ -1,9 +1,10 @@
 //! What the peer asked for is read and put in the outbox.
 
 use bytes::Bytes;
-use chiral_core::{ByteRange, CHUNK_SIZE, StoreError};
+use chiral_core::{ByteRange, CHUNK_SIZE, Protocol, ServeRequest, StoreError};
 
 use super::{Connection, Reading};
+use crate::bittorrent::extension::Admitted;
 use crate::bittorrent::session::Now;
 use crate::bittorrent::swarm::greet::Wire;
 use crate::limits::Flow;
@@ -23,11 +24,16 @@ impl<S: Wire> Connection<S> {
                 return;
             };
             let range = geometry.range(block);
+            if !self.may_have(range) {
+                self.session.refuse_upload();
+                continue;
+            }
             match &self.held {
                 Some((held, bytes)) if held.covers(range) => {
                     let from = (range.start - held.start) as usize;
                     let data = bytes.slice(from..from + range.len() as usize);
                     self.session.upload(now, data);
+                    self.sales.sent(range);
                     if self.flow.as_ref().is_some_and(Flow::is_limited) {
                         // What follows needs a leave of its own.
                         self.held = None;
@@ -38,6 +44,34 @@ impl<S: Wire> Connection<S> {
         }
     }
 
+    /// Whether a block may be given: what has a price, perhaps since a moment ago, only to whom
+    /// the gate has given leave.
+    fn may_have(&self, block: ByteRange) -> bool {
+        let Some(content) = self.torrent.content() else {
+            return true;
+        };
+        let tariff = self.node.gate.tariff(content.header().cid);
+        tariff.price.is_free() || self.sales.covers(block)
+    }
+
+    /// The peer's agent asks for leave to ask for bytes.
+    pub(super) fn admit(&mut self, question: u32, range: ByteRange, credential: Option<Bytes>) {
+        let length = self.session.geometry().map(|geometry| geometry.length());
+        let content = self.torrent.content();
+        let content = content.filter(|_| length.is_some_and(|length| range.end <= length));
+        let Some(content) = content else {
+            let refused = Admitted::Refused {
+                reason: "there is no such thing to be had".to_owned(),
+                retryable: false,
+            };
+            return self.conversation.say(question, Some(refused.encode()));
+        };
+        let mut request = ServeRequest::new(content.header().cid, range, Protocol::BitTorrent);
+        request.credential = credential;
+        self.conversation
+            .admit(question, request, self.sales.clone());
+    }
+
     /// Reads the chunks that a block lies in, so that those after it are there too.
     pub(super) fn start_reading(&mut self, range: ByteRange, length: u64) {
         let Some(content) = self.torrent.content() else {
@@ -45,11 +79,6 @@ impl<S: Wire> Connection<S> {
             return;
         };
         let cid = content.header().cid;
-        // The swarm pays nobody: what has a price, perhaps since a moment ago, is not given.
-        if !self.node.gate.tariff(cid).price.is_free() {
-            self.session.refuse_upload();
-            return;
-        }
         let flow = self
             .flow
             .get_or_insert_with(|| self.node.config.uploads.flow(cid))
