@@ -101,6 +101,18 @@ async fn announce(node: &Node, target: &FileIdentification, announced: &OnceLock
 }
 
 impl Seeding {
+    /// What was got is not to be seeded by itself: nothing of it is any more.
+    #[cfg(feature = "bittorrent")]
+    pub(crate) async fn leave(self, node: &Node) {
+        self.task.abort();
+        // It was told to end.
+        self.task.await.unwrap_or_default();
+        if let Some(cid) = self.announced.get() {
+            let ended = share::unshare(node, *cid).await;
+            tracing::debug!(%cid, ?ended, "not seeded any more");
+        }
+    }
+
     /// The download is over: if it is complete all of it is seeded from now on, else nothing.
     /// That is announced in the background: the file is there, whoever hears of it.
     pub(crate) async fn end(self, node: &Node, report: &Result<DownloadReport, TransferError>) {

@@ -34,6 +34,8 @@ pub struct NodeBuilder {
     pub(crate) http: Option<chiral_protocols::http::HttpConfig>,
     #[cfg(feature = "private")]
     pub(crate) private: Option<chiral_protocols::private::PrivateConfig>,
+    #[cfg(feature = "bittorrent")]
+    pub(crate) bittorrent: Option<chiral_protocols::bittorrent::swarm::BitTorrentConfig>,
     pub(crate) directory: Option<Arc<dyn PeerDirectory>>,
     pub(crate) network: Option<Arc<dyn PeerNetwork>>,
     #[cfg(feature = "libp2p")]
@@ -72,6 +74,8 @@ impl Default for NodeBuilder {
             http: Some(chiral_protocols::http::HttpConfig::default()),
             #[cfg(feature = "private")]
             private: None,
+            #[cfg(feature = "bittorrent")]
+            bittorrent: None,
             directory: None,
             network: None,
             #[cfg(feature = "libp2p")]
@@ -154,6 +158,32 @@ impl NodeBuilder {
     pub fn private(mut self, config: chiral_protocols::private::PrivateConfig) -> Self {
         self.private = Some(config);
         self
+    }
+
+    /// Takes part in BitTorrent's swarms as these settings say: what is shared is seeded there,
+    /// too, if they have an address to listen at, and torrents can be
+    /// [got](Node::download_torrent). Nobody is told or asked about anything, but by peers that
+    /// are named, unless the settings name trackers or the like.
+    ///
+    /// With libp2p, other Chiral nodes recognise this one in a swarm; with payments it buys and
+    /// sells there.
+    #[cfg(feature = "bittorrent")]
+    #[must_use]
+    pub fn bittorrent(
+        mut self,
+        config: chiral_protocols::bittorrent::swarm::BitTorrentConfig,
+    ) -> Self {
+        self.bittorrent = Some(config);
+        self
+    }
+
+    /// Takes part in BitTorrent's swarms, and seeds there at this address; port 0 lets the
+    /// system choose one.
+    #[cfg(feature = "bittorrent")]
+    #[must_use]
+    pub fn bittorrent_listen(self, address: std::net::SocketAddr) -> Self {
+        use chiral_protocols::bittorrent::swarm::BitTorrentConfig;
+        self.bittorrent(BitTorrentConfig::default().with_listen(address))
     }
 
     /// Has streams to peers over this network, instead of the node's own.

@@ -21,6 +21,10 @@ pub enum BuildError {
     #[cfg(feature = "private")]
     #[error("could not set up the private protocol")]
     Private(#[from] chiral_protocols::private::PrivateError),
+    /// BitTorrent could not be set up; most often its port is taken.
+    #[cfg(feature = "bittorrent")]
+    #[error("could not set up BitTorrent")]
+    BitTorrent(#[from] chiral_protocols::bittorrent::swarm::BitTorrentError),
     /// The private protocol was asked for, and there is no network to speak it over.
     #[error("the private protocol needs a network of peers")]
     NoNetwork,
@@ -81,6 +85,8 @@ impl BuildError {
             Self::Url(_) => false,
             #[cfg(feature = "private")]
             Self::Private(_) => false,
+            #[cfg(feature = "bittorrent")]
+            Self::BitTorrent(_) => false,
             Self::Unsupported { .. } | Self::NoProtocol | Self::NoAddress | Self::NoNetwork => {
                 false
             }
@@ -132,6 +138,17 @@ pub enum NodeError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The node was built without BitTorrent.
+    #[error("the node does not take part in BitTorrent")]
+    NoBitTorrent,
+    /// A torrent that cannot be downloaded.
+    #[cfg(feature = "bittorrent")]
+    #[error("torrent")]
+    Torrent(#[from] chiral_protocols::bittorrent::download::TorrentError),
+    /// A torrent is complete, and its files cannot be put in their places.
+    #[cfg(feature = "bittorrent")]
+    #[error("files of a torrent")]
+    Unpack(#[from] chiral_protocols::bittorrent::unpack::UnpackError),
     /// The node has been shut down.
     #[error("the node is shut down")]
     Closed,
@@ -150,7 +167,11 @@ impl NodeError {
             Self::Chain(error) => error.is_retryable(),
             #[cfg(feature = "chain")]
             Self::Payments(error) => error.is_retryable(),
-            Self::NoPayments => false,
+            #[cfg(feature = "bittorrent")]
+            Self::Torrent(error) => error.is_retryable(),
+            #[cfg(feature = "bittorrent")]
+            Self::Unpack(error) => error.is_retryable(),
+            Self::NoPayments | Self::NoBitTorrent => false,
             Self::UnknownBill { .. } | Self::Endpoint { .. } | Self::Closed => false,
         }
     }

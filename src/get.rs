@@ -13,6 +13,8 @@ use chiral_core::{
     PeerOffer, Priority, Protocol, ProviderQuery, Rate, SettlementStatus, StoreError, Transfer,
     TransferError, TransferId,
 };
+#[cfg(feature = "bittorrent")]
+use chiral_protocols::bittorrent::download::TorrentDownload;
 use chiral_protocols::{Downloads, ReadError, Readable, Reader};
 use tokio::task::JoinHandle;
 
@@ -20,6 +22,8 @@ use crate::auto_seed::{self, Others};
 use crate::builder::endpoint;
 use crate::node::new_transfer_id;
 use crate::settle::free_bills;
+#[cfg(feature = "bittorrent")]
+use crate::unfinished::TorrentRecord;
 use crate::unfinished::{Record, Settings};
 use crate::{Node, NodeError};
 
@@ -48,6 +52,8 @@ pub struct Get {
     priority: Priority,
     limit: Option<Rate>,
     paused: bool,
+    #[cfg(feature = "bittorrent")]
+    pub(crate) torrent: Option<(Arc<TorrentDownload>, TorrentRecord)>,
     bad: Option<NodeError>,
 }
 
@@ -63,6 +69,8 @@ impl Get {
             priority: Priority::Normal,
             limit: None,
             paused: false,
+            #[cfg(feature = "bittorrent")]
+            torrent: None,
             bad: None,
         }
     }
@@ -174,8 +182,16 @@ impl Get {
             priority,
             limit,
             paused,
+            #[cfg(feature = "bittorrent")]
+            torrent,
             bad,
         } = self;
+        #[cfg(feature = "bittorrent")]
+        let (torrent, torrent_record) = torrent.unzip();
+        #[cfg(feature = "bittorrent")]
+        let is_torrent = torrent.is_some();
+        #[cfg(not(feature = "bittorrent"))]
+        let is_torrent = false;
         node.check_open()?;
         if let Some(error) = bad {
             return Err(error);
@@ -186,6 +202,18 @@ impl Get {
             Goal::Store => Some(Record::new(target, None, None, &offers)),
             Goal::File(path) => Some(Record::new(target, Some(path.clone()), None, &offers)),
             Goal::Part(part) => Some(Record::new(target, None, Some(*part), &offers)),
+        };
+        // Its link has its peers.
+        #[cfg(feature = "bittorrent")]
+        let record = match torrent_record {
+            Some(torrent) => {
+                let path = match &goal {
+                    Goal::File(path) => Some(path.clone()),
+                    _ => None,
+                };
+                Some(Record::new(target, path, None, &[]).of_torrent(torrent))
+            }
+            None => record,
         };
         let record = record.map(|record| record.seeding(seed));
         let seed = match seed.then(|| auto_seed::check(&node)) {
@@ -200,7 +228,8 @@ impl Get {
         close_earlier_books(&node, &target).await?;
         let directory = Others::of(&node);
         // Whoever named peers can do without the directory, and whoever waits need not ask yet.
-        let asked = offers.is_empty() && !paused;
+        // A torrent's swarm is not kept waiting either.
+        let asked = offers.is_empty() && !paused && !is_torrent;
         if asked {
             offers = directory.providers(ProviderQuery::new(target)).await?;
         }
@@ -221,6 +250,21 @@ impl Get {
             Some(cid) => node.store().object(cid).await?.is_some(),
             None => false,
         };
+        #[cfg(feature = "bittorrent")]
+        let download = match &torrent {
+            None => {
+                node.manager()
+                    .download_file(new_transfer_id()?, request)
+                    .await?
+            }
+            Some(torrent) => {
+                request.lookup = Some(torrent.clone());
+                let connector = torrent.connector(Arc::new(node.manager().clone()));
+                let engine = node.manager().engine();
+                engine.download(new_transfer_id()?, request, connector)?
+            }
+        };
+        #[cfg(not(feature = "bittorrent"))]
         let download = node
             .manager()
             .download_file(new_transfer_id()?, request)
@@ -249,6 +293,26 @@ impl Get {
                 // It ends with the transfer; what was changed before is kept.
                 following.await.unwrap_or_default();
             }
+            // The stream of several files is nothing to be seeded by itself.
+            #[cfg(feature = "bittorrent")]
+            let seeding = match (&torrent, seeding) {
+                (None, seeding) => seeding,
+                (Some(torrent), seeding) => {
+                    torrent.over();
+                    match (torrent.plan(), seeding) {
+                        (Some(plan), Some(seeding)) if !plan.is_single_file() => {
+                            seeding.leave(&node).await;
+                            None
+                        }
+                        (_, seeding) => {
+                            if let Ok(report) = &report {
+                                torrent.completed(report.header.cid);
+                            }
+                            seeding
+                        }
+                    }
+                }
+            };
             if let Some(seeding) = seeding {
                 seeding.end(&node, &report).await;
             }

@@ -17,6 +17,8 @@ mod share;
 mod start;
 mod state_file;
 mod status;
+#[cfg(feature = "bittorrent")]
+mod torrent;
 mod unfinished;
 
 pub use builder::NodeBuilder;
@@ -27,6 +29,8 @@ pub use loopback::Loopback;
 pub use node::Node;
 pub use share::{Share, Shared};
 pub use status::{NodeStatus, PenaltyStatus, ProtocolStatus, TransferStatus};
+#[cfg(feature = "bittorrent")]
+pub use torrent::{GetTorrent, GettingTorrent, GotFile, GotTorrent, TorrentSource};
 pub use unfinished::Unfinished;
 
 #[cfg(feature = "chain")]

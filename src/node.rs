@@ -27,6 +27,8 @@ pub(crate) struct Inner {
     pub(crate) gate: Arc<dyn PaymentGate>,
     pub(crate) peer: Option<PeerId>,
     pub(crate) auto_seed: bool,
+    #[cfg(feature = "bittorrent")]
+    pub(crate) bittorrent: Option<Arc<chiral_protocols::bittorrent::protocol::BitTorrentProtocol>>,
     #[cfg(feature = "libp2p")]
     pub(crate) libp2p: Option<chiral_dht::Libp2pNode>,
     #[cfg(feature = "chain")]

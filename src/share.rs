@@ -233,6 +233,8 @@ async fn import(node: &Node, share: &Share) -> Result<(ManifestHeader, bool), No
     request.name = share.name.clone();
     request.mime = share.mime.clone();
     request.progress = share.progress.clone();
+    #[cfg(feature = "bittorrent")]
+    request.sidecars.extend(crate::torrent::sidecar(node));
     // A clock before 1970 gives 0, which is as good a hint.
     request.created_at = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -242,16 +244,42 @@ async fn import(node: &Node, share: &Share) -> Result<(ManifestHeader, bool), No
     Ok((object.header, true))
 }
 
-pub(crate) async fn seed(node: &Node, header: ManifestHeader) -> Result<FileMetadata, NodeError> {
+/// Takes a file in where it is; keeps it for being shared, if it is to be.
+#[cfg(feature = "bittorrent")]
+pub(crate) async fn take_in(
+    node: &Node,
+    path: &Path,
+    keep: bool,
+) -> Result<ManifestHeader, NodeError> {
+    let mut request = ImportRequest::new(ImportSource::Path(path.to_owned()));
+    request.mode = ImportMode::InPlace;
+    request.sidecars.extend(crate::torrent::sidecar(node));
+    let object = node.store().import(request).await?;
+    if keep {
+        node.store().pin(object.header.cid, PIN).await?;
+    }
+    Ok(object.header)
+}
+
+pub(crate) async fn seed(
+    node: &Node,
+    mut header: ManifestHeader,
+) -> Result<FileMetadata, NodeError> {
     let mut offers = Vec::new();
     for protocol in node.manager().seeding_protocols() {
         let request = SeedRequest::new(SeedContent::Stored(header.cid));
         let seeded = protocol.start_seeding(request).await?;
-        for mut offer in seeded.offers {
-            offer.peer = offer.peer.or_else(|| node.peer_id().cloned());
-            offer.header = Some(header.clone());
-            offers.push(offer);
+        // What it is called over this protocol: one name of each kind, in their order.
+        for alias in seeded.header.aliases {
+            header.aliases.retain(|other| other.kind() != alias.kind());
+            header.aliases.push(alias);
         }
+        header.aliases.sort();
+        offers.extend(seeded.offers);
+    }
+    for offer in &mut offers {
+        offer.peer = offer.peer.take().or_else(|| node.peer_id().cloned());
+        offer.header = Some(header.clone());
     }
     if !offers.is_empty() {
         node.directory()

@@ -94,6 +94,8 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
         open.payments = Some(payments);
     }
 
+    #[cfg(all(feature = "libp2p", feature = "bittorrent"))]
+    let network_allows = builder.libp2p.as_ref().map(|network| network.allows());
     #[cfg(feature = "libp2p")]
     if let Some(mut config) = builder.libp2p.take() {
         if let Some(directory) = &directory {
@@ -160,6 +162,34 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
         let private = private.with_agent(agent.clone());
         open.protocols.push(Arc::new(private));
     }
+    #[cfg(feature = "bittorrent")]
+    let mut bittorrent = None;
+    #[cfg(feature = "bittorrent")]
+    if let Some(mut config) = builder.bittorrent {
+        use chiral_protocols::bittorrent::protocol::BitTorrentProtocol;
+        config.uploads = builder.uploads.clone();
+        #[cfg(feature = "libp2p")]
+        if let Some((private, loopback)) = network_allows {
+            use chiral_protocols::http::AddressPolicy;
+            if config.addresses == AddressPolicy::GlobalOnly {
+                config.addresses = AddressPolicy::GlobalAnd { private, loopback };
+            }
+        }
+        #[cfg(feature = "chain")]
+        if let Some(payments) = &open.payments {
+            config.wallet.get_or_insert(payments.wallet().address());
+        }
+        #[cfg(feature = "libp2p")]
+        let signer = open.libp2p.as_ref().map(|network| network.signer());
+        #[cfg(not(feature = "libp2p"))]
+        let signer = None;
+        let (registry, gate) = (builder.registry.clone(), gate.clone());
+        let protocol =
+            BitTorrentProtocol::bind(config, store.clone(), registry, gate, signer).await?;
+        let protocol = Arc::new(protocol.with_agent(agent.clone()));
+        bittorrent = Some(protocol.clone());
+        open.protocols.push(protocol);
+    }
     open.protocols.extend(builder.protocols);
     let mut protocols = open.protocols.iter().cloned();
     let first = protocols.next().ok_or(BuildError::NoProtocol)?;
@@ -206,6 +236,8 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
         gate,
         peer: builder.peer,
         auto_seed: builder.auto_seed,
+        #[cfg(feature = "bittorrent")]
+        bittorrent,
         #[cfg(feature = "libp2p")]
         libp2p: open.libp2p.take(),
         #[cfg(feature = "chain")]

@@ -18,8 +18,8 @@ use crate::state_file::StateFile;
 use crate::{Get, Getting, Node, NodeError};
 
 /// The file in the data directory, its version, and the first one that is still understood.
-/// The first had neither whether to seed nor whether it is paused.
-const FILE: (&str, u32, u32) = ("downloads.json", 2, 1);
+/// The first had neither whether to seed nor whether it is paused, the second no torrents.
+const FILE: (&str, u32, u32) = ("downloads.json", 3, 1);
 
 /// Most sources that are kept of one download: those that the user named, in their order.
 const MAX_SOURCES: usize = 64;
@@ -44,6 +44,11 @@ pub struct Unfinished {
     pub seed: bool,
     /// Whether it was paused when it was last under way.
     pub paused: bool,
+    /// Of a torrent, its magnet link: it is gone on with by [`Node::resume_torrents`], in a
+    /// build with the feature `bittorrent`.
+    pub magnet: Option<String>,
+    /// The directory that files of a torrent go to.
+    pub directory: Option<PathBuf>,
     /// The transfer, if it is under way.
     pub transfer: Option<TransferId>,
 }
@@ -83,6 +88,15 @@ pub(crate) struct Record {
     seed: bool,
     #[serde(default)]
     paused: bool,
+    #[serde(default)]
+    torrent: Option<TorrentRecord>,
+}
+
+/// What is kept of a torrent beside that.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct TorrentRecord {
+    pub(crate) magnet: String,
+    pub(crate) directory: Option<OsString>,
 }
 
 /// What can be changed of a download while it is under way.
@@ -121,7 +135,14 @@ impl Record {
             limit: None,
             seed: false,
             paused: false,
+            torrent: None,
         }
+    }
+
+    #[cfg(feature = "bittorrent")]
+    pub(crate) fn of_torrent(mut self, torrent: TorrentRecord) -> Self {
+        self.torrent = Some(torrent);
+        self
     }
 
     pub(crate) fn seeding(mut self, seed: bool) -> Self {
@@ -166,6 +187,12 @@ impl Record {
                 .take(MAX_SOURCES)
                 .filter_map(offer)
                 .collect(),
+            magnet: self.torrent.as_ref().map(|torrent| torrent.magnet.clone()),
+            directory: self
+                .torrent
+                .as_ref()
+                .and_then(|torrent| torrent.directory.clone())
+                .map(PathBuf::from),
             priority: self.priority,
             limit: self.limit,
             seed: self.seed,
@@ -309,12 +336,13 @@ impl Node {
         list
     }
 
-    /// Goes on with every unfinished download that is not under way, each as it was begun and
+    /// Goes on with every unfinished download but torrents that is not under way, each as it was begun and
     /// with what was changed of it: its priority, its limit, and whether it is paused.
     pub async fn resume_all(&self) -> Vec<Result<Getting, NodeError>> {
         let mut resumed = Vec::new();
         for unfinished in self.unfinished() {
-            if unfinished.transfer.is_some() {
+            // Torrents have a handle of their own.
+            if unfinished.transfer.is_some() || unfinished.magnet.is_some() {
                 continue;
             }
             if self.is_done(&unfinished).await {
@@ -450,7 +478,19 @@ mod tests {
         assert_eq!(found.limit, "1MiB".parse().ok());
         assert_eq!(found.offers.len(), 1);
         assert!(!found.seed && !found.paused);
-        for version in [0, 3] {
+        assert!(found.magnet.is_none());
+        // The second had those two.
+        let second = text(2).replace(
+            r#""limit":1048576"#,
+            r#""limit":1048576,"seed":true,"paused":true"#,
+        );
+        std::fs::write(&path, second).unwrap();
+        let memory = Memory::open(Some(dir.path().into()));
+        let [found] = &memory.list()[..] else {
+            panic!("{:?}", memory.list());
+        };
+        assert!(found.seed && found.paused && found.magnet.is_none());
+        for version in [0, 4] {
             std::fs::write(&path, text(version)).unwrap();
             assert!(Memory::open(Some(dir.path().into())).list().is_empty());
         }

@@ -13,7 +13,7 @@ pub use crate::chunk_source::TransferError;
 use crate::chunk_store::{Destination, ImportMode, ProgressFn};
 use crate::{
     ByteRange, ChunkSource, Cid, FileIdentification, FileMetadata, PeerDirectory, PeerOffer,
-    PieceHashes, Priority, Protocol, Rate, TransferRegistry,
+    PieceHashes, PieceLookup, Priority, Protocol, Rate, TransferRegistry,
 };
 
 /// What a protocol can do; the rest answers [`TransferError::Unsupported`].
@@ -286,6 +286,8 @@ pub struct DownloadRequest {
     /// How it is checked if nothing but another network's hashes is known of it. With these,
     /// `target` may be an alias; if it names a cid, what comes must turn out to have it.
     pub pieces: Option<Arc<dyn PieceHashes>>,
+    /// Where those hashes are to be learnt first, and who follows what becomes of them.
+    pub lookup: Option<Arc<dyn PieceLookup>>,
     /// From whom, beside those that are found.
     pub offers: Vec<PeerOffer>,
     /// Where to.
@@ -311,6 +313,7 @@ impl DownloadRequest {
         Self {
             target,
             pieces: None,
+            lookup: None,
             offers: Vec::new(),
             destination: Destination::Store,
             only: None,

@@ -61,7 +61,7 @@ pub use peer::{Endpoint, PeerId, PeerOffer};
 pub use peer_directory::{Announcement, DirectoryError, PeerDirectory, ProviderQuery};
 pub use peer_network::{NetworkError, PeerNetwork};
 pub use peer_signer::{PeerSignError, PeerSigner};
-pub use piece_hashes::{PieceChecker, PieceHashes};
+pub use piece_hashes::{FoundPieces, PieceChecker, PieceHashes, PieceLookup};
 pub use priority::Priority;
 pub use protocol::Protocol;
 pub use range::{ByteRange, RangeSet, RequestGrid};

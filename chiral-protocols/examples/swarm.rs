@@ -4,12 +4,14 @@
 //! cargo run --release -p chiral-protocols --features bittorrent --example swarm -- \
 //!     seed FILE [--torrent FILE.torrent] [--write OUT.torrent] [--listen 127.0.0.1:0] [--dial HOST:PORT]...
 //! cargo run --release -p chiral-protocols --features bittorrent --example swarm -- \
-//!     get TORRENT|btih:HEX CID|LINK OUT [--peer HOST:PORT]... [--listen 127.0.0.1:0]
+//!     get TORRENT|btih:HEX|btmh:HEX CID|LINK OUT [--peer HOST:PORT]... [--listen 127.0.0.1:0]
 //! ```
 //!
 //! `seed` prints `READY <port> <info-hash> <cid>` and goes on until it is stopped; `get` ends
-//! with `DONE <seconds> <MiB/s>`. Further options of both: `--encryption prefer|require|off`, `--key SEED`
-//! (a Chiral identity made of that number), `--slow MIB` (serves at most so many MiB/s).
+//! with `DONE <seconds> <MiB/s>`, and with `--stay yes` goes on seeding. Further options of both:
+//! `--encryption prefer|require|off`, `--key SEED` (a Chiral identity made of that number),
+//! `--slow MIB` (serves at most so many MiB/s), `--tracker URL`..., `--dht HOST:PORT`... (nodes to
+//! begin with), `--lsd on`, `--utp on`.
 #![allow(clippy::print_stdout)]
 
 use std::collections::HashMap;
@@ -31,6 +33,7 @@ use chiral_core::{
 };
 use chiral_protocols::bittorrent::protocol::BitTorrentProtocol;
 use chiral_protocols::bittorrent::swarm::{BitTorrentConfig, TorrentInfo};
+use chiral_protocols::http::AddressPolicy;
 use chiral_protocols::{Connector, Engine, EngineConfig};
 use chiral_storage::{FsStore, FsStoreConfig};
 use ed25519_dalek::{Signer, SigningKey};
@@ -146,6 +149,12 @@ async fn set_up(arguments: &Arguments) -> Result<Setup, Box<dyn Error>> {
     if let Some(encryption) = arguments.one("encryption") {
         config.encryption = encryption.parse()?;
     }
+    // All of it stays on this machine and in its networks.
+    config.addresses = AddressPolicy::Any;
+    config.trackers = arguments.all("tracker").to_vec();
+    config.dht = Some(arguments.all("dht").to_vec()).filter(|nodes| !nodes.is_empty());
+    config.lsd = arguments.one("lsd") == Some("on");
+    config.utp = arguments.one("utp") == Some("on");
     if let Some(mib) = arguments.one("slow") {
         config.uploads.set_limit(Some(format!("{mib}MiB").parse()?));
     }
@@ -225,14 +234,13 @@ async fn get(
     let setup = set_up(arguments).await?;
     let target: FileIdentification = link.parse()?;
     let cid = target.cid().ok_or("a link has a cid")?;
-    let alias = match what.strip_prefix("btih:") {
-        Some(_) => what.to_owned(),
-        None => {
-            let info = TorrentInfo::of_torrent_file(&std::fs::read(what)?)?;
-            let hash = chiral_core::alias::Alias::InfoHashV1(info.info_hash).to_string();
-            setup.protocol.add_torrent(info)?;
-            hash
-        }
+    let alias = if what.starts_with("btih:") || what.starts_with("btmh:") {
+        what.to_owned()
+    } else {
+        let info = TorrentInfo::of_torrent_file(&std::fs::read(what)?)?;
+        let alias = info.aliases().next().ok_or("a torrent has a hash")?;
+        setup.protocol.add_torrent(info)?;
+        alias.to_string()
     };
     setup.protocol.expect(&alias.parse()?, cid)?;
     let mut request = DownloadRequest::new(target);
@@ -269,6 +277,9 @@ async fn get(
     let rate = report.header.size as f64 / took / (1 << 20) as f64;
     println!("DONE {took:.3} {rate:.1}");
     if arguments.one("stay").is_some() {
+        if let Some(info) = setup.protocol.torrent_of(cid) {
+            setup.protocol.seed_torrent(info, cid)?;
+        }
         std::future::pending::<()>().await;
     }
     setup.protocol.shutdown().await?;

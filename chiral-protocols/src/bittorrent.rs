@@ -1,15 +1,17 @@
 //! BitTorrent, on our own wire: public clients notice nothing but a good peer.
 
+mod arriving;
 pub mod assembly;
-mod benc;
 pub mod bencode;
 mod compact;
 pub mod create;
 pub mod dht;
+pub mod download;
 pub mod extension;
 pub mod layout;
 pub mod lsd;
 pub mod magnet;
+mod mapped;
 pub mod merkle;
 pub mod metainfo;
 pub mod mse;
@@ -18,11 +20,18 @@ pub mod peer;
 pub mod pieces;
 pub mod protocol;
 mod random;
+pub mod selection;
 pub mod session;
 pub mod smart_ban;
 pub mod swarm;
 pub mod target;
+mod torrent_pieces;
 pub mod tracker;
 pub mod udp;
+pub mod unpack;
 pub mod utp;
 pub mod wire;
+
+pub use arriving::Joined;
+pub use mapped::MappedSource;
+pub use torrent_pieces::TorrentPieces;

@@ -6,9 +6,13 @@
 
 #[path = "bittorrent/conformance.rs"]
 mod conformance;
+#[path = "bittorrent/discovery.rs"]
+mod discovery;
 #[path = "bittorrent/hostile.rs"]
 mod hostile;
 #[path = "bittorrent/support.rs"]
 mod support;
 #[path = "bittorrent/swarm.rs"]
 mod swarm;
+#[path = "bittorrent/v2.rs"]
+mod v2;

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use chiral::core::B256;
-use chiral::{Link, Price, Rate};
+use chiral::protocols::bittorrent::magnet::{Magnet, MagnetPeer};
+use chiral::protocols::bittorrent::metainfo::Metainfo;
+use chiral::{Link, Price, Rate, TorrentSource};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "\
@@ -23,6 +25,11 @@ Examples:
                                                   get it from any web server, and check it
   chiral get LINK --peer URL -o - | mpv -          play it while it comes
   chiral get LINK --bootstrap MULTIADDR --seed    seed it, too, while it comes and afterwards
+  chiral share disc.iso --protocols http,bittorrent --bittorrent 0.0.0.0:6881 --http 0.0.0.0:8480
+                                                  seed it to BitTorrent clients, too; prints a magnet link
+  chiral get 'magnet:?xt=…'                       get a torrent, from its swarm and from Chiral nodes
+  chiral get album.torrent -o Music/ --select 0,2-4
+                                                  some files of a torrent
   chiral peers --clear-all                        forget who is banned
   chiral hash photo.jpg                           print its link without sharing it
 
@@ -75,6 +82,22 @@ pub(crate) struct Network {
     /// An address on this machine or in a private network allows to connect to such addresses.
     #[arg(long, value_name = "MULTIADDR")]
     pub(crate) bootstrap: Vec<String>,
+}
+
+/// How peers of a swarm are found, beside those that are named
+#[derive(Debug, Args)]
+pub(crate) struct Swarm {
+    /// Announce to this tracker (http, https or udp URL), too; may be repeated
+    ///
+    /// Those that a magnet link or a .torrent names are asked in any case.
+    #[arg(long = "tracker", value_name = "URL")]
+    pub(crate) trackers: Vec<String>,
+    /// Join BitTorrent's mainline DHT by this node; may be repeated
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) dht: Vec<String>,
+    /// Find peers in the local network, and be found there
+    #[arg(long)]
+    pub(crate) lsd: bool,
 }
 
 /// How web servers, and seeders over HTTP, are reached
@@ -262,6 +285,69 @@ pub(crate) enum Over {
     Http,
     /// Chunks and payments in one stream between two peers of the network
     Private,
+    /// Pieces, among all who speak BitTorrent
+    #[value(name = "bittorrent")]
+    BitTorrent,
+}
+
+/// What to get
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// A Chiral link, or a cid
+    Link(Link),
+    /// A magnet link, or a .torrent file
+    Torrent(TorrentSource),
+}
+
+/// Most bytes that are read of a .torrent file.
+const MAX_TORRENT_FILE: u64 = 64 << 20;
+
+impl std::str::FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_magnet = text
+            .get(..7)
+            .is_some_and(|scheme| scheme.eq_ignore_ascii_case("magnet:"));
+        if is_magnet {
+            let magnet: Magnet = text.parse().map_err(chain)?;
+            return Ok(Self::Torrent(magnet.into()));
+        }
+        if text.ends_with(".torrent") {
+            let found = std::fs::metadata(text).map_err(chain)?;
+            if found.len() > MAX_TORRENT_FILE {
+                return Err(format!("{text} is too large for a torrent"));
+            }
+            let bytes = std::fs::read(text).map_err(chain)?;
+            let torrent = Metainfo::parse(&bytes).map_err(chain)?;
+            return Ok(Self::Torrent(torrent.into()));
+        }
+        text.parse().map(Self::Link).map_err(chain)
+    }
+}
+
+/// An error and its causes.
+fn chain(error: impl std::error::Error) -> String {
+    super::failure::causes(&error)
+}
+
+/// Files of a torrent, as magnet links select them
+#[derive(Clone, Debug)]
+pub(crate) struct Selected(pub(crate) Vec<std::ops::RangeInclusive<u32>>);
+
+impl std::str::FromStr for Selected {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let run = |part: &str| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+            (first <= last).then_some(first..=last)
+        };
+        let runs: Option<Vec<_>> = text.split(',').map(run).collect();
+        let runs = runs.filter(|runs| runs.len() <= 200);
+        runs.map(Self).ok_or("numbers of files, such as 0,2-4")
+    }
 }
 
 /// Serve files until interrupted; prints the link of each
@@ -273,6 +359,8 @@ pub(crate) struct Share {
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// What to serve them over; private needs --listen
+    ///
+    /// Over bittorrent any client gets them, by the magnet link that is printed.
     #[arg(
         long,
         value_name = "LIST",
@@ -290,6 +378,16 @@ pub(crate) struct Share {
     /// is taken. 0.0.0.0:8480 is for everybody who can reach this machine.
     #[arg(long, value_name = "ADDR")]
     pub(crate) http: Option<SocketAddr>,
+    /// Address to serve BitTorrent at [default: a free port of 127.0.0.1]
+    ///
+    /// 0.0.0.0:6881 is for everybody who can reach this machine.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) bittorrent: Option<SocketAddr>,
+    /// Write the .torrent here; of several files, those of all into this directory
+    #[arg(long, value_name = "PATH")]
+    pub(crate) torrent_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) swarm: Swarm,
     /// Show what is shared, at what price and how fast, to whoever opens the URL in a browser
     ///
     /// As JSON it is at /index.json. Without it, a file is found by those who know its link.
@@ -327,11 +425,12 @@ pub(crate) struct Share {
 /// kept beside the file in a directory .NAME.chiral, which goes when the file is complete.
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// What to get: a link, or a SHA-256 in 64 hexadecimal digits
-    #[arg(value_name = "LINK|CID")]
-    pub(crate) link: Link,
+    /// What to get: a link, a SHA-256 in 64 hexadecimal digits, a magnet link, or a .torrent file
+    #[arg(value_name = "LINK|CID|MAGNET|TORRENT")]
+    pub(crate) target: Target,
     /// File to write, which must not exist, or a directory to write it to under its own name
     ///
+    /// A torrent of several files goes to a directory of its name in this one.
     /// With - it goes to standard output, in order and as it comes: for a player, give the
     /// link and not the cid alone, which is proven from its end.
     #[arg(short, long, value_name = "PATH", default_value = ".")]
@@ -342,6 +441,17 @@ pub(crate) struct Get {
     /// Any web server's copy of the file, by the URL of the file; may be repeated
     #[arg(long = "mirror", value_name = "URL", value_parser = url)]
     pub(crate) mirrors: Vec<String>,
+    /// A peer of the torrent's swarm, beside those that are found; may be repeated
+    #[arg(long = "bittorrent-peer", value_name = "HOST:PORT", value_parser = swarm_peer)]
+    pub(crate) bittorrent_peers: Vec<MagnetPeer>,
+    /// Only these files of the torrent, by their numbers from 0, such as 0,2-4
+    #[arg(long, value_name = "LIST")]
+    pub(crate) select: Option<Selected>,
+    /// Address at which peers of the swarm reach us; without it we only go to them
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) bittorrent: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) swarm: Swarm,
     /// Use this protocol only; may be repeated [default: all; private with a network only]
     #[arg(long = "protocol", value_name = "NAME", value_enum)]
     pub(crate) protocols: Vec<Over>,
@@ -406,6 +516,11 @@ pub(crate) struct Hash {
     /// Files to hash
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+}
+
+fn swarm_peer(text: &str) -> Result<MagnetPeer, String> {
+    text.parse()
+        .map_err(|_| "a peer is HOST:PORT, or [ADDRESS]:PORT for IPv6".to_owned())
 }
 
 /// Refuses at once what would only fail at connecting.

@@ -6,6 +6,8 @@ use std::path::Path;
 use chiral::chain::{ChainError, KeystoreError, RefusalKind};
 use chiral::core::{StoreError, TransferError};
 use chiral::payment::{JournalError, PaymentsError};
+use chiral::protocols::bittorrent::swarm::BitTorrentError;
+use chiral::protocols::bittorrent::unpack::UnpackError;
 use chiral::protocols::http::HttpError;
 use chiral::{BuildError, NodeError};
 
@@ -119,6 +121,9 @@ impl From<NodeError> for Failure {
             NodeError::Chain(error) => error.into(),
             NodeError::Payments(error) => error.into(),
             NodeError::Endpoint { .. } => Self::of(Exit::Usage, &error),
+            NodeError::Torrent(_) => Self::of(Exit::Refused, &error),
+            NodeError::Unpack(UnpackError::Exists { .. }) => Self::of(Exit::Exists, &error)
+                .next("move it away, or name another directory with -o"),
             error => Self::of(Exit::Failed, &error),
         }
     }
@@ -182,6 +187,10 @@ impl From<BuildError> for Failure {
             BuildError::Payments(error) => error.into(),
             BuildError::Http(HttpError::Listen { .. }) => Self::of(Exit::Failed, &error)
                 .next("name another address with --http ADDR; port 0 takes any free one"),
+            BuildError::BitTorrent(BitTorrentError::Listen { .. }) => {
+                Self::of(Exit::Failed, &error)
+                    .next("name another address with --bittorrent ADDR; port 0 takes any free one")
+            }
             BuildError::Http(HttpError::Proxy) => Self::of(Exit::Usage, &error),
             error => Self::of(Exit::Failed, &error),
         }

@@ -4,24 +4,24 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chiral::core::SettlementStatus;
 use chiral::core::chunk_store::Location;
 use chiral::core::link::file_name;
 use chiral::core::money::format_chi;
 use chiral::core::transfer::{EventStream, TransferEventKind};
+use chiral::core::{Bill, SettlementStatus};
 use chiral::protocols::EngineConfig;
 use chiral::protocols::private::PrivateConfig;
 use chiral::storage::identify_file;
-use chiral::{Getting, Got, Link, Node, Price, Transfer};
+use chiral::{Cid, Getting, Got, Link, Node, Price, Transfer};
 use futures_util::StreamExt;
 use serde_json::json;
 
-use super::arguments::{Get, Over};
+use super::arguments::{Get, Over, Target};
 use super::failure::{Exit, Failure};
 use super::output::Output;
-use super::share::{listening, no_network};
+use super::share::{listening, no_network, swarm};
 use super::signals::Signals;
-use super::stream;
+use super::{stream, torrent};
 
 /// How often the bar, or the JSON, tells how far the download is.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
@@ -30,12 +30,20 @@ const REPORT_EVERY: Duration = Duration::from_millis(200);
 const MAX_NAME_LEN: usize = 240;
 
 pub(crate) async fn run(command: Get, output: &Output) -> Result<(), Failure> {
+    let link = match &command.target {
+        Target::Link(link) => link.clone(),
+        Target::Torrent(source) => {
+            let source = source.clone();
+            return torrent::run(command, source, output).await;
+        }
+    };
+    let link = &link;
     if command.output == Path::new("-") {
-        return stream::run(command, output).await;
+        return stream::run(command, link, output).await;
     }
     let mut signals = Signals::new()?;
-    let path = destination(&command.output, &command.link)?;
-    let beside = state_beside(&path, &command.link)?;
+    let path = destination(&command.output, link)?;
+    let beside = state_beside(&path, link)?;
     let state = command.data_dir.as_ref().unwrap_or(&beside);
     // With state beside it, an earlier run may have been killed after its last step.
     if path.symlink_metadata().is_ok() && command.data_dir.is_none() && !beside.is_dir() {
@@ -43,19 +51,23 @@ pub(crate) async fn run(command: Get, output: &Output) -> Result<(), Failure> {
     }
     let node = start(&command, state).await?;
 
-    let result = if is_complete(&node, &command, &path).await {
+    let result = if is_complete(&node, &command, link, &path).await {
         Ok(None)
     } else {
-        let got = download(&node, &command, &path, output, &mut signals).await;
+        let get = wish(&node, &command, link).to_file(&path);
+        let got = download(&node, get, output, &mut signals).await;
         got.map(Some)
     };
     let told = match &result {
         Ok(Some(got)) => tell(output, got, &path),
-        Ok(None) => tell_complete(output, &command.link, &path),
+        Ok(None) => tell_complete(output, link, &path),
         Err(_) => Ok(()),
     };
     let paid = match &result {
-        Ok(got) => pay(&node, &command, got.as_ref(), output, &mut signals).await,
+        Ok(got) => {
+            let bills = got.as_ref().map_or(&[][..], |got| &got.settled);
+            pay(&node, &command, bills, output, &mut signals).await
+        }
         Err(_) => Ok(()),
     };
     let seeded = match &result {
@@ -66,7 +78,7 @@ pub(crate) async fn run(command: Get, output: &Output) -> Result<(), Failure> {
                 None => node.share(path.as_path()).await.map(drop),
             };
             match shared {
-                Ok(()) => seed_on(&node, &command, output, &mut signals).await,
+                Ok(()) => seed_on(&node, link.cid, output, &mut signals).await,
                 Err(error) => Err(error.into()),
             }
         }
@@ -116,6 +128,13 @@ pub(crate) async fn start(command: &Get, state: &Path) -> Result<Node, Failure> 
             builder = builder.private(fetch);
         }
     }
+    let is_torrent = matches!(command.target, Target::Torrent(_));
+    let asked_for = command.protocols.contains(&Over::BitTorrent);
+    if is_torrent || asked_for || command.bittorrent.is_some() {
+        let seed_at = command.seed.then_some((Ipv4Addr::LOCALHOST, 0).into());
+        let listen = command.bittorrent.or(seed_at.filter(|_| is_torrent));
+        builder = builder.bittorrent(swarm(listen, &command.swarm)?);
+    }
     if let Some(payments) = command.account.payments(command.data_dir.as_deref())? {
         let most = command.max_price.unwrap_or(Price::FREE);
         let price = command.price.unwrap_or(Price::FREE);
@@ -125,8 +144,8 @@ pub(crate) async fn start(command: &Get, state: &Path) -> Result<Node, Failure> 
 }
 
 /// The download as the command has it, without where to.
-pub(crate) fn wish(node: &Node, command: &Get) -> chiral::Get {
-    let mut get = node.get(&command.link);
+pub(crate) fn wish(node: &Node, command: &Get, link: &Link) -> chiral::Get {
+    let mut get = node.get(link);
     for peer in &command.peers {
         get = get.peer(peer);
     }
@@ -139,14 +158,18 @@ pub(crate) fn wish(node: &Node, command: &Get) -> chiral::Get {
 /// Seeds what is complete until a signal comes.
 pub(crate) async fn seed_on(
     node: &Node,
-    command: &Get,
+    cid: Cid,
     output: &Output,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
     let endpoints = node.manager().protocol_impl().endpoints();
     let peers: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.as_str()).collect();
+    let magnet = node.magnet(cid).map(|magnet| magnet.to_string());
+    if let Some(magnet) = &magnet {
+        output.text(format!("magnet {magnet}"))?;
+    }
     output.text("seeding until Ctrl-C")?;
-    output.event(&json!({ "event": "seeding", "cid": command.link.cid, "peers": peers }))?;
+    output.event(&json!({ "event": "seeding", "cid": cid, "peers": peers, "magnet": magnet }))?;
     signals.next().await;
     output.note("ending: requests under way may finish");
     Ok(())
@@ -156,11 +179,10 @@ pub(crate) async fn seed_on(
 pub(crate) async fn pay(
     node: &Node,
     command: &Get,
-    got: Option<&Got>,
+    bills: &[(Bill, SettlementStatus)],
     output: &Output,
     signals: &mut Signals,
 ) -> Result<(), Failure> {
-    let bills = got.map_or(&[][..], |got| &got.settled);
     let owed: Vec<_> = bills.iter().filter(|(bill, _)| !bill.is_free()).collect();
     let unpaid = |exit| {
         Failure::new(
@@ -242,12 +264,10 @@ fn state_beside(path: &Path, link: &Link) -> Result<PathBuf, Failure> {
 
 async fn download(
     node: &Node,
-    command: &Get,
-    path: &Path,
+    get: chiral::Get,
     output: &Output,
     signals: &mut Signals,
 ) -> Result<Got, Failure> {
-    let get = wish(node, command).to_file(path);
     // From before the start, so that none is missed; there is no other transfer.
     let events = node.events();
     let getting = get.start().await?;
@@ -301,12 +321,12 @@ pub(crate) async fn watch(transfer: Transfer, mut events: EventStream, output: O
 }
 
 /// Whether this very download put the file there, only that nobody was told any more.
-async fn is_complete(node: &Node, command: &Get, path: &Path) -> bool {
+async fn is_complete(node: &Node, command: &Get, link: &Link, path: &Path) -> bool {
     if !path.is_file() {
         return false;
     }
     let there = Location::External(path.to_owned());
-    let object = node.store().object(command.link.cid).await;
+    let object = node.store().object(link.cid).await;
     if object.is_ok_and(|object| object.is_some_and(|object| object.location == there)) {
         return true;
     }
@@ -315,10 +335,10 @@ async fn is_complete(node: &Node, command: &Get, path: &Path) -> bool {
         return false;
     }
     let found = identify_file(path, None).await;
-    found.is_ok_and(|found| found.cid == command.link.cid)
+    found.is_ok_and(|found| found.cid == link.cid)
 }
 
-fn taken(path: &Path) -> Failure {
+pub(crate) fn taken(path: &Path) -> Failure {
     let message = format!("{} exists", path.display());
     Failure::new(Exit::Exists, message).next("name another file with -o, or move that one away")
 }
@@ -328,7 +348,9 @@ pub(crate) fn advise(failure: Failure, command: &Get) -> Failure {
     if failure.exit != Exit::NoSource {
         return failure;
     }
-    let nobody = command.peers.is_empty() && command.mirrors.is_empty();
+    let nobody = command.peers.is_empty()
+        && command.mirrors.is_empty()
+        && command.bittorrent_peers.is_empty();
     if nobody && command.network.bootstrap.is_empty() {
         return failure
             .next("name who has it, with --peer URL or --mirror URL, or a node of the network, with --bootstrap MULTIADDR");

@@ -35,6 +35,7 @@ mod receipts;
 mod share;
 mod signals;
 mod stream;
+mod torrent;
 mod wallet;
 mod web;
 

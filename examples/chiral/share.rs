@@ -1,15 +1,16 @@
 //! `chiral share`: serve files until interrupted.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use chiral::protocols::http::HttpConfig;
+use chiral::protocols::bittorrent::swarm::BitTorrentConfig;
+use chiral::protocols::http::{AddressPolicy, HttpConfig};
 use chiral::protocols::private::PrivateConfig;
 use chiral::{BuildError, Endpoint, Node, Protocol, Shared};
 use serde_json::json;
 
 use super::account::default_directory;
-use super::arguments::{Over, Share};
+use super::arguments::{Over, Share, Swarm};
 use super::failure::{Exit, Failure};
 use super::output::Output;
 use super::signals::Signals;
@@ -26,7 +27,9 @@ pub(crate) async fn run(command: Share, output: &Output) -> Result<(), Failure> 
     let node = start(&directory, &command).await?;
     let serve = async {
         for file in &command.files {
-            tell(&node, output, file, &share(&node, output, file).await?)?;
+            let shared = share(&node, output, file).await?;
+            let torrent = write_torrent(&node, &command, &shared)?;
+            tell(&node, output, file, &shared, torrent.as_deref())?;
         }
         if command.page {
             tell_page(&node, output)?;
@@ -74,6 +77,17 @@ async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
     if private && network.is_none() {
         return Err(no_network());
     }
+    let bittorrent = command.protocols.contains(&Over::BitTorrent);
+    let listen = command
+        .bittorrent
+        .unwrap_or((Ipv4Addr::LOCALHOST, 0).into());
+    let swarm = bittorrent
+        .then(|| swarm(Some(listen), &command.swarm))
+        .transpose()?;
+    if swarm.is_none() && (command.bittorrent.is_some() || command.torrent_file.is_some()) {
+        let message = "--bittorrent and --torrent-file are for sharing over BitTorrent";
+        return Err(Failure::new(Exit::Usage, message).next("add --protocols http,bittorrent"));
+    }
     let most = command.max_connections as usize;
     let build = |config: HttpConfig| {
         let config = config.with_max_connections(most, most / 4);
@@ -84,6 +98,9 @@ async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
         };
         if private {
             builder = builder.private(PrivateConfig::default());
+        }
+        if let Some(swarm) = swarm.clone() {
+            builder = builder.bittorrent(swarm);
         }
         if let Some(limit) = command.limit_rate {
             builder = builder.limit_up(limit);
@@ -104,6 +121,64 @@ async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
         }
         result => Ok(result?),
     }
+}
+
+/// Takes part in swarms, and listens at this address, under one that others can use.
+pub(crate) fn swarm(
+    listen: Option<SocketAddr>,
+    public: &Swarm,
+) -> Result<BitTorrentConfig, Failure> {
+    let mut config = BitTorrentConfig::default()
+        .with_trackers(public.trackers.clone())
+        .with_lsd(public.lsd);
+    if !public.dht.is_empty() {
+        config = config.with_dht(public.dht.clone());
+    }
+    let Some(address) = listen else {
+        return Ok(config);
+    };
+    // Whoever listens on this machine only has a swarm of his own.
+    if address.ip().is_loopback() {
+        let (private, loopback) = (false, true);
+        config = config.with_addresses(AddressPolicy::GlobalAnd { private, loopback });
+    }
+    let mut config = config.with_listen(address).with_utp(true);
+    if address.ip().is_unspecified() {
+        if address.port() == 0 {
+            let example = format!("name one, for instance --bittorrent {}:6881", address.ip());
+            return Err(Failure::new(Exit::Usage, format!("{address} has no port")).next(example));
+        }
+        config.public_address = Some(reachable_at(address));
+    }
+    Ok(config)
+}
+
+/// Writes the .torrent of a file, if that is wished; where it is.
+fn write_torrent(
+    node: &Node,
+    command: &Share,
+    shared: &Shared,
+) -> Result<Option<PathBuf>, Failure> {
+    let Some(wanted) = &command.torrent_file else {
+        return Ok(None);
+    };
+    let Some(torrent) = node.torrent(shared.cid()) else {
+        return Err(Failure::new(
+            Exit::Failed,
+            "there is no torrent of an empty file",
+        ));
+    };
+    let path = match wanted.is_dir() {
+        true => wanted.join(format!("{}.torrent", torrent.info().name())),
+        false if command.files.len() > 1 => {
+            let message = format!("{} is no directory", wanted.display());
+            return Err(Failure::new(Exit::Usage, message)
+                .next("name a directory with --torrent-file, for there are several files"));
+        }
+        false => wanted.clone(),
+    };
+    std::fs::write(&path, torrent.encode()).map_err(|e| Failure::io("write", &path, &e))?;
+    Ok(Some(path))
 }
 
 /// The private protocol was asked for without a network.
@@ -128,6 +203,14 @@ pub(crate) fn listening(config: HttpConfig, address: SocketAddr) -> Result<HttpC
 
 /// The URL by which others are likely to reach a server that listens at all addresses.
 fn reachable(address: SocketAddr, secure: bool) -> Result<Endpoint, Failure> {
+    let reached = reachable_at(address);
+    let scheme = if secure { "https" } else { "http" };
+    Endpoint::new(format!("{scheme}://{reached}/"))
+        .map_err(|error| Failure::new(Exit::Failed, error.to_string()))
+}
+
+/// The address at which others are likely to reach who listens at all addresses.
+fn reachable_at(address: SocketAddr) -> SocketAddr {
     // Connecting a datagram socket sends nothing: the system only looks up which address it
     // would use towards that place, here one of those that are for documentation.
     let probe = |from: &str, to: &str| -> std::io::Result<IpAddr> {
@@ -143,10 +226,7 @@ fn reachable(address: SocketAddr, secure: bool) -> Result<Endpoint, Failure> {
         SocketAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
         SocketAddr::V6(_) => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
     };
-    let reached = SocketAddr::new(found.unwrap_or(loopback), address.port());
-    let scheme = if secure { "https" } else { "http" };
-    Endpoint::new(format!("{scheme}://{reached}/"))
-        .map_err(|error| Failure::new(Exit::Failed, error.to_string()))
+    SocketAddr::new(found.unwrap_or(loopback), address.port())
 }
 
 async fn share(node: &Node, output: &Output, file: &Path) -> Result<Shared, Failure> {
@@ -174,10 +254,19 @@ fn tell_page(node: &Node, output: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn tell(node: &Node, output: &Output, file: &Path, shared: &Shared) -> Result<(), Failure> {
+fn tell(
+    node: &Node,
+    output: &Output,
+    file: &Path,
+    shared: &Shared,
+    torrent: Option<&Path>,
+) -> Result<(), Failure> {
     let (cid, link) = (shared.cid(), shared.link.to_string());
-    let offers = &shared.metadata.offers;
-    let peers: Vec<&str> = offers.iter().map(|offer| offer.endpoint.as_str()).collect();
+    // Who swarms goes by the magnet link.
+    let offers = shared.metadata.offers.iter();
+    let offers = offers.filter(|offer| offer.protocol != Protocol::BitTorrent);
+    let magnet = node.magnet(cid).map(|magnet| magnet.to_string());
+    let peers: Vec<&str> = offers.map(|offer| offer.endpoint.as_str()).collect();
     let bootstrap = node.addresses();
     let price = node.price(cid);
     output.text(format!("{}\n  {link}", file.display()))?;
@@ -199,8 +288,16 @@ fn tell(node: &Node, output: &Output, file: &Path, shared: &Shared) -> Result<()
         let unknown = if url.len() == peer.len() { "" } else { "-k " };
         output.text(format!("  or with  curl {unknown}-OJ {url}file/{cid}"))?;
     }
+    if let Some(magnet) = &magnet {
+        output.text(format!("  magnet   {magnet}"))?;
+    }
+    if let Some(torrent) = torrent {
+        output.text(format!("  torrent  {}", torrent.display()))?;
+    }
     output.event(&json!({
         "event": "shared",
+        "magnet": magnet,
+        "torrent": torrent.map(|path| path.to_string_lossy()),
         "file": file.to_string_lossy(),
         "link": link,
         "cid": cid,

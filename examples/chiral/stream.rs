@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Write, stdout};
 
-use chiral::{Getting, Got, Node, NodeError, Reader, Share, TransferError};
+use chiral::{Getting, Got, Link, Node, NodeError, Reader, Share, TransferError};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,7 +15,7 @@ use super::signals::Signals;
 /// Bytes handed to the writer at once: a chunk.
 const PART: usize = 256 << 10;
 
-pub(crate) async fn run(command: Get, output: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(command: Get, link: &Link, output: &Output) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     // Standard output is the file's.
     let output = &output.beside_standard_output();
@@ -23,13 +23,16 @@ pub(crate) async fn run(command: Get, output: &Output) -> Result<(), Failure> {
     let scratch = scratch.map_err(|e| Failure::io("make a directory in", "/tmp".as_ref(), &e))?;
     let state = command.data_dir.as_deref().unwrap_or(scratch.path());
     let node = get::start(&command, state).await?;
-    let result = play(&node, &command, output, &mut signals).await;
+    let result = play(&node, &command, link, output, &mut signals).await;
     let paid = match &result {
-        Ok(got) => get::pay(&node, &command, got.as_ref(), output, &mut signals).await,
+        Ok(got) => {
+            let bills = got.as_ref().map_or(&[][..], |got| &got.settled);
+            get::pay(&node, &command, bills, output, &mut signals).await
+        }
         Err(_) => Ok(()),
     };
     if command.seed && result.is_ok() {
-        get::seed_on(&node, &command, output, &mut signals).await?;
+        get::seed_on(&node, link.cid, output, &mut signals).await?;
     }
     signals.then_at_once();
     let ended = node.shutdown().await;
@@ -42,10 +45,11 @@ pub(crate) async fn run(command: Get, output: &Output) -> Result<(), Failure> {
 async fn play(
     node: &Node,
     command: &Get,
+    link: &Link,
     output: &Output,
     signals: &mut Signals,
 ) -> Result<Option<Got>, Failure> {
-    let cid = command.link.cid;
+    let cid = link.cid;
     if node.store().object(cid).await.is_ok_and(|o| o.is_some()) {
         let written = tokio::select! {
             written = write(node.reader(cid).await?) => written,
@@ -57,7 +61,7 @@ async fn play(
         return written.map(|_| None);
     }
     let events = node.events();
-    let getting = get::wish(node, command).start().await?;
+    let getting = get::wish(node, command, link).start().await?;
     let reader = getting.reader().map_err(std::io::Error::from)?;
     let transfer = getting.transfer().clone();
     let watching = tokio::spawn(get::watch(transfer.clone(), events, *output));

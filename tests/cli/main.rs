@@ -14,4 +14,5 @@ mod paying;
 mod share_and_get;
 mod slow_link;
 mod streaming;
+mod torrents;
 mod wallets;

@@ -3,9 +3,11 @@
 
     libtorrent_peer.py seed TORRENT DIR [--connect HOST:PORT] [--set key=value]...
     libtorrent_peer.py get  TORRENT|magnet:... DIR [--connect HOST:PORT]... [--set key=value]...
+    libtorrent_peer.py stay TORRENT DIR [--connect HOST:PORT]... [--set key=value]...
 
 `seed` prints READY <port>, then its own peer log, until it is stopped; `get` the same log, and
-DONE <seconds> when every piece has passed its hash."""
+DONE <seconds> when every piece has passed its hash; `stay` gets what it does not have, and then
+seeds until it is stopped."""
 import argparse
 import sys
 import time
@@ -13,7 +15,7 @@ import time
 import libtorrent as lt
 
 a = argparse.ArgumentParser()
-a.add_argument("role", choices=["seed", "get"])
+a.add_argument("role", choices=["seed", "get", "stay"])
 a.add_argument("what")
 a.add_argument("dir")
 a.add_argument("--connect", action="append", default=[])

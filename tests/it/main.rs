@@ -10,5 +10,7 @@ mod lifecycle;
 mod paying;
 mod streaming;
 mod support;
+mod swarm_paying;
+mod torrents;
 mod trouble;
 mod web;

@@ -102,6 +102,24 @@ pub enum TransferEventKind {
         /// The chunk.
         index: u32,
     },
+    /// More pieces of a torrent have passed. Told now and then, and at the end.
+    TorrentProgress {
+        /// The torrent, as `btih:` or `btmh:` and its info-hash.
+        torrent: String,
+        /// Pieces that have passed.
+        passed: u32,
+        /// Pieces to be had.
+        pieces: u32,
+        /// Sources that take part over BitTorrent.
+        peers: u32,
+    },
+    /// Every piece of a torrent has passed, and it is known what file they make.
+    TorrentComplete {
+        /// The torrent, as `btih:` or `btmh:` and its info-hash.
+        torrent: String,
+        /// SHA-256 of what its pieces make.
+        cid: Cid,
+    },
     /// As many transfers as may work at once are at work: it waits for its turn.
     Queued,
     /// It does not wait any more: it has its turn, or is paused.

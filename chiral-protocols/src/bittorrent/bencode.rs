@@ -20,7 +20,7 @@ use bip_bencode::{BDecodeOpt, BRefAccess, BencodeParseErrorKind, BencodeRef};
 mod scan;
 mod write;
 
-pub use write::Item;
+pub use write::{DictWriter, Item};
 
 /// What is too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,6 +235,21 @@ impl<'v, 'a> Value<'v, 'a> {
     ) -> Option<impl ExactSizeIterator<Item = (&'a [u8], Value<'v, 'a>)> + use<'v, 'a>> {
         let pairs = self.0.dict()?.to_list().into_iter();
         Some(pairs.map(|(key, value)| (*key, Value(value))))
+    }
+
+    /// The values of the list; nothing if it is none.
+    pub fn items(&self) -> impl Iterator<Item = Value<'v, 'a>> + use<'v, 'a> {
+        self.list().into_iter().flatten()
+    }
+
+    /// The integer under a key, if this is a dictionary that has one there.
+    pub fn int_of(&self, key: &str) -> Option<i64> {
+        self.get(key)?.int()
+    }
+
+    /// The bytes of the string under a key, if this is a dictionary that has one there.
+    pub fn bytes_of(&self, key: &str) -> Option<&'a [u8]> {
+        self.get(key)?.bytes()
     }
 
     /// Whether it is a dictionary.

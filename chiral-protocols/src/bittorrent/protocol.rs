@@ -8,16 +8,23 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chiral_core::content_protocol::SourceStream;
 use chiral_core::{
-    Alias, Capabilities, ChunkSource, ChunkStore, Cid, ContentProtocol, Endpoint,
-    FileIdentification, FileMetadata, ManifestHeader, PaymentGate, PeerId, PeerOffer, PeerSigner,
-    Protocol, SeedRequest, StoreError, TransferError, TransferRegistry,
+    Alias, Capabilities, ChunkSource, ChunkStore, Cid, ContentProtocol, Coverage, Endpoint,
+    FileIdentification, FileMetadata, ManifestHeader, PaymentAgent, PaymentGate, PeerId, PeerOffer,
+    PeerSigner, Protocol, SeedRequest, SidecarHasher, StoreError, StoredContent, TransferError,
+    TransferRegistry,
 };
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::seeds::{import, unpin};
 
-use super::swarm::{BitTorrentConfig, BitTorrentError, Node, TorrentInfo};
+use super::arriving::Arriving;
+use super::create::{CreateError, TorrentHashes, TorrentSidecar};
+use super::dht::DhtStatus;
+use super::metainfo::{InfoHashes, Metainfo, Outer, Version};
+use super::swarm::{
+    BitTorrentConfig, BitTorrentError, DialError, Discovery, Node, Origin, Ports, Torrent,
+    TorrentInfo,
+};
 
 /// Name under which content is pinned that was imported to be seeded over BitTorrent.
 pub const PIN: &str = "bittorrent";
@@ -60,17 +67,26 @@ impl BitTorrentProtocol {
         gate: Arc<dyn PaymentGate>,
         signer: Option<Arc<dyn PeerSigner>>,
     ) -> Result<Self, BitTorrentError> {
-        let (mut local, mut bound) = (None, None);
-        if let Some(address) = config.listen {
-            let listen = |source| BitTorrentError::Listen { address, source };
-            let listener = TcpListener::bind(address).await.map_err(listen)?;
-            local = Some(listener.local_addr().map_err(listen)?);
-            bound = Some(listener);
-        }
+        let ports = Ports::open(&config).await?;
+        let local = ports.local_addr();
+        let (discovery, nearby) = Discovery::start(&config, &ports).await?;
         let public = config.public_address;
-        let node = Node::new(config, store.clone(), gate.clone(), signer, local)?;
-        if let Some(listener) = bound {
+        let node = Node::new(
+            config,
+            store.clone(),
+            gate.clone(),
+            signer,
+            local,
+            discovery,
+        )?;
+        if let Some(listener) = ports.tcp {
             node.listen(listener);
+        }
+        if let Some(utp) = node.discovery.utp() {
+            node.listen_utp(utp);
+        }
+        if let Some(nearby) = nearby {
+            nearby.listen(&node);
         }
         Ok(Self {
             node,
@@ -80,6 +96,110 @@ impl BitTorrentProtocol {
             local,
             public,
         })
+    }
+
+    /// Buys with this agent what Chiral nodes ask a price for.
+    #[must_use]
+    pub fn with_agent(self, agent: Arc<dyn PaymentAgent>) -> Self {
+        self.node.set_agent(agent);
+        self
+    }
+
+    /// Waits for a torrent to become known: by whoever makes it known, or from the first of its
+    /// peers that says what it is.
+    ///
+    /// # Errors
+    /// [`TransferError::Closed`] after a shutdown, or if there are too many torrents.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn learnt(&self, info_hash: [u8; 20]) -> Result<TorrentInfo, TransferError> {
+        let torrent = self.node.open(info_hash).ok_or(TransferError::Closed)?;
+        let _in_use = torrent.in_use();
+        let learnt = self.node.closed().run_until_cancelled(torrent.learnt());
+        learnt.await.cloned().ok_or(TransferError::Closed)
+    }
+
+    /// The torrent as which content is seeded, as others read it, if it is.
+    pub fn metainfo_of(&self, cid: Cid) -> Option<Metainfo> {
+        let info = self.torrent_of(cid)?;
+        let hashes = InfoHashes {
+            v1: Some(info.info_hash),
+            v2: None,
+        };
+        Metainfo::from_info(&info.metadata, &hashes).ok()
+    }
+
+    /// Seeds content that is not the store's as a torrent that is known.
+    ///
+    /// # Errors
+    /// [`TransferError::Closed`] after a shutdown, or if there are too many torrents.
+    pub fn seed_content(
+        &self,
+        info_hash: [u8; 20],
+        content: Arc<dyn StoredContent>,
+    ) -> Result<(), TransferError> {
+        let torrent = self.node.open(info_hash).ok_or(TransferError::Closed)?;
+        torrent.serve_apart(Some(content), true);
+        Ok(())
+    }
+
+    /// Gives peers of a torrent what a download of it has so far.
+    pub(super) fn serve_arriving(&self, info_hash: [u8; 20], content: Option<Arc<Arriving>>) {
+        if let Some(torrent) = self.node.torrent(&info_hash) {
+            let content = content.map(|content| content as Arc<dyn StoredContent>);
+            torrent.serve_apart(content, false);
+        }
+    }
+
+    /// The torrent of content that is to be seeded: out of what the store keeps beside it, or
+    /// made, which reads and hashes all of it. `None` if it can be none: it is empty, or not
+    /// complete.
+    async fn torrent_to_seed(
+        &self,
+        content: &dyn StoredContent,
+    ) -> Result<Option<TorrentInfo>, TransferError> {
+        let header = content.header();
+        if let Some(info) = self.torrent_of(header.cid) {
+            return Ok(Some(info));
+        }
+        let sidecar = TorrentSidecar(Version::V1);
+        if content.coverage() != Coverage::Complete || !sidecar.suits(header.size) {
+            return Ok(None);
+        }
+        let kept = match self.store.sidecar(header.cid, sidecar.name()).await {
+            Err(StoreError::NotFound { .. }) => None,
+            kept => kept?,
+        };
+        let kept = kept.and_then(|kept| TorrentHashes::decode(&kept).ok());
+        let hashes = match kept.filter(|kept| kept.size() == header.size) {
+            Some(hashes) => hashes,
+            None => {
+                let made = TorrentHashes::of_content(content, Version::V1).await;
+                let made = made.map_err(|error| match error {
+                    CreateError::Content(error) => error.into(),
+                    _ => unfit(),
+                })?;
+                let bytes = made.encode().into();
+                let keep = self.store.set_sidecar(header.cid, sidecar.name(), bytes);
+                if let Err(error) = keep.await {
+                    tracing::debug!(%error, "the hashes for torrents are not kept");
+                }
+                made
+            }
+        };
+        let name = header
+            .name
+            .clone()
+            .unwrap_or_else(|| header.cid.to_string());
+        let torrent = hashes.metainfo(&name, Outer::default());
+        let torrent = torrent.or_else(|_| {
+            // A name that nobody would read.
+            hashes.metainfo(&header.cid.to_string(), Outer::default())
+        });
+        let torrent = torrent.map_err(|_| unfit())?;
+        let info = TorrentInfo::parse(torrent.info_bytes().clone());
+        info.map(Some).map_err(|_| unfit())
     }
 
     /// The address listened on.
@@ -92,11 +212,7 @@ impl BitTorrentProtocol {
     /// # Errors
     /// [`TransferError::Closed`] after a shutdown, or if there are too many torrents.
     pub fn add_torrent(&self, info: TorrentInfo) -> Result<(), TransferError> {
-        let torrent = self
-            .node
-            .open(info.info_hash)
-            .ok_or(TransferError::Closed)?;
-        torrent.learn(info);
+        self.learn(info)?;
         Ok(())
     }
 
@@ -105,13 +221,24 @@ impl BitTorrentProtocol {
     /// # Errors
     /// [`TransferError::Closed`] after a shutdown, or if there are too many torrents.
     pub fn seed_torrent(&self, info: TorrentInfo, cid: Cid) -> Result<(), TransferError> {
-        let torrent = self
-            .node
-            .open(info.info_hash)
-            .ok_or(TransferError::Closed)?;
-        torrent.learn(info);
-        torrent.set_cid(cid, true);
+        self.learn(info)?.set_cid(cid, true);
         Ok(())
+    }
+
+    fn learn(&self, info: TorrentInfo) -> Result<Arc<Torrent>, TransferError> {
+        let opened = self.node.open(info.info_hash);
+        let torrent = opened.ok_or(TransferError::Closed)?;
+        for other in info.metainfo().hashes().wire().skip(1) {
+            self.node.also(&torrent, other);
+        }
+        torrent.learn(info);
+        Ok(torrent)
+    }
+
+    /// All that is known of a torrent: its `info` dictionary, given or fetched from peers, and of
+    /// version 2 its trees, as far as they are given or fetched.
+    pub fn metainfo(&self, alias: &Alias) -> Option<Arc<Metainfo>> {
+        self.node.torrent(&hash_of(alias)?)?.metainfo()
     }
 
     /// The torrent as which content is seeded, if it is.
@@ -129,13 +256,13 @@ impl BitTorrentProtocol {
         address: SocketAddr,
     ) -> Result<(), TransferError> {
         let torrent = self.node.open(info_hash).ok_or(TransferError::Closed)?;
-        let dialled = self.node.dial(&torrent, address, false).await;
-        dialled
-            .map(drop)
-            .map_err(|source| TransferError::Connection {
+        match self.node.dial(&torrent, address, false).await {
+            Ok(_) | Err(DialError::Known) => Ok(()),
+            Err(source) => Err(TransferError::Connection {
                 source_name: address.to_string(),
                 source: Box::new(source),
-            })
+            }),
+        }
     }
 
     /// Says that a torrent is this content, so that a download of the one draws from peers of
@@ -145,12 +272,60 @@ impl BitTorrentProtocol {
     /// [`TransferError::Unknown`] for an alias that is no info-hash; [`TransferError::Closed`]
     /// after a shutdown, or if there are too many torrents.
     pub fn expect(&self, alias: &Alias, cid: Cid) -> Result<(), TransferError> {
+        self.torrent_of_alias(alias)?.set_cid(cid, false);
+        Ok(())
+    }
+
+    /// Has a torrent announced to trackers of its own, tier by tier (BEP 12), beside those that
+    /// it is announced to already: for as long as there is a use for it. At most 64.
+    ///
+    /// # Errors
+    /// [`TransferError::Unknown`] for an alias that is no info-hash; [`TransferError::Closed`]
+    /// after a shutdown, or if there are too many torrents.
+    pub fn add_trackers(&self, alias: &Alias, tiers: &[Vec<String>]) -> Result<(), TransferError> {
+        self.torrent_of_alias(alias)?.add_trackers(tiers);
+        Ok(())
+    }
+
+    /// Tells of peers of a torrent, as `x.pe` of a magnet does: they are dialled by and by for as
+    /// long as there is a use for the torrent.
+    ///
+    /// # Errors
+    /// Those of [`Self::add_trackers`].
+    pub fn add_peers(&self, alias: &Alias, peers: &[SocketAddr]) -> Result<(), TransferError> {
+        let torrent = self.torrent_of_alias(alias)?;
+        torrent.suggest(Origin::Tracker, peers.iter().copied());
+        Ok(())
+    }
+
+    /// The addresses of the peers of a torrent that are connected.
+    pub fn peers(&self, info_hash: &[u8; 20]) -> Vec<SocketAddr> {
+        let torrent = self.node.torrent(info_hash);
+        let peers = torrent.map(|torrent| torrent.peers()).unwrap_or_default();
+        peers.iter().map(|peer| peer.address).collect()
+    }
+
+    /// How the node of the mainline DHT is doing, if there is one.
+    pub fn dht_status(&self) -> Option<DhtStatus> {
+        let dht = self.node.discovery.dht.as_ref()?;
+        Some(*dht.status().borrow())
+    }
+
+    /// What the node of the mainline DHT knows, for [`BitTorrentConfig::dht_saved`] of the next
+    /// run; `None` without one, and after a shutdown.
+    ///
+    /// # Cancel safety
+    /// Nothing happens if dropped.
+    pub async fn save_dht(&self) -> Option<Vec<u8>> {
+        let dht = self.node.discovery.dht.as_ref()?;
+        dht.save().await.ok()
+    }
+
+    fn torrent_of_alias(&self, alias: &Alias) -> Result<Arc<Torrent>, TransferError> {
         let hash = hash_of(alias).ok_or_else(|| TransferError::Unknown {
             target: alias.to_string(),
         })?;
-        let torrent = self.node.open(hash).ok_or(TransferError::Closed)?;
-        torrent.set_cid(cid, false);
-        Ok(())
+        self.node.open(hash).ok_or(TransferError::Closed)
     }
 
     /// Whether there is a connection to a peer of a torrent.
@@ -227,10 +402,12 @@ impl BitTorrentProtocol {
     }
 
     fn metadata(&self, mut header: ManifestHeader, info: &TorrentInfo) -> FileMetadata {
-        let alias = Alias::InfoHashV1(info.info_hash);
-        if !header.aliases.contains(&alias) {
+        for alias in info.aliases() {
+            // One of each kind, in their order; it may have been another torrent before.
+            header.aliases.retain(|other| other.kind() != alias.kind());
             header.aliases.push(alias);
         }
+        header.aliases.sort();
         let tariff = self.gate.tariff(header.cid);
         // The header's alias says which torrent it is.
         let offer = |endpoint| {
@@ -241,6 +418,13 @@ impl BitTorrentProtocol {
         };
         let offers = self.endpoints().into_iter().map(offer).collect();
         FileMetadata::new(header, offers)
+    }
+}
+
+fn unfit() -> TransferError {
+    TransferError::Unsupported {
+        protocol: Protocol::BitTorrent,
+        operation: "seeding a file that no torrent can hold",
     }
 }
 
@@ -295,8 +479,9 @@ impl ContentProtocol for BitTorrentProtocol {
         })))
     }
 
-    /// Makes a torrent of the content, whose pieces are its chunks, unless it is known as one;
-    /// that reads and hashes all of it.
+    /// Makes a torrent of the content, whose pieces are its chunks, unless it is known as one.
+    /// Of what can be none, for now or ever, nothing is offered: it is empty, or a download that
+    /// is not complete.
     async fn start_seeding(&self, request: SeedRequest) -> Result<FileMetadata, TransferError> {
         self.open()?;
         if self.local.is_none() {
@@ -306,30 +491,14 @@ impl ContentProtocol for BitTorrentProtocol {
             });
         }
         let cid = import(&*self.store, &request, PIN, Protocol::BitTorrent).await?;
-        // Whoever asks is served here: what has a price would be given away.
-        if !self.gate.tariff(cid).price.is_free() {
-            unpin(&*self.store, cid, PIN).await?;
-            return Err(TransferError::Unsupported {
-                protocol: Protocol::BitTorrent,
-                operation: "selling: what has a price is not seeded",
-            });
-        }
         let content = self
             .store
             .open(cid)
             .await?
             .ok_or(StoreError::NotFound { cid })?;
         let header = content.header().clone();
-        let info = match self.torrent_of(cid) {
-            Some(info) => info,
-            None => {
-                let name = header.name.clone().unwrap_or_else(|| cid.to_string());
-                let made = TorrentInfo::of_content(&*content, &name).await?;
-                made.map_err(|_| TransferError::Unsupported {
-                    protocol: Protocol::BitTorrent,
-                    operation: "seeding an empty file, or one with too many pieces",
-                })?
-            }
+        let Some(info) = self.torrent_to_seed(&*content).await? else {
+            return Ok(FileMetadata::new(header, Vec::new()));
         };
         self.seed_torrent(info.clone(), cid)?;
         if let Some(torrent) = self.node.torrent(&info.info_hash) {

@@ -11,6 +11,7 @@ mod config;
 mod downloads;
 mod extended;
 mod fast;
+mod hashes;
 mod incoming;
 mod metadata;
 mod meter;
@@ -24,16 +25,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use chiral_core::{Bitmap, Coverage};
+use chiral_core::{Bitmap, ByteRange, Coverage};
 
 use super::extension::{
     ChiralMessage, ExtendedHandshake, Extensions, Greeting, Holepunch, Names, PexPeer, PexSender,
     Proof,
 };
-use super::wire::{Block, Decoder, Geometry, Handshake, Message};
+use super::merkle::NodeHash;
+use super::wire::{Block, Decoder, Geometry, Handshake, HashRange, Message};
 pub use config::{SessionConfig, Timing};
 use downloads::Downloads;
 pub use fast::allowed_fast;
+use hashes::Hashes;
 use metadata::Metadata;
 pub use meter::RateMeter;
 use nuisance::Nuisance;
@@ -78,6 +81,18 @@ pub enum Event {
     Metadata(Bytes),
     /// The peer does not have, or give, the info dictionary.
     NoMetadata,
+    /// The peer asks for hashes of a tree (BEP 52); to be answered by
+    /// [`Session::answer_hashes`].
+    HashRequest(HashRange),
+    /// Hashes that were asked for, not checked.
+    Hashes {
+        /// What was asked.
+        range: HashRange,
+        /// Those and their proof.
+        hashes: Vec<NodeHash>,
+    },
+    /// The peer does not give hashes.
+    NoHashes(HashRange),
     /// Peers that the peer knows.
     Peers(Vec<PexPeer>),
     /// Something about holepunching.
@@ -99,6 +114,22 @@ pub enum Event {
         question: u32,
         /// Which page; the header if none.
         page: Option<u32>,
+    },
+    /// The peer's agent asks for leave to ask for bytes that have a price.
+    Admit {
+        /// Number for the answer.
+        question: u32,
+        /// Bytes of the torrent, unchecked.
+        range: ByteRange,
+        /// What it shows.
+        credential: Option<Bytes>,
+    },
+    /// The peer will not ask for more of what it had leave to.
+    Release(ByteRange),
+    /// The peer asks what the content costs.
+    Tariff {
+        /// Number for the answer.
+        question: u32,
     },
     /// The answer to a question of ours.
     Answer {
@@ -122,6 +153,7 @@ pub struct Session {
     downloads: Downloads,
     uploads: Uploads,
     metadata: Metadata,
+    hashes: Hashes,
     nuisance: Nuisance,
     pex_sender: PexSender,
     pex_sent: Option<Now>,
@@ -149,6 +181,7 @@ impl Session {
             downloads: Downloads::new(now),
             uploads: Uploads::default(),
             metadata: Metadata::default(),
+            hashes: Hashes::default(),
             nuisance: Nuisance::new(now),
             extended: ExtendedHandshake::default(),
             outbox: Outbox::default(),
@@ -175,6 +208,9 @@ impl Session {
             session.send_extended_handshake();
         }
         session.send_allowed_fast();
+        if let Some(port) = session.config.dht_port.filter(|_| theirs.reserved.dht()) {
+            session.outbox.push(&Message::Port(port));
+        }
         session
     }
 
@@ -245,6 +281,11 @@ impl Session {
     /// Whether we choke the peer.
     pub fn is_choking(&self) -> bool {
         self.uploads.is_choking()
+    }
+
+    /// So many messages of the peer turned out to be of use, and were no nuisance.
+    pub fn forgive(&mut self, messages: u32) {
+        self.nuisance.take_back(messages);
     }
 
     /// Whether the peer wants something of us.

@@ -6,17 +6,22 @@
 //! woken; what it has for others lies there too. Each torrent has a task that looks after its
 //! pieces and chokes and unchokes its peers ([`Choker`]).
 
+mod buyer;
 mod choker;
 mod config;
 mod connection;
 mod conversation;
 mod dial;
+mod discovery;
 mod greet;
 mod handle;
+mod hashes;
 mod info;
+mod known;
 mod limits;
 mod listener;
 mod node;
+mod sales;
 mod source;
 mod torrent;
 mod upkeep;
@@ -26,4 +31,8 @@ pub use config::{BitTorrentConfig, BitTorrentError};
 pub use info::TorrentInfo;
 pub use source::PeerSource;
 
+pub(super) use dial::DialError;
+pub(super) use discovery::{Discovery, Ports};
+pub(super) use known::Origin;
 pub(super) use node::{Node, info_hash_of};
+pub(super) use torrent::Torrent;

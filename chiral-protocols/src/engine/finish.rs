@@ -1,6 +1,6 @@
 //! The end: the file goes to its place.
 
-use chiral_core::{ManifestHeader, MerkleRoot, TransferError};
+use chiral_core::{FileIdentification, ManifestHeader, MerkleRoot, TransferError};
 
 use super::DownloadReport;
 use super::active::Active;
@@ -45,14 +45,21 @@ impl Active<'_> {
     fn header(&self, root: MerkleRoot) -> Result<ManifestHeader, TransferError> {
         let hints = self.hints.as_ref();
         let cid = self.cid.ok_or_else(|| self.unknown())?;
+        // It was found by this name, and has turned out to be called so.
+        let aliases = match (self.run.request.target, &self.run.request.pieces) {
+            (FileIdentification::Alias(alias), Some(_)) => vec![alias],
+            _ => Vec::new(),
+        };
         Ok(ManifestHeader {
             size: self.layout.size(),
             cid,
             root,
-            name: hints.and_then(|header| header.name.clone()),
+            name: hints
+                .and_then(|header| header.name.clone())
+                .or_else(|| self.run.found_name.clone()),
             mime: hints.and_then(|header| header.mime.clone()),
             created_at: hints.map_or(0, |header| header.created_at),
-            aliases: Vec::new(),
+            aliases,
         })
     }
 

@@ -8,8 +8,8 @@ use chiral_core::chunk_store::PartialRequest;
 use chiral_core::manifest::page_count;
 use chiral_core::transfer::TransferEventKind;
 use chiral_core::{
-    ChunkHash, ChunkLayout, Cid, FileIdentification, ManifestHeader, MerkleRoot, PartialFile,
-    PieceHashes, TransferError, VerifiedChunk, VerifiedPage, merkle,
+    ChunkHash, ChunkLayout, Cid, FileIdentification, FoundPieces, ManifestHeader, MerkleRoot,
+    PartialFile, PieceHashes, PieceLookup, TransferError, VerifiedChunk, VerifiedPage, merkle,
 };
 use tokio::time::Instant;
 
@@ -51,6 +51,11 @@ pub(super) enum Start {
 
 impl Run {
     pub(super) async fn identify(&mut self) -> Result<Identity, TransferError> {
+        if let Some(lookup) = self.request.lookup.clone()
+            && self.request.pieces.is_none()
+        {
+            self.look_up(lookup).await?;
+        }
         if let Some(pieces) = self.request.pieces.clone().filter(|p| p.size() > 0) {
             return self.by_pieces(pieces).await;
         }
@@ -396,6 +401,34 @@ impl Run {
         self.begin(target, size, hints, start).await
     }
 
+    /// Learns the hashes of pieces from whoever knows them, while sources connect.
+    async fn look_up(&mut self, lookup: Arc<dyn PieceLookup>) -> Result<(), TransferError> {
+        let mut looking = lookup.look_up();
+        let mut begun = Instant::now();
+        loop {
+            let control = control::look(&self.driver, &self.turn);
+            if control != Control::default() {
+                control::own_turn(&self.driver, &self.turn).await?;
+                begun = Instant::now();
+                continue;
+            }
+            let patience = begun + self.config().source_patience;
+            tokio::select! {
+                found = &mut looking => {
+                    let FoundPieces { hashes, name, destination, .. } = found?;
+                    (self.request.pieces, self.found_name) = (Some(hashes), name);
+                    if let Some(destination) = destination {
+                        self.request.destination = destination;
+                    }
+                    return self.refuse_taken_destination();
+                }
+                arrival = self.connections.next() => { self.arrive(arrival); }
+                _ = control::changed(&self.driver, &self.turn, control) => {}
+                () = tokio::time::sleep_until(patience) => return Err(self.no_sources(0)),
+            }
+        }
+    }
+
     /// Nothing need be asked: the size and every piece's hash are known.
     async fn by_pieces(&mut self, pieces: Arc<dyn PieceHashes>) -> Result<Identity, TransferError> {
         let (target, size) = (self.request.target, pieces.size());
@@ -423,10 +456,8 @@ impl Run {
         let request = PartialRequest::new(self.driver.id(), target, size);
         let partial = self.engine.store.begin(request).await?;
         let layout = partial.layout();
-        self.describe(
-            layout,
-            hints.as_ref().and_then(|header| header.name.clone()),
-        );
+        let name = hints.as_ref().and_then(|header| header.name.clone());
+        self.describe(layout, name.or_else(|| self.found_name.clone()));
         Ok(Identity {
             layout,
             cid: target.cid(),

@@ -5,14 +5,18 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chiral_core::transfer::TransferEventKind;
-use chiral_core::{ByteRange, ChunkLayout, ForwardChain, PieceHashes, TransferError};
+use chiral_core::{
+    ByteRange, ChunkLayout, FileIdentification, ForwardChain, PieceHashes, Protocol, TransferError,
+};
 
 use super::active::{Active, Step};
 use super::assembly::Contributions;
 use super::jobs::{JobDone, hashing};
+use super::source::Connected;
 use crate::scheduler::{Blame, SourceId};
 
 /// Pieces checked at once.
@@ -27,6 +31,9 @@ const MAX_SUSPECT: usize = 256;
 
 /// Chunks hashed for the cid in one job.
 const STRIDE: u32 = 16;
+
+/// Time between two words on how many pieces have passed.
+const TELL_EVERY: Duration = Duration::from_millis(200);
 
 /// Proofs handed to the store at once.
 const PROOFS: usize = 1024;
@@ -59,6 +66,8 @@ pub(super) struct Pieces {
     key: RandomState,
     /// Not here while chunks are being hashed.
     chain: Option<ForwardChain>,
+    /// How many had passed when it was told last, and when that was.
+    told: (usize, Duration),
     done: bool,
 }
 
@@ -128,8 +137,14 @@ impl Active<'_> {
             suspects: BTreeMap::new(),
             key: RandomState::new(),
             chain: Some(ForwardChain::new(self.layout)),
+            told: (0, Duration::ZERO),
             done: false,
         };
+        if let Some(lookup) = &self.run.request.lookup {
+            lookup.begun(&self.partial);
+        }
+        // Each byte is checked soon after it came.
+        self.run.tellers.root_known();
         for index in 0..self.layout.count() {
             if !self.present.get(index) {
                 self.scheduler.want(self.layout.range(index));
@@ -140,6 +155,9 @@ impl Active<'_> {
             let mut chunks = self.layout.touched(pieces.range(piece));
             if chunks.clone().all(|index| self.proven.get(index)) {
                 pieces.passed.insert(piece);
+                if let Some(lookup) = &self.run.request.lookup {
+                    chunks.for_each(|index| lookup.passed(index));
+                }
             } else if chunks.all(|index| self.present.get(index)) {
                 pieces.waiting.push_back(piece);
             }
@@ -151,6 +169,7 @@ impl Active<'_> {
         &mut self,
         pieces: &mut Pieces,
     ) -> Result<Option<Step>, TransferError> {
+        self.tell_pieces(pieces);
         if pieces.done {
             return Ok(Some(Step::Done));
         }
@@ -171,6 +190,27 @@ impl Active<'_> {
             self.hash_on(chain, end);
         }
         Ok(None)
+    }
+
+    /// Tells how many pieces have passed, now and then and at the end.
+    fn tell_pieces(&mut self, pieces: &mut Pieces) {
+        let FileIdentification::Alias(alias) = self.run.request.target else {
+            return;
+        };
+        let (passed, now) = (pieces.passed.len(), self.run.now());
+        let due = now >= pieces.told.1 + TELL_EVERY || pieces.done;
+        if passed == pieces.told.0 || !due {
+            return;
+        }
+        pieces.told = (passed, now);
+        let over = |connected: &&Connected| connected.offer().protocol == Protocol::BitTorrent;
+        let peers = self.run.known.values().filter(over).count();
+        self.run.driver.emit(TransferEventKind::TorrentProgress {
+            torrent: alias.to_string(),
+            passed: u32::try_from(passed).unwrap_or(u32::MAX),
+            pieces: pieces.count,
+            peers: u32::try_from(peers).unwrap_or(u32::MAX),
+        });
     }
 
     /// Hashes a piece, from memory as far as it is there.
@@ -280,6 +320,9 @@ impl Active<'_> {
             let mut all = pieces.touching(self.layout.range(index));
             if all.all(|piece| pieces.passed.contains(&piece)) {
                 pieces.let_go(index);
+                if let Some(lookup) = &self.run.request.lookup {
+                    lookup.passed(index);
+                }
                 let from = self.run.unproven_from.remove(&index);
                 self.note_proven(index, &from.unwrap_or_default());
             }
@@ -352,6 +395,12 @@ impl Active<'_> {
         }
         self.cid = Some(cid);
         pieces.done = true;
+        self.tell_pieces(pieces);
+        if let FileIdentification::Alias(alias) = self.run.request.target {
+            let torrent = alias.to_string();
+            let complete = TransferEventKind::TorrentComplete { torrent, cid };
+            self.run.driver.emit(complete);
+        }
         Ok(())
     }
 }

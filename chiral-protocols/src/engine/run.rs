@@ -40,6 +40,8 @@ pub(super) struct Run {
     pub(super) last_trouble: Option<String>,
     /// Every announced root turned out wrong: go on without a manifest.
     pub(super) without_manifest: bool,
+    /// What the file is called, as whoever knew its pieces said.
+    pub(super) found_name: Option<String>,
     /// A first identity was announced to subscribers.
     pub(super) described: bool,
 }
@@ -84,6 +86,7 @@ impl Engine {
             unproven_from: BTreeMap::new(),
             last_trouble: None,
             without_manifest: false,
+            found_name: None,
             described: false,
         };
         let result = run.stages().await;
@@ -141,7 +144,7 @@ impl Run {
     }
 
     /// A destination that exists is refused before anything is fetched.
-    fn refuse_taken_destination(&self) -> Result<(), TransferError> {
+    pub(super) fn refuse_taken_destination(&self) -> Result<(), TransferError> {
         use chiral_core::chunk_store::Destination;
         match &self.request.destination {
             Destination::File(path) if path.symlink_metadata().is_ok() => {

@@ -8,8 +8,9 @@ use chiral_core::conformance::content_protocol::identification;
 use chiral_core::content_protocol::SeedContent;
 use chiral_core::{
     Alias, ByteRange, ContentProtocol, Coverage, DownloadRequest, Endpoint, FileIdentification,
-    PeerOffer, Protocol, SeedRequest, TransferError, TransferId,
+    PeerOffer, Protocol, SeedRequest, TransferId,
 };
+use chiral_protocols::bittorrent::mse::Encryption;
 use chiral_protocols::bittorrent::swarm::TorrentInfo;
 use chiral_protocols::{Engine, EngineConfig};
 use futures_util::StreamExt;
@@ -19,14 +20,18 @@ use chiral_storage::MemoryStore;
 
 use crate::support::{Key, Only, Peer, Shop, content, loopback, soon};
 
-fn offer_of(peer: &Peer, info: &TorrentInfo) -> PeerOffer {
+pub(crate) fn offer_of(peer: &Peer, info: &TorrentInfo) -> PeerOffer {
     let alias = chiral_core::Alias::InfoHashV1(info.info_hash);
     let endpoint = Endpoint::new(format!("{alias}@{}", peer.address())).unwrap();
     PeerOffer::new(Protocol::BitTorrent, endpoint)
 }
 
 /// Downloads through the engine; the bytes.
-async fn get(peer: &Peer, target: FileIdentification, offers: Vec<PeerOffer>) -> bytes::Bytes {
+pub(crate) async fn get(
+    peer: &Peer,
+    target: FileIdentification,
+    offers: Vec<PeerOffer>,
+) -> bytes::Bytes {
     let engine = Engine::new(
         peer.store.clone(),
         peer.registry.clone(),
@@ -60,6 +65,25 @@ async fn the_engine_gets_it_from_a_magnet_alone() {
     let cid = identification(&bytes).cid().unwrap();
     // Nothing is known but the info-hash and the cid: the dictionary comes from the peer.
     let got = get(&leecher, cid.into(), vec![offer_of(&seeder, &info)]).await;
+    assert!(got == bytes);
+    leecher.protocol.shutdown().await.unwrap();
+    seeder.protocol.shutdown().await.unwrap();
+}
+
+/// More than any buffer on the way holds, so that bytes wait enciphered.
+#[tokio::test(flavor = "multi_thread")]
+async fn much_is_had_under_rc4_alone() {
+    let require = || {
+        let mut config = loopback();
+        config.encryption = Encryption::Require;
+        config
+    };
+    let seeder = Peer::new(require(), Some(1)).await;
+    let bytes = content(60_000_001);
+    let (_, info) = seeder.seed(&bytes).await;
+    let leecher = Peer::new(require(), Some(2)).await;
+    let target = identification(&bytes);
+    let got = get(&leecher, target, vec![offer_of(&seeder, &info)]).await;
     assert!(got == bytes);
     leecher.protocol.shutdown().await.unwrap();
     seeder.protocol.shutdown().await.unwrap();
@@ -184,12 +208,11 @@ async fn what_has_a_price_is_not_given_away() {
     let seeder = Peer::with_gate(loopback(), None, store, shop.clone()).await;
     let (offer, info) = seeder.seed(&bytes).await;
     shop.0.store(true, Ordering::SeqCst);
+    // What is announced of it says what it costs.
     let request = SeedRequest::new(SeedContent::Bytes(content(5_000)));
-    let refused = soon(seeder.protocol.start_seeding(request)).await;
-    assert!(
-        matches!(refused, Err(TransferError::Unsupported { .. })),
-        "{refused:?}"
-    );
+    let sold = soon(seeder.protocol.start_seeding(request)).await.unwrap();
+    assert!(!sold.offers[0].price.is_free());
+    // Somebody of the swarm, who cannot pay, gets nothing of what he asks for.
     let leecher = Peer::new(loopback(), None).await;
     let target = Alias::InfoHashV1(info.info_hash).into();
     let source = soon(leecher.protocol.connect(&offer, &target))

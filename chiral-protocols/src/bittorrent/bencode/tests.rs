@@ -173,3 +173,23 @@ proptest! {
         let _ = Decoded::parse_prefix(&bytes, Limits::MESSAGE.unsorted());
     }
 }
+
+#[test]
+fn a_dictionary_written_key_by_key_is_read() {
+    let inner = DictWriter::new().int("n", -5);
+    let out = DictWriter::new()
+        .list("c", [&b"x"[..], b""].into_iter())
+        .dict("b", inner)
+        .bytes("a", b"\x00\xff")
+        .finish();
+    assert_eq!(out, b"d1:a2:\x00\xff1:bd1:ni-5ee1:cl1:x0:ee");
+    let decoded = Decoded::parse(&out, Limits::MESSAGE).unwrap();
+    let root = decoded.root();
+    assert_eq!(root.bytes_of("a"), Some(&b"\x00\xff"[..]));
+    assert_eq!(root.get("b").unwrap().int_of("n"), Some(-5));
+    assert_eq!(root.get("c").unwrap().items().count(), 2);
+    assert_eq!(
+        (root.int_of("a"), root.get("a").unwrap().items().count()),
+        (None, 0)
+    );
+}

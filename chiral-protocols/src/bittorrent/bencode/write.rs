@@ -102,3 +102,61 @@ impl From<&str> for Item {
         Self::Bytes(text.as_bytes().to_vec())
     }
 }
+
+/// A dictionary that is being written, key by key in any order.
+#[derive(Debug, Clone, Default)]
+pub struct DictWriter(BTreeMap<&'static str, Vec<u8>>);
+
+impl DictWriter {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With an integer.
+    #[must_use]
+    pub fn int(self, key: &'static str, value: i64) -> Self {
+        self.raw(key, format!("i{value}e").as_bytes())
+    }
+
+    /// With a string of bytes.
+    #[must_use]
+    pub fn bytes(self, key: &'static str, value: &[u8]) -> Self {
+        let mut out = Vec::with_capacity(value.len() + 8);
+        write_bytes(value, &mut out);
+        self.raw(key, &out)
+    }
+
+    /// With a dictionary.
+    #[must_use]
+    pub fn dict(self, key: &'static str, value: Self) -> Self {
+        self.raw(key, &value.finish())
+    }
+
+    /// With a list of strings.
+    #[must_use]
+    pub fn list<'b>(self, key: &'static str, values: impl Iterator<Item = &'b [u8]>) -> Self {
+        let mut out = vec![b'l'];
+        values.for_each(|value| write_bytes(value, &mut out));
+        out.push(b'e');
+        self.raw(key, &out)
+    }
+
+    /// With a value that is written already.
+    #[must_use]
+    pub fn raw(mut self, key: &'static str, value: &[u8]) -> Self {
+        self.0.insert(key, value.to_vec());
+        self
+    }
+
+    /// The bytes.
+    pub fn finish(&self) -> Vec<u8> {
+        let mut out = vec![b'd'];
+        for (key, value) in &self.0 {
+            write_bytes(key.as_bytes(), &mut out);
+            out.extend_from_slice(value);
+        }
+        out.push(b'e');
+        out
+    }
+}

@@ -64,6 +64,7 @@ enum Command {
         peers: Option<mpsc::Sender<SocketAddr>>,
         done: oneshot::Sender<Result<usize, DhtError>>,
     },
+    Meet(SocketAddr),
     Save(oneshot::Sender<Vec<u8>>),
 }
 
@@ -151,6 +152,12 @@ impl MainlineDht {
         let sent = self.commands.send(command).await;
         sent.map_err(|_| DhtError::Closed)?;
         result.await.map_err(|_| DhtError::Closed)?
+    }
+
+    /// Tells the node of another one, which a peer named for itself. If the node is busy it is
+    /// not told.
+    pub fn meet(&self, node: SocketAddr) {
+        let _ = self.commands.try_send(Command::Meet(node));
     }
 
     /// What the node knows, for [`NodeConfig::saved`] of its next run.
@@ -302,6 +309,7 @@ impl Runner {
                 // Who does not wait for it any more does not mind.
                 None => drop(done.send(Err(DhtError::Busy))),
             },
+            Command::Meet(node) => self.node.try_node(node, now()),
             Command::Save(done) => drop(done.send(self.node.save())),
         }
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::node_id::NodeId;
-use crate::bittorrent::benc::{self, BRefAccessExt, DictWriter, Value};
+use crate::bittorrent::bencode::{Decoded, DictWriter, Limits, Value};
 use crate::bittorrent::compact;
 
 /// Longest message that is read.
@@ -18,6 +18,13 @@ pub const MAX_NODES: usize = 32;
 pub const MAX_VALUES: usize = 200;
 /// How many nodes an answer names, for each address family.
 pub const K: usize = 8;
+
+/// What is too much in a message.
+const LIMITS: Limits = Limits {
+    max_len: MAX_MESSAGE,
+    max_depth: 10,
+    ..Limits::MESSAGE.unsorted()
+};
 
 /// Our mark in the key `v`: client and version, as others have them.
 const VERSION: &[u8; 4] = b"CH\x00\x01";
@@ -144,15 +151,16 @@ impl Message {
         if datagram.len() > MAX_MESSAGE {
             return Err(KrpcError::TooLong);
         }
-        let value = benc::decode(datagram).ok_or(KrpcError::Encoding)?;
-        let transaction = benc::bytes(&value, "t").ok_or(KrpcError::Field("t"))?;
+        let decoded = Decoded::parse(datagram, LIMITS).map_err(|_| KrpcError::Encoding)?;
+        let value = decoded.root();
+        let transaction = value.bytes_of("t").ok_or(KrpcError::Field("t"))?;
         if transaction.len() > MAX_TRANSACTION {
             return Err(KrpcError::Field("t"));
         }
-        let body = match benc::bytes(&value, "y") {
-            Some(b"q") => Body::Query(query(&value)?),
-            Some(b"r") => Body::Answer(answer(&value)?),
-            Some(b"e") => Body::Error(error_code(&value)),
+        let body = match value.bytes_of("y") {
+            Some(b"q") => Body::Query(query(value)?),
+            Some(b"r") => Body::Answer(answer(value)?),
+            Some(b"e") => Body::Error(error_code(value)),
             _ => return Err(KrpcError::Field("y")),
         };
         let transaction = transaction.to_vec();
@@ -264,14 +272,14 @@ fn returned(answer: &Answer) -> Vec<u8> {
     out.finish()
 }
 
-fn id(value: &Value<'_>, key: &'static str) -> Result<[u8; 20], KrpcError> {
-    let bytes = benc::bytes(value, key).ok_or(KrpcError::Field(key))?;
+fn id(value: Value<'_, '_>, key: &'static str) -> Result<[u8; 20], KrpcError> {
+    let bytes = value.bytes_of(key).ok_or(KrpcError::Field(key))?;
     bytes.try_into().map_err(|_| KrpcError::Field(key))
 }
 
-fn query(value: &Value<'_>) -> Result<Query, KrpcError> {
-    let named = benc::bytes(value, "q").ok_or(KrpcError::Field("q"))?;
-    let arguments = benc::get(value, "a").ok_or(KrpcError::Field("a"))?;
+fn query(value: Value<'_, '_>) -> Result<Query, KrpcError> {
+    let named = value.bytes_of("q").ok_or(KrpcError::Field("q"))?;
+    let arguments = value.get("a").ok_or(KrpcError::Field("a"))?;
     let method = match named {
         b"ping" => Method::Ping,
         b"find_node" => Method::FindNode {
@@ -284,30 +292,31 @@ fn query(value: &Value<'_>) -> Result<Query, KrpcError> {
         _ => Method::Unknown,
     };
     let mut want = Want::default();
-    for family in benc::get(arguments, "want")
-        .into_iter()
-        .flat_map(benc::items)
-    {
-        want.v4 |= family.bytes_ext() == Some(b"n4");
-        want.v6 |= family.bytes_ext() == Some(b"n6");
+    for family in arguments.get("want").iter().flat_map(Value::items) {
+        want.v4 |= family.bytes() == Some(b"n4");
+        want.v6 |= family.bytes() == Some(b"n6");
     }
     Ok(Query {
         id: NodeId(id(arguments, "id")?),
         method,
         want,
-        read_only: benc::int(value, "ro") == Some(1),
+        read_only: value.int_of("ro") == Some(1),
     })
 }
 
-fn announced(arguments: &Value<'_>) -> Result<Method, KrpcError> {
-    let implied_port = benc::int(arguments, "implied_port").is_some_and(|set| set != 0);
-    let port = benc::int(arguments, "port").and_then(|port| u16::try_from(port).ok());
+fn announced(arguments: Value<'_, '_>) -> Result<Method, KrpcError> {
+    let implied_port = arguments.int_of("implied_port").is_some_and(|set| set != 0);
+    let port = arguments
+        .int_of("port")
+        .and_then(|port| u16::try_from(port).ok());
     let port = match (port, implied_port) {
         (Some(port), _) => port,
         (None, true) => 0,
         (None, false) => return Err(KrpcError::Field("port")),
     };
-    let token = benc::bytes(arguments, "token").ok_or(KrpcError::Field("token"))?;
+    let token = arguments
+        .bytes_of("token")
+        .ok_or(KrpcError::Field("token"))?;
     if token.len() > MAX_TOKEN {
         return Err(KrpcError::Field("token"));
     }
@@ -319,11 +328,11 @@ fn announced(arguments: &Value<'_>) -> Result<Method, KrpcError> {
     })
 }
 
-fn answer(value: &Value<'_>) -> Result<Answer, KrpcError> {
-    let returned = benc::get(value, "r").ok_or(KrpcError::Field("r"))?;
+fn answer(value: Value<'_, '_>) -> Result<Answer, KrpcError> {
+    let returned = value.get("r").ok_or(KrpcError::Field("r"))?;
     let mut nodes = Vec::new();
     for (key, size) in [("nodes", compact::V4), ("nodes6", compact::V6)] {
-        let bytes = benc::bytes(returned, key).unwrap_or_default();
+        let bytes = returned.bytes_of(key).unwrap_or_default();
         nodes.extend(
             bytes
                 .chunks_exact(20 + size)
@@ -331,17 +340,18 @@ fn answer(value: &Value<'_>) -> Result<Answer, KrpcError> {
                 .filter_map(contact),
         );
     }
-    let values = benc::get(returned, "values")
-        .into_iter()
-        .flat_map(benc::items);
-    let values = values.filter_map(|value| compact::read(value.bytes_ext()?));
-    let token = benc::bytes(returned, "token").filter(|token| token.len() <= MAX_TOKEN);
+    let values = returned.get("values");
+    let values = values.iter().flat_map(Value::items);
+    let values = values.filter_map(|value| compact::read(value.bytes()?));
+    let token = returned
+        .bytes_of("token")
+        .filter(|token| token.len() <= MAX_TOKEN);
     Ok(Answer {
         id: NodeId(id(returned, "id")?),
         nodes,
         values: values.take(MAX_VALUES).collect(),
         token: token.map(<[u8]>::to_vec),
-        seen: benc::bytes(value, "ip").and_then(compact::read),
+        seen: value.bytes_of("ip").and_then(compact::read),
     })
 }
 
@@ -355,9 +365,8 @@ pub(super) fn contact(bytes: &[u8]) -> Option<Contact> {
 }
 
 /// Some nodes say neither code nor text.
-fn error_code(value: &Value<'_>) -> i64 {
-    use bip_bencode::BRefAccess;
-    let first = benc::get(value, "e").and_then(|list| benc::items(list).next());
+fn error_code(value: Value<'_, '_>) -> i64 {
+    let first = value.get("e").and_then(|list| list.items().next());
     first.and_then(|code| code.int()).unwrap_or(201)
 }
 

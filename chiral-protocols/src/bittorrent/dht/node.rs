@@ -270,6 +270,15 @@ impl Node {
         }
     }
 
+    /// Asks a node of which only the address is known whether it is there: a peer said so, or a
+    /// name has been looked up.
+    pub fn try_node(&mut self, address: SocketAddr, now: Instant) {
+        let asked = self.pending.values().any(|pending| pending.to == address);
+        if !asked && dialable(address, self.config.addresses) {
+            self.ask(address, None, Method::Ping, Purpose::Ping, now);
+        }
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         let age = |pending: &Pending| now.saturating_duration_since(pending.sent);
@@ -415,6 +424,14 @@ impl Node {
         }
         if let Insert::Spare(Some(quiet)) = family.table.insert(contact, now) {
             self.ping(quiet, now);
+        }
+        if let Some(family) = self.family_mut(v4)
+            && family.table.len() == 1
+            && !family.joining
+        {
+            // It knows others.
+            family.next_join = now;
+            self.next_care = now;
         }
         self.heed_votes(v4, now);
         match pending.purpose {

@@ -5,7 +5,7 @@
 
 use super::krpc::{Contact, contact};
 use super::node_id::NodeId;
-use crate::bittorrent::benc::{self, DictWriter};
+use crate::bittorrent::bencode::{Decoded, DictWriter, Limits};
 use crate::bittorrent::compact;
 
 /// Most nodes that are kept, for each address family: the closest.
@@ -38,11 +38,16 @@ impl Saved {
 
     /// `None` if it is not what [`encode`](Self::encode) wrote.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let value = benc::decode(bytes).filter(|_| bytes.len() <= MAX_BYTES)?;
+        let limits = Limits {
+            max_len: MAX_BYTES,
+            ..Limits::MESSAGE
+        };
+        let decoded = Decoded::parse(bytes, limits).ok()?;
+        let value = decoded.root();
         let keys = [("id", "nodes", compact::V4), ("id6", "nodes6", compact::V6)];
         let families = keys.map(|(id, nodes, size)| {
-            let id = benc::bytes(&value, id).and_then(|id| id.try_into().ok());
-            let nodes = benc::bytes(&value, nodes).unwrap_or_default();
+            let id = value.bytes_of(id).and_then(|id| id.try_into().ok());
+            let nodes = value.bytes_of(nodes).unwrap_or_default();
             let nodes = nodes.chunks_exact(20 + size).filter_map(contact);
             (id.map(NodeId), nodes.take(MAX_SAVED).collect())
         });

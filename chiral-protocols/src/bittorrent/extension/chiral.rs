@@ -13,11 +13,14 @@
 use bytes::Bytes;
 use chiral_core::manifest::MAX_PAGE_LEN;
 use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
-use chiral_core::{Address, PeerId, PeerSignError, PeerSigner};
+use chiral_core::{
+    Address, Admission, ByteRange, PeerId, PeerSignError, PeerSigner, Price, Tariff, U256,
+};
 use ed25519_dalek::{Signature, VerifyingKey};
 
-use super::bencode::{Dict, Writer, read};
 use super::handshake::ExtensionError;
+use super::read;
+use crate::bittorrent::bencode::{DictWriter, Value};
 
 /// Version of the extension.
 pub const PROTOCOL_VERSION: i64 = 1;
@@ -52,8 +55,8 @@ pub struct Greeting {
 }
 
 impl Greeting {
-    pub(super) fn write(&self) -> Writer {
-        let dict = Writer::default()
+    pub(super) fn write(&self) -> DictWriter {
+        let dict = DictWriter::new()
             .bytes("id", self.peer.as_bytes())
             .bytes("n", &self.nonce)
             .int("v", PROTOCOL_VERSION);
@@ -63,18 +66,18 @@ impl Greeting {
         }
     }
 
-    pub(super) fn take(dict: &dyn Dict) -> Option<Self> {
-        if dict.int("v")? != PROTOCOL_VERSION {
+    pub(super) fn take(dict: Value<'_, '_>) -> Option<Self> {
+        if dict.int_of("v")? != PROTOCOL_VERSION {
             return None;
         }
-        let wallet = match dict.bytes("w") {
+        let wallet = match dict.bytes_of("w") {
             Some(bytes) => Some(Address::from(<[u8; 20]>::try_from(bytes).ok()?)),
             None => None,
         };
         Some(Self {
-            peer: PeerId::from_bytes(dict.bytes("id")?).ok()?,
+            peer: PeerId::from_bytes(dict.bytes_of("id")?).ok()?,
             wallet,
-            nonce: dict.bytes("n")?.try_into().ok()?,
+            nonce: dict.bytes_of("n")?.try_into().ok()?,
         })
     }
 }
@@ -194,6 +197,25 @@ pub enum ChiralMessage {
         /// Which page.
         index: u32,
     },
+    /// Asks that bytes which have a price may be asked for; answered by an [`Admitted`].
+    Admit {
+        /// Number of the question, for its answer.
+        question: u32,
+        /// Bytes of the torrent.
+        range: ByteRange,
+        /// What the agent shows. Unread here.
+        credential: Option<Bytes>,
+    },
+    /// Nothing more of what was admitted will be asked for.
+    Release {
+        /// What was admitted.
+        range: ByteRange,
+    },
+    /// Asks what the content costs; answered by [`write_tariff`].
+    AskTariff {
+        /// Number of the question, for its answer.
+        question: u32,
+    },
     /// The answer to any of these.
     Answer {
         /// The question's number.
@@ -206,7 +228,7 @@ pub enum ChiralMessage {
 impl ChiralMessage {
     /// The body of the message.
     pub fn encode(&self) -> Vec<u8> {
-        let kind = |kind| Writer::default().int("t", kind);
+        let kind = |kind| DictWriter::new().int("t", kind);
         match self {
             Self::Proof(proof) => kind(0)
                 .bytes("k", &proof.key)
@@ -221,6 +243,25 @@ impl ChiralMessage {
                 .int("q", (*question).into())
                 .int("i", (*index).into())
                 .finish(),
+            Self::Admit {
+                question,
+                range,
+                credential,
+            } => {
+                let admit = kind(5)
+                    .int("e", number(range.end))
+                    .int("q", (*question).into())
+                    .int("s", number(range.start));
+                match credential {
+                    Some(credential) => admit.bytes("b", credential).finish(),
+                    None => admit.finish(),
+                }
+            }
+            Self::Release { range } => kind(6)
+                .int("e", number(range.end))
+                .int("s", number(range.start))
+                .finish(),
+            Self::AskTariff { question } => kind(7).int("q", (*question).into()).finish(),
             Self::Answer { question, body } => {
                 let answer = kind(2).int("q", (*question).into());
                 match body {
@@ -242,11 +283,16 @@ impl ChiralMessage {
                 return None;
             }
             let short = |key, most| {
-                let bytes = dict.bytes(key).filter(|bytes| bytes.len() <= most)?;
+                let bytes = dict.bytes_of(key).filter(|bytes| bytes.len() <= most)?;
                 Some(Bytes::copy_from_slice(bytes))
             };
-            let question = || u32::try_from(dict.int("q")?).ok();
-            Some(match dict.int("t")? {
+            let question = || u32::try_from(dict.int_of("q")?).ok();
+            let range = || {
+                let (start, end) = (dict.int_of("s")?, dict.int_of("e")?);
+                let (start, end) = (u64::try_from(start).ok()?, u64::try_from(end).ok()?);
+                (start < end).then(|| ByteRange::new(start, end))
+            };
+            Some(match dict.int_of("t")? {
                 0 => Some(Self::Proof(Proof {
                     key: short("k", MAX_KEY)?,
                     signature: short("s", MAX_KEY)?,
@@ -257,7 +303,7 @@ impl ChiralMessage {
                 }),
                 2 => Some(Self::Answer {
                     question: question()?,
-                    body: match dict.bytes("b") {
+                    body: match dict.bytes_of("b") {
                         Some(_) => Some(short("b", MAX_CHIRAL_ANSWER)?),
                         None => None,
                     },
@@ -267,13 +313,136 @@ impl ChiralMessage {
                 }),
                 4 => Some(Self::AskPage {
                     question: question()?,
-                    index: u32::try_from(dict.int("i")?).ok()?,
+                    index: u32::try_from(dict.int_of("i")?).ok()?,
+                }),
+                5 => Some(Self::Admit {
+                    question: question()?,
+                    range: range()?,
+                    credential: match dict.bytes_of("b") {
+                        Some(_) => Some(short("b", MAX_CHIRAL_BODY)?),
+                        None => None,
+                    },
+                }),
+                6 => Some(Self::Release { range: range()? }),
+                7 => Some(Self::AskTariff {
+                    question: question()?,
                 }),
                 _ => None,
             })
         });
         message.ok_or(ExtensionError { what })
     }
+}
+
+/// An offset as bencode has numbers. No torrent is so large that it does not fit.
+fn number(offset: u64) -> i64 {
+    i64::try_from(offset).unwrap_or(i64::MAX)
+}
+
+/// The answer to [`ChiralMessage::Admit`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admitted {
+    /// The bytes may be asked for.
+    Granted,
+    /// Not before payment is arranged: the terms, for the agent.
+    PaymentRequired(Bytes),
+    /// Not now, or not at all.
+    Refused {
+        /// Why, in words.
+        reason: String,
+        /// Whether asking again later makes sense.
+        retryable: bool,
+    },
+}
+
+/// Longest reason for a refusal that is sent or taken, in bytes.
+const MAX_REASON: usize = 512;
+
+impl Admitted {
+    /// What a gate decided.
+    pub fn of(admission: Admission) -> Self {
+        match admission {
+            Admission::Granted => Self::Granted,
+            Admission::PaymentRequired(terms) => Self::PaymentRequired(terms),
+            Admission::Refused { reason } => Self::Refused {
+                reason,
+                retryable: false,
+            },
+            _ => Self::Refused {
+                reason: "not understood".to_owned(),
+                retryable: false,
+            },
+        }
+    }
+
+    /// As the body of an answer.
+    pub fn encode(&self) -> Bytes {
+        let (kind, rest) = match self {
+            Self::Granted => (0, &[][..]),
+            Self::PaymentRequired(terms) => (1, &terms[..]),
+            Self::Refused { reason, retryable } => {
+                let mut end = reason.len().min(MAX_REASON);
+                while !reason.is_char_boundary(end) {
+                    end -= 1;
+                }
+                let kind = if *retryable { 3 } else { 2 };
+                (kind, &reason.as_bytes()[..end])
+            }
+        };
+        [&[kind], rest].concat().into()
+    }
+
+    /// Reads one; `None` for a body that is none.
+    pub fn decode(body: &Bytes) -> Option<Self> {
+        let rest = body.get(1..)?;
+        let refused = |retryable| {
+            let text = rest.get(..rest.len().min(MAX_REASON)).unwrap_or_default();
+            let reason = String::from_utf8_lossy(text).into_owned();
+            Self::Refused { reason, retryable }
+        };
+        match body[0] {
+            0 => rest.is_empty().then_some(Self::Granted),
+            1 => (rest.len() <= MAX_CHIRAL_BODY).then(|| Self::PaymentRequired(body.slice(1..))),
+            2 => Some(refused(false)),
+            3 => Some(refused(true)),
+            _ => None,
+        }
+    }
+}
+
+/// What content costs, as the body of an answer: nothing if it is free; else the wallet, if
+/// there is one, with a byte before it that says so, and the price in wei per MiB.
+pub fn write_tariff(tariff: &Tariff) -> Bytes {
+    if tariff.price.is_free() {
+        return Bytes::new();
+    }
+    let mut body = Vec::with_capacity(53);
+    match tariff.wallet {
+        Some(wallet) => {
+            body.push(1);
+            body.extend(wallet.as_slice());
+        }
+        None => body.push(0),
+    }
+    body.extend(tariff.price.wei_per_mib().to_be_bytes_trimmed_vec());
+    body.into()
+}
+
+/// Reads what [`write_tariff`] wrote; `None` for a body that is none.
+pub fn read_tariff(body: &[u8]) -> Option<Tariff> {
+    let mut tariff = Tariff::default();
+    let price = match body.split_first() {
+        None => return Some(tariff),
+        Some((0, price)) => price,
+        Some((1, rest)) => {
+            let (wallet, price) = rest.split_first_chunk::<20>()?;
+            tariff.wallet = Some(Address::from(*wallet));
+            price
+        }
+        Some(_) => return None,
+    };
+    tariff.price = Price::from_wei_per_mib(U256::try_from_be_slice(price)?);
+    Some(tariff)
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::bencode::{Dict, Writer, read};
 use super::chiral::Greeting;
 use super::metadata::MAX_METADATA;
+use super::read;
+use crate::bittorrent::bencode::{DictWriter, Value};
 
 /// Most outstanding requests that are believed of anybody.
 pub const MAX_REQQ: u32 = 4096;
@@ -111,13 +112,13 @@ pub struct ExtendedHandshake {
 impl ExtendedHandshake {
     /// The body of the message.
     pub fn encode(&self) -> Vec<u8> {
-        let mut m = Writer::default();
+        let mut m = DictWriter::new();
         for name in Names::ALL {
             if let Some(id) = self.extensions.id(name) {
                 m = m.int(name.name(), id.into());
             }
         }
-        let mut dict = Writer::default().dict("m", m);
+        let mut dict = DictWriter::new().dict("m", m);
         if let Some(port) = self.port {
             dict = dict.int("p", port.into());
         }
@@ -159,31 +160,24 @@ impl ExtendedHandshake {
         Ok(())
     }
 
-    fn take(&mut self, dict: &dyn Dict) -> Option<()> {
-        let mut bad = false;
-        dict.dict("m", &mut |m| {
+    fn take(&mut self, dict: Value<'_, '_>) -> Option<()> {
+        if let Some(m) = dict.get("m") {
             for name in Names::ALL {
-                if let Some(id) = m.int(name.name()) {
-                    match u8::try_from(id) {
-                        Ok(id) => self.extensions.set(name, id),
-                        Err(_) => bad = true,
-                    }
+                if let Some(id) = m.int_of(name.name()) {
+                    self.extensions.set(name, u8::try_from(id).ok()?);
                 }
             }
-        });
-        if bad {
-            return None;
         }
-        let positive = |key| dict.int(key).filter(|value| *value > 0);
+        let positive = |key| dict.int_of(key).filter(|value| *value > 0);
         if let Some(port) = positive("p").and_then(|port| u16::try_from(port).ok()) {
             self.port = Some(port);
         }
-        if let Some(client) = dict.bytes("v") {
+        if let Some(client) = dict.bytes_of("v") {
             let client = &client[..client.len().min(MAX_CLIENT)];
             let text = String::from_utf8_lossy(client);
             self.client = Some(text.chars().filter(|c| !c.is_control()).collect());
         }
-        self.your_ip = dict.bytes("yourip").and_then(ip).or(self.your_ip);
+        self.your_ip = dict.bytes_of("yourip").and_then(ip).or(self.your_ip);
         if let Some(reqq) = positive("reqq") {
             self.reqq = Some(u32::try_from(reqq).unwrap_or(MAX_REQQ).min(MAX_REQQ));
         }
@@ -191,12 +185,12 @@ impl ExtendedHandshake {
             let size = u32::try_from(size).ok();
             self.metadata_size = size.filter(|size| *size <= MAX_METADATA);
         }
-        if let Some(only) = dict.int("upload_only") {
+        if let Some(only) = dict.int_of("upload_only") {
             self.upload_only = only != 0;
         }
         // The first greeting stands: the nonce is what the other side signs.
         if self.chiral.is_none() {
-            dict.dict("chiral", &mut |chiral| self.chiral = Greeting::take(chiral));
+            self.chiral = dict.get("chiral").and_then(Greeting::take);
         }
         Some(())
     }

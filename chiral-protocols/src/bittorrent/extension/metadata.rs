@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use super::bencode::{Writer, read};
 use super::handshake::ExtensionError;
+use super::read;
+use crate::bittorrent::bencode::DictWriter;
 
 /// Bytes of a part of the info dictionary; the last one is short.
 pub const METADATA_PIECE: u32 = 16_384;
@@ -33,7 +34,7 @@ impl MetadataMessage {
     /// The body of the message.
     pub fn encode(&self) -> Vec<u8> {
         let write = |kind, piece: u32| {
-            Writer::default()
+            DictWriter::new()
                 .int("msg_type", kind)
                 .int("piece", piece.into())
         };
@@ -55,12 +56,12 @@ impl MetadataMessage {
     pub fn decode(body: &Bytes) -> Result<Option<Self>, ExtensionError> {
         let what = "metadata message";
         let message = read(body, |dict, rest| {
-            let piece = u32::try_from(dict.int("piece")?).ok()?;
+            let piece = u32::try_from(dict.int_of("piece")?).ok()?;
             let data = body.slice(body.len() - rest.len()..);
-            Some(match dict.int("msg_type")? {
+            Some(match dict.int_of("msg_type")? {
                 0 => Some(Self::Request(piece)),
                 1 => {
-                    let total = u32::try_from(dict.int("total_size")?).ok()?;
+                    let total = u32::try_from(dict.int_of("total_size")?).ok()?;
                     if total > MAX_METADATA || data.len() > METADATA_PIECE as usize {
                         return None;
                     }

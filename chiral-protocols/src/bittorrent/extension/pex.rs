@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::bencode::{Dict, Writer, read};
 use super::handshake::ExtensionError;
+use super::read;
+use crate::bittorrent::bencode::{DictWriter, Value};
 
 /// Most peers that one message may add, and most that it may drop, of each address family;
 /// further ones are not read, and not written.
@@ -91,7 +92,7 @@ impl Pex {
                 put(to, *address);
             }
         }
-        Writer::default()
+        DictWriter::new()
             .bytes("added", &v4)
             .bytes("added.f", &flags4)
             .bytes("added6", &v6)
@@ -110,7 +111,7 @@ impl Pex {
         let pex = read(body, |dict, _| {
             let mut pex = Self::default();
             for (list, flags, v6) in [("added", "added.f", false), ("added6", "added6.f", true)] {
-                let flags = dict.bytes(flags).unwrap_or_default();
+                let flags = dict.bytes_of(flags).unwrap_or_default();
                 for (at, address) in addresses(dict, list, v6)?.into_iter().enumerate() {
                     if is_somebody(address) {
                         let flags = flags.get(at).copied().unwrap_or(0);
@@ -135,8 +136,8 @@ fn put(to: &mut Vec<u8>, address: SocketAddr) {
     to.extend(address.port().to_be_bytes());
 }
 
-fn addresses(dict: &dyn Dict, key: &str, v6: bool) -> Option<Vec<SocketAddr>> {
-    let bytes = dict.bytes(key).unwrap_or_default();
+fn addresses(dict: Value<'_, '_>, key: &str, v6: bool) -> Option<Vec<SocketAddr>> {
+    let bytes = dict.bytes_of(key).unwrap_or_default();
     let width = if v6 { 18 } else { 6 };
     if !bytes.len().is_multiple_of(width) {
         return None;

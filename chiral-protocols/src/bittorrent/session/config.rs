@@ -55,6 +55,8 @@ pub struct SessionConfig {
     pub private: bool,
     /// Where we listen.
     pub port: Option<u16>,
+    /// The UDP port of our node of the DHT, for peers that have one.
+    pub dht_port: Option<u16>,
     /// What we call ourselves.
     pub client: String,
     /// Where the peer comes from.
@@ -77,6 +79,7 @@ impl SessionConfig {
             metadata: None,
             private: false,
             port: None,
+            dht_port: None,
             client: concat!("Chiral ", env!("CARGO_PKG_VERSION")).to_owned(),
             remote: None,
             greeting: None,

@@ -101,6 +101,17 @@ impl Session {
                 question,
                 page: Some(index),
             },
+            Some(ChiralMessage::Admit {
+                question,
+                range,
+                credential,
+            }) => Event::Admit {
+                question,
+                range,
+                credential,
+            },
+            Some(ChiralMessage::Release { range }) => Event::Release(range),
+            Some(ChiralMessage::AskTariff { question }) => Event::Tariff { question },
             Some(ChiralMessage::Answer { question, body }) => Event::Answer { question, body },
             None => return self.annoy(now, 1),
         };

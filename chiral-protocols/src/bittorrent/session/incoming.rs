@@ -8,7 +8,7 @@ use crate::bittorrent::wire::{Block, BlockError, WireError};
 use std::net::IpAddr;
 
 /// Points for a block, a refusal or a request that there is no reason for.
-const UNASKED: u32 = 8;
+pub(super) const UNASKED: u32 = 8;
 
 /// Points for saying what was said, or for nothing at all.
 const REPEATED: u32 = 4;
@@ -194,11 +194,9 @@ impl Session {
                 }
             }
             Message::Extended { id, body } => self.extended_message(now, id, &body),
-            Message::HashRequest(range) => {
-                self.outbox.push(&Message::HashReject(range));
-                self.annoy(now, REPEATED)
-            }
-            Message::Hashes { .. } | Message::HashReject(_) => self.annoy(now, UNASKED),
+            Message::HashRequest(range) => self.hashes_asked(now, range),
+            Message::Hashes { range, hashes } => self.hashes_came(now, range, Some(&hashes)),
+            Message::HashReject(range) => self.hashes_came(now, range, None),
             Message::KeepAlive
             | Message::Unknown(_)
             | Message::Piece { .. }

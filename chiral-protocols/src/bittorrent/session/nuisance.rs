@@ -22,6 +22,11 @@ impl Nuisance {
         Self { points: 0, at: now }
     }
 
+    /// Takes points back: what was a nuisance was of use after all.
+    pub(super) fn take_back(&mut self, points: u32) {
+        self.points = self.points.saturating_sub(points);
+    }
+
     /// Adds points; false once there are too many.
     #[must_use]
     pub(super) fn add(&mut self, now: Now, points: u32) -> bool {

@@ -1,4 +1,4 @@
-//! [`BitTorrentConfig`]: where to listen and how much to put up with.
+//! [`BitTorrentConfig`]: where to listen, where peers are found, and how much to put up with.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,7 +6,9 @@ use std::time::Duration;
 use chiral_core::Address;
 
 use super::ChokerConfig;
+use crate::bittorrent::lsd;
 use crate::bittorrent::mse::Encryption;
+use crate::http::AddressPolicy;
 use crate::limits::Uploads;
 
 /// Settings of [`BitTorrentProtocol`](crate::bittorrent::protocol::BitTorrentProtocol).
@@ -39,6 +41,27 @@ pub struct BitTorrentConfig {
     pub uploads: Uploads,
     /// Whether peers that others tell of are dialled (BEP 11).
     pub peer_exchange: bool,
+    /// Trackers (`http`, `https` or `udp` URLs) that torrents are announced to beside their own
+    /// ones; private torrents are not. A torrent's own are
+    /// [told](crate::bittorrent::protocol::BitTorrentProtocol::add_trackers) one by one.
+    pub trackers: Vec<String>,
+    /// Whether there is a node of the mainline DHT (BEP 5): nodes to enter it by, each
+    /// `host:port`; none are needed if [`dht_saved`](Self::dht_saved) knows some.
+    pub dht: Option<Vec<String>>,
+    /// What [`save_dht`](crate::bittorrent::protocol::BitTorrentProtocol::save_dht) gave in an
+    /// earlier run.
+    pub dht_saved: Option<Vec<u8>>,
+    /// Whether torrents are announced in the local network, and peers found there (BEP 14).
+    pub lsd: bool,
+    /// Where they are announced.
+    pub lsd_group: SocketAddr,
+    /// Whether peers are met over uTP (BEP 29), too: those who come over it, on the same port as
+    /// over TCP, and those who cannot be reached over TCP.
+    pub utp: bool,
+    /// Whom trackers and the DHT may have us dial, and which trackers and nodes are asked at
+    /// all. Default: addresses of the public internet. Peers of the local network are found by
+    /// local discovery whatever this says.
+    pub addresses: AddressPolicy,
     /// Where this node is paid, for Chiral nodes.
     pub wallet: Option<Address>,
 }
@@ -58,6 +81,13 @@ impl Default for BitTorrentConfig {
             choker: ChokerConfig::default(),
             uploads: Uploads::default(),
             peer_exchange: true,
+            trackers: Vec::new(),
+            dht: None,
+            dht_saved: None,
+            lsd: false,
+            lsd_group: lsd::group(true),
+            utp: false,
+            addresses: AddressPolicy::GlobalOnly,
             wallet: None,
         }
     }
@@ -68,6 +98,41 @@ impl BitTorrentConfig {
     #[must_use]
     pub fn with_listen(mut self, listen: SocketAddr) -> Self {
         self.listen = Some(listen);
+        self
+    }
+
+    /// Announces torrents to these trackers.
+    #[must_use]
+    pub fn with_trackers(mut self, trackers: impl IntoIterator<Item = String>) -> Self {
+        self.trackers = trackers.into_iter().collect();
+        self
+    }
+
+    /// Joins the mainline DHT by these nodes, each `host:port`.
+    #[must_use]
+    pub fn with_dht(mut self, bootstrap: impl IntoIterator<Item = String>) -> Self {
+        self.dht = Some(bootstrap.into_iter().collect());
+        self
+    }
+
+    /// Finds peers in the local network, or does not.
+    #[must_use]
+    pub fn with_lsd(mut self, lsd: bool) -> Self {
+        self.lsd = lsd;
+        self
+    }
+
+    /// Speaks uTP, or does not.
+    #[must_use]
+    pub fn with_utp(mut self, utp: bool) -> Self {
+        self.utp = utp;
+        self
+    }
+
+    /// Deals with these addresses alone.
+    #[must_use]
+    pub fn with_addresses(mut self, addresses: AddressPolicy) -> Self {
+        self.addresses = addresses;
         self
     }
 }
@@ -88,6 +153,15 @@ pub enum BitTorrentError {
     /// The system gives no random bytes.
     #[error("no random bytes")]
     Random,
+    /// What finds peers does not start.
+    #[error("{what} does not start")]
+    Discovery {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// An info dictionary that is none.
     #[error("not an info dictionary of a torrent")]
     Info,

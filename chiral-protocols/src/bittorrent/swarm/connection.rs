@@ -1,34 +1,34 @@
 //! The task of one connection: a socket, a [`Session`], and what it has for others.
 
+mod acquaint;
+mod bytes;
+mod serve;
+
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use chiral_core::{ByteRange, CHUNK_SIZE, PeerId, StoreError};
+use ::bytes::{Bytes, BytesMut};
+use chiral_core::{ByteRange, PeerId, StoreError, StoredContent};
 use tokio::time::Instant;
-use tokio_util::io::{poll_read_buf, poll_write_buf};
 use tokio_util::sync::CancellationToken;
 
-use super::conversation::Conversation;
+use self::bytes::{FIRST_READ, Moved, poll_encipher, poll_read, poll_write};
+use super::conversation::{Conversation, Reply};
 use super::greet::Wire;
 use super::handle::{PeerHandle, Published};
+use super::hashes;
+use super::known::Origin;
 use super::node::Shared;
+use super::sales::Sales;
 use super::torrent::Torrent;
-use crate::bittorrent::extension::{ChiralMessage, Holepunch, Names, Proof, Statement};
-use crate::bittorrent::mse::{Cipher, Ciphers};
+use crate::bittorrent::dht::MainlineDht;
+use crate::bittorrent::extension::{ChiralMessage, Names, write_tariff};
+use crate::bittorrent::mse::Ciphers;
 use crate::bittorrent::session::{Event, Now, Session, SessionError};
 use crate::limits::Flow;
-
-/// Bytes read at a time, at first and at most.
-const FIRST_READ: usize = 32 << 10;
-const MAX_READ: usize = 256 << 10;
-
-/// Space below which more is made before reading.
-const MIN_SPACE: usize = 16 << 10;
 
 /// What can be had from the peer is told at most so often, while it only grows.
 const COVERAGE_PAUSE: Duration = Duration::from_millis(100);
@@ -36,8 +36,15 @@ const COVERAGE_PAUSE: Duration = Duration::from_millis(100);
 /// How often others may see new figures.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(250);
 
+/// Messages of Chiral's extension that go with one range that is sold: the question for it and
+/// its end, and what the agent has to say in between.
+const MESSAGES_OF_A_SALE: u32 = 4;
+
 /// A connection that nobody has a use for is closed after this time.
 const UNUSED: Duration = Duration::from_secs(5);
+
+/// A connection between two that have everything is closed after this time.
+const REDUNDANT: Duration = Duration::from_secs(10);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -50,19 +57,30 @@ pub(super) enum Ended {
     Session(#[from] SessionError),
     #[error("no info dictionary, or one that cannot be")]
     Info,
+    #[error("hashes that are not the torrent's")]
+    Hashes,
     #[error("nobody has a use for it")]
     Unused,
+    #[error("another connection with the same peer takes its place")]
+    Displaced,
+    #[error("both sides have everything")]
+    Redundant,
     #[error("shut down")]
     Shutdown,
 }
 
-type Reading = Pin<Box<dyn Future<Output = (ByteRange, Result<Bytes, StoreError>)> + Send>>;
-
-/// What moved.
-enum Moved {
-    Read,
-    Wrote,
+impl Ended {
+    /// Whether there may be a use in another connection with the same peer.
+    fn may_come_again(&self) -> bool {
+        match self {
+            Self::Closed | Self::Io(_) => true,
+            Self::Session(error) => !error.is_fault(),
+            _ => false,
+        }
+    }
 }
+
+type Reading = Pin<Box<dyn Future<Output = (ByteRange, Result<Bytes, StoreError>)> + Send>>;
 
 pub(super) struct Connection<S> {
     pub(super) stream: S,
@@ -90,6 +108,14 @@ pub(super) struct Connection<S> {
     /// The Chiral node that the peer proved to be.
     chiral: Option<PeerId>,
     conversation: Conversation,
+    /// What the peer may have of what has a price.
+    sales: Sales,
+    /// Sales that the peer was forgiven its questions for.
+    forgiven: u64,
+    /// Since when both sides have everything.
+    redundant_since: Option<Now>,
+    /// The node of the DHT that is told of those of peers.
+    pub(super) dht: Option<MainlineDht>,
 }
 
 impl<S: Wire> Connection<S> {
@@ -102,6 +128,7 @@ impl<S: Wire> Connection<S> {
         node: Arc<Shared>,
     ) -> Self {
         let closed = node.closed.child_token();
+        let sales = Sales::new(node.gate.clone(), node.tasks.clone());
         Self {
             stream,
             session,
@@ -124,6 +151,10 @@ impl<S: Wire> Connection<S> {
             useful_at: Duration::ZERO,
             chiral: None,
             conversation: Conversation::default(),
+            sales,
+            forgiven: 0,
+            redundant_since: None,
+            dht: None,
         }
     }
 
@@ -134,8 +165,14 @@ impl<S: Wire> Connection<S> {
     /// Runs until it ends.
     pub(super) async fn run(mut self) -> Ended {
         let ended = self.drive().await.err().unwrap_or(Ended::Closed);
+        let session = &self.session;
+        self.torrent
+            .count(session.downloaded().total(), session.uploaded().total());
         self.torrent.leave(self.handle.key);
         self.handle.close(ended.to_string());
+        let now = Instant::now().into_std();
+        let of_use = ended.may_come_again() && !self.is_redundant();
+        self.torrent.known().ended(self.handle.address, of_use, now);
         ended
     }
 
@@ -189,13 +226,16 @@ impl<S: Wire> Connection<S> {
                     None => return Err(Ended::Closed),
                 },
                 () = handle.wake.notified() => {}
-                (range, bytes) = next(reading), if reading.is_some() => {
+                (range, bytes) = serve::next(reading), if reading.is_some() => {
                     self.reading = None;
                     self.read(range, bytes);
                 }
-                answer = conversation.next() => {
-                    self.session.send_chiral(&answer);
-                }
+                reply = conversation.next() => match reply {
+                    Reply::Chiral(answer) => {
+                        self.session.send_chiral(&answer);
+                    }
+                    Reply::Hashes(range, hashes) => self.session.answer_hashes(range, hashes),
+                },
                 () = closed.cancelled() => return Err(Ended::Shutdown),
                 () = tokio::time::sleep_until(deadline) => {
                     let now = self.now();
@@ -205,6 +245,20 @@ impl<S: Wire> Connection<S> {
                     self.still_used(now)?;
                 }
             }
+        }
+    }
+
+    /// Asks for hashes that the torrent is without, if the peer may have them.
+    fn ask_hashes(&mut self, now: Now) {
+        let has_some = self
+            .session
+            .peer_pieces()
+            .is_some_and(|have| have.count_ones() > 0);
+        while has_some && self.session.may_ask_hashes() {
+            let Some(range) = self.torrent.next_hashes(self.handle.key) else {
+                break;
+            };
+            self.session.ask_hashes(now, range);
         }
     }
 
@@ -225,12 +279,29 @@ impl<S: Wire> Connection<S> {
         } else if now >= self.useful_at + UNUSED {
             return Err(Ended::Unused);
         }
+        if !self.is_redundant() {
+            self.redundant_since = None;
+        } else if now >= *self.redundant_since.get_or_insert(now) + REDUNDANT {
+            return Err(Ended::Redundant);
+        }
         Ok(())
+    }
+
+    /// Neither side can have anything of the other; what Chiral nodes say to each other is no
+    /// matter of pieces.
+    fn is_redundant(&self) -> bool {
+        let extended = self.session.extended();
+        let peer = self.session.peer_pieces();
+        let complete = peer.is_some_and(chiral_core::Bitmap::is_full);
+        complete && extended.extensions.id(Names::Chiral).is_none() && self.torrent.has_all()
     }
 
     /// Does what others left to be done.
     fn obey(&mut self, now: Now) -> Result<(), Ended> {
         let (orders, room) = self.handle.take_orders();
+        if orders.displaced {
+            return Err(Ended::Displaced);
+        }
         if let Some(info) = self.torrent.info()
             && self.session.geometry().is_none()
         {
@@ -263,9 +334,17 @@ impl<S: Wire> Connection<S> {
                 self.session.send_chiral(&message);
             }
         }
+        for range in orders.released {
+            self.session.send_chiral(&ChiralMessage::Release { range });
+        }
+        while self.forgiven < self.sales.made() {
+            self.forgiven += 1;
+            self.session.forgive(MESSAGES_OF_A_SALE);
+        }
         for message in orders.punch {
             self.session.send_holepunch(message);
         }
+        self.ask_hashes(now);
         if orders.exchange {
             let peers = self.torrent.pex_peers(self.handle.key);
             self.session.exchange_peers(now, &peers);
@@ -302,8 +381,13 @@ impl<S: Wire> Connection<S> {
                     let from = self.handle.address.ip();
                     let dialable = |to: &std::net::SocketAddr| super::dial::may_dial(from, *to);
                     if self.node.config.peer_exchange {
-                        let told = peers.iter().map(|peer| peer.address).filter(dialable);
-                        self.torrent.suggest(told);
+                        let told: Vec<_> = peers
+                            .iter()
+                            .map(|peer| peer.address)
+                            .filter(dialable)
+                            .collect();
+                        self.torrent.told_by(self.handle.key, &told);
+                        self.torrent.suggest(Origin::Exchange, told.into_iter());
                     }
                 }
                 Event::Holepunch(message) => self.punch(message),
@@ -317,8 +401,42 @@ impl<S: Wire> Connection<S> {
                     self.conversation
                         .payment(question, body, self.node.gate.clone());
                 }
-                Event::Answer { question, body } => self.conversation.answered(question, body),
-                Event::NoMetadata | Event::DhtPort(_) => {}
+                Event::HashRequest(range) => {
+                    let torrent = self.torrent.clone();
+                    let work = async move { hashes::answer(&torrent, range).await };
+                    self.conversation.hashes(range, work);
+                }
+                Event::Hashes { range, hashes } => {
+                    if let Err(error) = self.torrent.hashes_came(self.handle.key, range, &hashes) {
+                        tracing::debug!(peer = %self.handle.address, %error, "false hashes");
+                        return Err(Ended::Hashes);
+                    }
+                }
+                Event::NoHashes(_) => self.torrent.no_hashes_of(self.handle.key),
+                Event::Admit {
+                    question,
+                    range,
+                    credential,
+                } => self.admit(question, range, credential),
+                Event::Release(range) => self.sales.release(range),
+                Event::Tariff { question } => {
+                    let tariff = |content: Arc<dyn StoredContent>| {
+                        write_tariff(&self.node.gate.tariff(content.header().cid))
+                    };
+                    let tariff = self.torrent.content().map(tariff);
+                    self.conversation.say(question, tariff);
+                }
+                Event::Answer { question, body } => {
+                    if self.conversation.answered(question, body) {
+                        self.session.forgive(1);
+                    }
+                }
+                Event::DhtPort(port) => {
+                    if let Some(dht) = &self.dht {
+                        dht.meet((self.handle.address.ip().to_canonical(), port).into());
+                    }
+                }
+                Event::NoMetadata => {}
             }
         }
         if !blocks.is_empty() {
@@ -326,76 +444,6 @@ impl<S: Wire> Connection<S> {
         }
         self.introduce();
         Ok(())
-    }
-
-    /// Puts blocks that the peer asked for in the outbox, out of what was read last, or has
-    /// more read.
-    fn serve(&mut self, now: Now) {
-        if self.session.next_upload().is_some() && self.torrent.content().is_none() {
-            // Not served any more: nor what was read before.
-            self.held = None;
-        }
-        while self.session.outbox().has_room() && self.reading.is_none() {
-            let (Some(block), Some(geometry)) =
-                (self.session.next_upload(), self.session.geometry())
-            else {
-                return;
-            };
-            let range = geometry.range(block);
-            match &self.held {
-                Some((held, bytes)) if held.covers(range) => {
-                    let from = (range.start - held.start) as usize;
-                    let data = bytes.slice(from..from + range.len() as usize);
-                    self.session.upload(now, data);
-                    if self.flow.as_ref().is_some_and(Flow::is_limited) {
-                        // What follows needs a leave of its own.
-                        self.held = None;
-                    }
-                }
-                _ => self.start_reading(range, geometry.length()),
-            }
-        }
-    }
-
-    /// Reads the chunks that a block lies in, so that those after it are there too.
-    fn start_reading(&mut self, range: ByteRange, length: u64) {
-        let Some(content) = self.torrent.content() else {
-            self.session.refuse_upload();
-            return;
-        };
-        let cid = content.header().cid;
-        // The swarm pays nobody: what has a price, perhaps since a moment ago, is not given.
-        if !self.node.gate.tariff(cid).price.is_free() {
-            self.session.refuse_upload();
-            return;
-        }
-        let flow = self
-            .flow
-            .get_or_insert_with(|| self.node.config.uploads.flow(cid))
-            .clone();
-        let wide = ByteRange::new(
-            range.start / CHUNK_SIZE * CHUNK_SIZE,
-            (range.end.div_ceil(CHUNK_SIZE) * CHUNK_SIZE).min(length),
-        );
-        let asked = if flow.is_limited() { range } else { wide };
-        self.reading = Some(Box::pin(async move {
-            let mut left = if flow.is_limited() { asked.len() } else { 0 };
-            while left > 0 {
-                left -= flow.acquire(left).await;
-            }
-            (asked, content.read(asked).await)
-        }));
-    }
-
-    fn read(&mut self, range: ByteRange, bytes: Result<Bytes, StoreError>) {
-        match bytes {
-            Ok(bytes) if bytes.len() as u64 == range.len() => self.held = Some((range, bytes)),
-            Ok(_) => self.session.refuse_upload(),
-            Err(error) => {
-                tracing::debug!(%error, "cannot be served");
-                self.session.refuse_upload();
-            }
-        }
     }
 
     /// Lets others see how things are, now and then.
@@ -436,182 +484,5 @@ impl<S: Wire> Connection<S> {
                 Some(false)
             },
         });
-    }
-
-    /// Proves to a Chiral node who we are, once.
-    fn introduce(&mut self) {
-        let Some(signer) = &self.node.signer else {
-            return;
-        };
-        let Some((ours, theirs)) = self.session.proof_due() else {
-            return;
-        };
-        let statement = Statement {
-            signer: &ours,
-            signer_id: self.node.peer_id.0,
-            verifier: &theirs,
-            verifier_id: self.session.handshake().peer_id,
-            info_hash: self.torrent.info_hash,
-        };
-        match statement.sign(&**signer) {
-            Ok(proof) => {
-                self.session.send_chiral(&ChiralMessage::Proof(proof));
-            }
-            Err(error) => tracing::debug!(%error, "not introduced"),
-        }
-    }
-
-    /// The peer showed who it is.
-    fn recognise(&mut self, proof: &Proof) {
-        let Some((ours, theirs)) = self.session.greetings() else {
-            return;
-        };
-        let statement = Statement {
-            signer: theirs,
-            signer_id: self.session.handshake().peer_id,
-            verifier: ours,
-            verifier_id: self.node.peer_id.0,
-            info_hash: self.torrent.info_hash,
-        };
-        match statement.check(proof) {
-            Ok(()) => {
-                tracing::debug!(peer = %theirs.peer, "recognised");
-                self.chiral = Some(theirs.peer.clone());
-                self.published_at = None;
-                self.torrent.upkeep.notify_one();
-            }
-            Err(error) => tracing::debug!(%error, peer = %self.handle.address, "not recognised"),
-        }
-    }
-
-    /// Brings two peers together, or dials one that another brought together with us.
-    fn punch(&mut self, message: Holepunch) {
-        let from = self
-            .session
-            .listens_at(self.handle.address)
-            .unwrap_or(self.handle.address);
-        match message {
-            Holepunch::Rendezvous(to) => {
-                let peers = self.torrent.peers();
-                let is = |peer: &Arc<PeerHandle>, at| {
-                    peer.address == at || peer.published().listens_at == Some(at)
-                };
-                let known = |at| {
-                    let peer = peers.iter().find(|peer| is(peer, at))?;
-                    Some(peer.published().holepunch)
-                };
-                let me = |at| self.node.listens_at(at);
-                match Holepunch::relay(from, to, me, known) {
-                    Ok((back, on)) => {
-                        if let Some(peer) = peers.iter().find(|peer| is(peer, to)) {
-                            peer.punch(on);
-                        }
-                        self.session.send_holepunch(back);
-                    }
-                    Err(refusal) => {
-                        self.session.send_holepunch(refusal);
-                    }
-                }
-            }
-            Holepunch::Connect(to) => {
-                if super::dial::may_dial(self.handle.address.ip(), to) {
-                    self.torrent.suggest(std::iter::once(to));
-                }
-            }
-            Holepunch::Error(to, error) => tracing::debug!(%to, ?error, "not brought together"),
-        }
-    }
-}
-
-/// The next thing that was read.
-async fn next(reading: &mut Option<Reading>) -> (ByteRange, Result<Bytes, StoreError>) {
-    match reading {
-        Some(reading) => reading.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Writes what can be written; whether that was anything.
-fn poll_write<S: Wire>(
-    stream: &mut S,
-    session: &mut Session,
-    cx: &mut Context<'_>,
-) -> io::Result<bool> {
-    let outbox = session.outbox();
-    outbox.seal();
-    let mut wrote = false;
-    while !outbox.is_empty() {
-        match poll_write_buf(Pin::new(&mut *stream), cx, outbox) {
-            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-            Poll::Ready(Ok(_)) => wrote = true,
-            Poll::Ready(Err(error)) => return Err(error),
-            Poll::Pending => break,
-        }
-    }
-    Ok(wrote)
-}
-
-/// The same, enciphered.
-fn poll_encipher<S: Wire>(
-    stream: &mut S,
-    session: &mut Session,
-    cipher: &mut Cipher,
-    enciphered: &mut BytesMut,
-    cx: &mut Context<'_>,
-) -> io::Result<bool> {
-    let mut wrote = false;
-    loop {
-        if enciphered.is_empty() {
-            if session.outbox().is_empty() {
-                return Ok(wrote);
-            }
-            *enciphered = session.outbox().take();
-            cipher.apply(enciphered);
-        }
-        match poll_write_buf(Pin::new(&mut *stream), cx, enciphered) {
-            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-            Poll::Ready(Ok(_)) => wrote = true,
-            Poll::Ready(Err(error)) => return Err(error),
-            Poll::Pending => return Ok(wrote),
-        }
-    }
-}
-
-/// Reads what is there. `None` at the end of what comes in.
-fn poll_read<S: Wire>(
-    stream: &mut S,
-    session: &mut Session,
-    read_size: &mut usize,
-    cipher: Option<&mut Cipher>,
-    wrote: bool,
-    waiting: bool,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<Option<Moved>>> {
-    if wrote && session.outbox().has_room() && !waiting {
-        return Poll::Ready(Ok(Some(Moved::Wrote)));
-    }
-    // Whoever does not take what it asked for is not heard before it does.
-    if session.outbox().is_full() {
-        return Poll::Pending;
-    }
-    let input = session.input();
-    if input.capacity() - input.len() < MIN_SPACE {
-        input.reserve(*read_size);
-    }
-    let (before, space) = (input.len(), input.capacity() - input.len());
-    match poll_read_buf(Pin::new(stream), cx, input) {
-        Poll::Ready(Ok(0)) => Poll::Ready(Ok(None)),
-        Poll::Ready(Ok(read)) => {
-            if let Some(cipher) = cipher {
-                cipher.apply(&mut input[before..]);
-            }
-            if read == space {
-                *read_size = (*read_size * 2).min(MAX_READ);
-            }
-            Poll::Ready(Ok(Some(Moved::Read)))
-        }
-        Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-        Poll::Pending if wrote => Poll::Ready(Ok(Some(Moved::Wrote))),
-        Poll::Pending => Poll::Pending,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
@@ -14,6 +15,33 @@ use super::node::Node;
 use super::torrent::Torrent;
 use crate::bittorrent::mse::{Encryption, Methods};
 use crate::bittorrent::session::Session;
+use crate::bittorrent::utp::UtpStream;
+use crate::bittorrent::wire::Handshake;
+
+/// Who does not answer over TCP for so long is called over uTP too.
+const UTP_AFTER: Duration = Duration::from_secs(1);
+
+/// What a connection goes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Tcp,
+    Utp,
+}
+
+/// A connection that we made.
+enum Called {
+    Tcp(Greeted<TcpStream>),
+    Utp(Greeted<UtpStream>),
+}
+
+/// Whom a new connection is with.
+pub(in crate::bittorrent) struct Arrival {
+    pub(in crate::bittorrent) address: SocketAddr,
+    pub(in crate::bittorrent) incoming: bool,
+    /// A source is made of it.
+    pub(in crate::bittorrent) claim: bool,
+    pub(in crate::bittorrent) place: Place,
+}
 
 /// Why nobody is at the other end.
 #[derive(Debug, thiserror::Error)]
@@ -28,8 +56,17 @@ pub(in crate::bittorrent) enum DialError {
     Connect(#[source] std::io::Error),
     #[error(transparent)]
     Greet(#[from] greet::GreetError),
+    #[error("there is a connection with it already")]
+    Known,
     #[error("shut down")]
     Closed,
+}
+
+impl DialError {
+    /// Whether there is nothing to be had there, and so no use in another try.
+    pub(in crate::bittorrent) fn is_useless(&self) -> bool {
+        matches!(self, Self::Known | Self::Greet(GreetError::Myself))
+    }
 }
 
 /// Whether an address that a stranger at `from` told of is dialled: nobody on the Internet has
@@ -53,6 +90,7 @@ impl Node {
         self: &Arc<Self>,
         torrent: &Arc<Torrent>,
         place: &str,
+        is_announced: bool,
     ) -> Result<Arc<PeerHandle>, DialError> {
         let limit = self.shared.config.connect_timeout;
         let found = timeout(limit, lookup_host(place)).await;
@@ -61,6 +99,10 @@ impl Node {
             .map_err(DialError::Name)?;
         let mut last = DialError::Name(std::io::ErrorKind::NotFound.into());
         for address in found.take(4) {
+            // Whom strangers announce is dialled only where the settings let.
+            if is_announced && !self.shared.config.addresses.allows(address.ip()) {
+                continue;
+            }
             match self.dial(torrent, address, true).await {
                 Ok(handle) => return Ok(handle),
                 Err(error) => last = error,
@@ -82,61 +124,161 @@ impl Node {
             .acquire()
             .await
             .map_err(|_| DialError::Closed)?;
+        let called = self.reach(torrent, address).await?;
+        drop(permit);
+        self.take_in(torrent, called, address, claim, place)
+    }
+
+    /// Connects to a peer that has been told to do the same, over uTP: routers let datagrams in
+    /// from where some went out.
+    pub(super) async fn meet(
+        self: &Arc<Self>,
+        torrent: &Arc<Torrent>,
+        address: SocketAddr,
+    ) -> Result<Arc<PeerHandle>, DialError> {
+        let place = self.limits.take(address.ip()).ok_or(DialError::Limit)?;
+        let called = self.over(torrent, address, Transport::Utp).await?;
+        self.take_in(torrent, called, address, false, place)
+    }
+
+    fn take_in(
+        self: &Arc<Self>,
+        torrent: &Arc<Torrent>,
+        called: Called,
+        address: SocketAddr,
+        claim: bool,
+        place: Place,
+    ) -> Result<Arc<PeerHandle>, DialError> {
+        let new = Arrival {
+            address,
+            incoming: false,
+            claim,
+            place,
+        };
+        let adopted = match called {
+            Called::Tcp(greeted) => self.adopt(torrent, greeted, new),
+            Called::Utp(greeted) => self.adopt(torrent, greeted, new),
+        };
+        match adopted {
+            Err(other) if claim && other.claim() => Ok(other),
+            adopted => adopted.map_err(|_| DialError::Known),
+        }
+    }
+
+    /// Calls over TCP; who cannot be reached by that is called over uTP too.
+    async fn reach(&self, torrent: &Torrent, address: SocketAddr) -> Result<Called, DialError> {
+        let tcp = self.over(torrent, address, Transport::Tcp);
+        if self.discovery.utp.is_none() {
+            return tcp.await;
+        }
+        let utp = async {
+            tokio::time::sleep(UTP_AFTER).await;
+            self.over(torrent, address, Transport::Utp).await
+        };
+        tokio::pin!(tcp, utp);
+        tokio::select! {
+            biased;
+            called = &mut tcp => match called {
+                Err(DialError::Connect(_)) => self.over(torrent, address, Transport::Utp).await,
+                Err(DialError::Timeout) => utp.await,
+                called => called,
+            },
+            called = &mut utp => match called {
+                Ok(called) => Ok(called),
+                Err(_) => tcp.await,
+            },
+        }
+    }
+
+    /// Calls over one transport, encrypted as the configuration says.
+    async fn over(
+        &self,
+        torrent: &Torrent,
+        address: SocketAddr,
+        transport: Transport,
+    ) -> Result<Called, DialError> {
         let encryption = self.shared.config.encryption;
-        let greeted = match encryption {
-            Encryption::Off => self.call(torrent, address, None).await?,
-            Encryption::Require => self.call(torrent, address, Some(encryption)).await?,
+        let methods = Some(Methods::of(encryption));
+        match encryption {
+            Encryption::Off => self.call(torrent, address, transport, None).await,
+            Encryption::Require => self.call(torrent, address, transport, methods).await,
             // Those who do not know it close the connection, and are called anew in the clear.
-            Encryption::Prefer => match self.call(torrent, address, Some(encryption)).await {
+            Encryption::Prefer => match self.call(torrent, address, transport, methods).await {
                 Err(
                     DialError::Greet(GreetError::Io(_) | GreetError::Mse(_)) | DialError::Timeout,
-                ) => self.call(torrent, address, None).await?,
-                result => result?,
+                ) => self.call(torrent, address, transport, None).await,
+                called => called,
             },
-        };
-        drop(permit);
-        let handle = PeerHandle::new(torrent.next_key(), address, false);
-        if claim {
-            handle.claim();
         }
-        Ok(self.adopt(torrent, greeted, handle, place))
     }
 
     async fn call(
         &self,
         torrent: &Torrent,
         address: SocketAddr,
-        encryption: Option<Encryption>,
-    ) -> Result<Greeted<TcpStream>, DialError> {
+        transport: Transport,
+        methods: Option<Methods>,
+    ) -> Result<Called, DialError> {
         let config = &self.shared.config;
-        let stream = timeout(config.connect_timeout, TcpStream::connect(address)).await;
-        let stream = stream
-            .map_err(|_| DialError::Timeout)?
-            .map_err(DialError::Connect)?;
-        // Without it the first block comes some 45 ms later.
-        stream.set_nodelay(true).map_err(DialError::Connect)?;
         let ours = self.handshake(torrent.info_hash);
-        let called = greet::call(stream, ours, encryption.map(Methods::of));
-        let greeted = timeout(config.handshake_timeout, called).await;
+        let connect = config.connect_timeout;
+        match (transport, &self.discovery.utp) {
+            (Transport::Utp, Some(utp)) => {
+                let stream = timeout(connect, utp.connect(address)).await;
+                let stream = stream.map_err(|_| DialError::Timeout)?;
+                let stream = stream.map_err(DialError::Connect)?;
+                Ok(Called::Utp(self.greet(stream, ours, methods).await?))
+            }
+            _ => {
+                let stream = timeout(connect, TcpStream::connect(address)).await;
+                let stream = stream.map_err(|_| DialError::Timeout)?;
+                let stream = stream.map_err(DialError::Connect)?;
+                // Without it the first block comes some 45 ms later.
+                stream.set_nodelay(true).map_err(DialError::Connect)?;
+                Ok(Called::Tcp(self.greet(stream, ours, methods).await?))
+            }
+        }
+    }
+
+    async fn greet<S: Wire>(
+        &self,
+        stream: S,
+        ours: Handshake,
+        methods: Option<Methods>,
+    ) -> Result<Greeted<S>, DialError> {
+        let limit = self.shared.config.handshake_timeout;
+        let greeted = timeout(limit, greet::call(stream, ours, methods)).await;
         Ok(greeted.map_err(|_| DialError::Timeout)??)
     }
 
     /// Takes a connection that has been greeted into the torrent's swarm.
+    ///
+    /// # Errors
+    /// Another one with the same peer, which goes before it.
     pub(in crate::bittorrent) fn adopt<S: Wire>(
         self: &Arc<Self>,
         torrent: &Arc<Torrent>,
         greeted: Greeted<S>,
-        handle: PeerHandle,
-        place: Place,
-    ) -> Arc<PeerHandle> {
+        new: Arrival,
+    ) -> Result<Arc<PeerHandle>, Arc<PeerHandle>> {
         let Greeted {
             stream,
             theirs,
             rest,
             ciphers,
         } = greeted;
-        let address = handle.address;
+        let Arrival {
+            address,
+            incoming,
+            claim,
+            place,
+        } = new;
+        let handle = PeerHandle::new(torrent.next_key(), address, incoming, theirs.peer_id);
+        if claim {
+            handle.claim();
+        }
         let handle = Arc::new(handle);
+        torrent.join(handle.clone(), &self.shared.peer_id.0)?;
         let started = Instant::now();
         let config = self.session_config(torrent, address);
         let mut session = Session::new(config, theirs, started.elapsed());
@@ -151,14 +293,15 @@ impl Node {
             shared,
         );
         connection.ciphers = ciphers;
-        torrent.join(handle.clone());
         torrent.upkeep.notify_one();
+        let dht = self.discovery.dht.clone();
+        connection.dht = dht;
         self.tasks.spawn(async move {
             let ended = connection.run().await;
             tracing::debug!(peer = %address, reason = %ended, "connection ended");
             drop(place);
         });
-        handle
+        Ok(handle)
     }
 }
 

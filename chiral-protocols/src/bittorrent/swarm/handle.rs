@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chiral_core::{ByteRange, Coverage, Delivery, PeerId, TransferError};
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
 
 use super::torrent::Torrent;
 use crate::bittorrent::extension::Holepunch;
@@ -29,6 +30,13 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Most messages about holepunching that wait for a connection.
 const MAX_PUNCH: usize = 16;
+
+/// Most ranges that wait for the peer to be told that no more is asked for of them.
+const MAX_RELEASED: usize = 64;
+
+/// Two connections with one peer have crossed on their way if no more time than this lies
+/// between them.
+const CROSSED: Duration = Duration::from_secs(5);
 
 /// What a connection says of itself, as of lately.
 #[derive(Debug, Clone, Default)]
@@ -61,6 +69,13 @@ pub(in crate::bittorrent) enum Ask {
     Header,
     Page(u32),
     Payment(Bytes),
+    /// For leave to ask for these bytes, which have a price.
+    Admit {
+        range: ByteRange,
+        credential: Option<Bytes>,
+    },
+    /// For what the content costs.
+    Tariff,
 }
 
 /// Where the answer to a question goes.
@@ -93,6 +108,10 @@ pub(in crate::bittorrent) struct Orders {
     pub(in crate::bittorrent) questions: Vec<(Ask, AnswerTo)>,
     /// Messages to relay.
     pub(in crate::bittorrent) punch: Vec<Holepunch>,
+    /// Ranges of which no more is asked for, though there was leave to.
+    pub(in crate::bittorrent) released: Vec<ByteRange>,
+    /// Another connection with the same peer has taken its place.
+    pub(in crate::bittorrent) displaced: bool,
 }
 
 #[derive(Debug)]
@@ -119,6 +138,9 @@ pub(in crate::bittorrent) struct PeerHandle {
     pub(in crate::bittorrent) address: SocketAddr,
     /// Whether the peer came to us.
     pub(in crate::bittorrent) incoming: bool,
+    /// What it calls itself.
+    pub(in crate::bittorrent) peer_id: [u8; 20],
+    since: Instant,
     /// A source of it is in somebody's hands.
     claimed: AtomicBool,
     state: Mutex<State>,
@@ -129,11 +151,18 @@ pub(in crate::bittorrent) struct PeerHandle {
 }
 
 impl PeerHandle {
-    pub(in crate::bittorrent) fn new(key: u64, address: SocketAddr, incoming: bool) -> Self {
+    pub(in crate::bittorrent) fn new(
+        key: u64,
+        address: SocketAddr,
+        incoming: bool,
+        peer_id: [u8; 20],
+    ) -> Self {
         Self {
             key,
             address,
             incoming,
+            peer_id,
+            since: Instant::now(),
             claimed: AtomicBool::new(false),
             state: Mutex::new(State {
                 orders: Orders::default(),
@@ -165,6 +194,20 @@ impl PeerHandle {
         self.claimed.store(false, Ordering::Relaxed);
     }
 
+    /// Which of two connections with one peer stays: this one, or a new one made by the
+    /// other side if `incoming`. If both sides called each other at the same time both decide
+    /// alike.
+    pub(in crate::bittorrent) fn stays(&self, incoming: bool, ours: &[u8; 20]) -> bool {
+        let crossed = self.incoming != incoming && self.since.elapsed() < CROSSED;
+        let they_go_first = self.peer_id > *ours;
+        !crossed || self.incoming == they_go_first
+    }
+
+    /// Another connection with the same peer takes its place.
+    pub(in crate::bittorrent) fn displace(&self) {
+        self.order(|orders| orders.displaced = true);
+    }
+
     /// Leaves an order and wakes the task.
     fn order(&self, order: impl FnOnce(&mut Orders)) {
         order(&mut self.state().orders);
@@ -191,6 +234,16 @@ impl PeerHandle {
         self.order(|orders| {
             if orders.punch.len() < MAX_PUNCH {
                 orders.punch.push(message);
+            }
+        });
+    }
+
+    /// Nothing more is asked for of a range that there was leave to ask for.
+    pub(in crate::bittorrent) fn release(&self, range: ByteRange) {
+        self.order(|orders| {
+            // What is not said ends with the connection.
+            if orders.released.len() < MAX_RELEASED {
+                orders.released.push(range);
             }
         });
     }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use super::dial::Arrival;
 use super::greet::{self, Wire};
-use super::handle::PeerHandle;
 use super::limits::Place;
 use super::node::Node;
+use crate::bittorrent::utp::UtpSocket;
 use crate::bittorrent::wire::Handshake;
 
 /// Pause after a failed accept, as when the process is out of file descriptors.
@@ -47,6 +48,33 @@ impl Node {
         });
     }
 
+    /// Takes connections over uTP until the node is shut down.
+    pub(in crate::bittorrent) fn listen_utp(self: &Arc<Self>, utp: UtpSocket) {
+        let node = self.clone();
+        self.tasks.spawn(async move {
+            let closed = node.shared.closed.clone();
+            loop {
+                let Ok(permit) = node.answering.clone().acquire_owned().await else {
+                    return;
+                };
+                let accepted = tokio::select! {
+                    accepted = utp.accept() => accepted,
+                    () = closed.cancelled() => return,
+                };
+                let Some(stream) = accepted else { return };
+                let address = stream.peer_addr();
+                let Some(place) = node.limits.take(address.ip()) else {
+                    continue;
+                };
+                let answering = node.clone();
+                node.tasks.spawn(async move {
+                    answering.answer(stream, address, place).await;
+                    drop(permit);
+                });
+            }
+        });
+    }
+
     async fn answer_tcp(self: Arc<Self>, stream: TcpStream, address: SocketAddr, place: Place) {
         if stream.set_nodelay(true).is_ok() {
             self.answer(stream, address, place).await;
@@ -74,8 +102,15 @@ impl Node {
         match greeted {
             Ok(Ok(greeted)) => {
                 if let Some(torrent) = self.torrent(&greeted.theirs.info_hash) {
-                    let handle = PeerHandle::new(torrent.next_key(), address, true);
-                    self.adopt(&torrent, greeted, handle, place);
+                    let new = Arrival {
+                        address,
+                        incoming: true,
+                        claim: false,
+                        place,
+                    };
+                    if self.adopt(&torrent, greeted, new).is_err() {
+                        tracing::debug!(peer = %address, "connected already");
+                    }
                 }
             }
             Ok(Err(error)) => tracing::debug!(peer = %address, %error, "not greeted"),

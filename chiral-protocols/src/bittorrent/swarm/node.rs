@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use chiral_core::{
-    Alias, Bitmap, ChunkSource, ChunkStore, Cid, FileIdentification, PaymentGate, PeerOffer,
-    PeerSigner, TransferError,
+    Alias, Bitmap, ChunkSource, ChunkStore, Cid, FileIdentification, PaymentAgent, PaymentGate,
+    PeerOffer, PeerSigner, TransferError,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::config::{BitTorrentConfig, BitTorrentError};
 use super::dial::DialError;
+use super::discovery::{self, Discovery};
 use super::handle::Ask;
 use super::limits::Limits;
 use super::source::PeerSource;
@@ -35,6 +36,9 @@ pub(super) struct Shared {
     pub(super) peer_id: BtPeerId,
     pub(super) signer: Option<Arc<dyn PeerSigner>>,
     pub(super) gate: Arc<dyn PaymentGate>,
+    /// Who pays for what is fetched.
+    pub(super) agent: OnceLock<Arc<dyn PaymentAgent>>,
+    pub(super) tasks: TaskTracker,
     pub(super) closed: CancellationToken,
     /// Where we listen.
     pub(super) local: Option<SocketAddr>,
@@ -53,6 +57,8 @@ pub(in crate::bittorrent) struct Node {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<dyn ChunkStore>,
     torrents: Mutex<HashMap<[u8; 20], Arc<Torrent>>>,
+    /// What finds peers.
+    pub(in crate::bittorrent) discovery: Discovery,
     pub(super) tasks: TaskTracker,
     pub(super) limits: Arc<Limits>,
     /// Connections being made.
@@ -75,21 +81,26 @@ impl Node {
         gate: Arc<dyn PaymentGate>,
         signer: Option<Arc<dyn PeerSigner>>,
         local: Option<SocketAddr>,
+        discovery: Discovery,
     ) -> Result<Arc<Self>, BitTorrentError> {
         let limits = Limits::new(config.max_connections, config.max_connections_per_ip);
         let half_open = config.max_half_open.max(1);
+        let tasks = TaskTracker::new();
         Ok(Arc::new(Self {
             shared: Arc::new(Shared {
                 peer_id: BtPeerId::new(random()?),
                 signer,
                 gate,
+                agent: OnceLock::new(),
+                tasks: tasks.clone(),
                 closed: CancellationToken::new(),
                 local,
                 config,
             }),
             store,
             torrents: Mutex::default(),
-            tasks: TaskTracker::new(),
+            discovery,
+            tasks,
             limits,
             dialling: Semaphore::new(half_open),
             answering: Arc::new(Semaphore::new(half_open)),
@@ -121,7 +132,17 @@ impl Node {
         torrents.insert(info_hash, torrent.clone());
         self.tasks
             .spawn(super::upkeep::look_after(self.clone(), torrent.clone()));
+        self.tasks
+            .spawn(discovery::torrent::discover(self.clone(), torrent.clone()));
         Some(torrent)
+    }
+
+    /// A torrent is in the swarm of another info-hash too: a hybrid has two.
+    pub(in crate::bittorrent) fn also(&self, torrent: &Arc<Torrent>, info_hash: [u8; 20]) {
+        let mut torrents = self.torrents();
+        if torrents.len() < MAX_TORRENTS {
+            torrents.entry(info_hash).or_insert_with(|| torrent.clone());
+        }
     }
 
     /// The torrent that a target is known as.
@@ -143,16 +164,18 @@ impl Node {
     pub(super) fn used(&self) -> Vec<[u8; 20]> {
         let torrents = self.torrents();
         torrents
-            .values()
-            .filter(|torrent| torrent.is_used())
-            .map(|t| t.info_hash)
+            .iter()
+            .filter(|(_, torrent)| torrent.is_used())
+            .map(|(info_hash, _)| *info_hash)
             .collect()
     }
 
     pub(super) fn handshake(&self, info_hash: [u8; 20]) -> Handshake {
         let mut reserved = Reserved::OURS;
-        // Not a node of the DHT: nobody here answers for one.
-        reserved.0[7] &= !0x01;
+        if self.discovery.dht.is_none() {
+            // Not a node of the DHT: nobody here answers for one.
+            reserved.0[7] &= !0x01;
+        }
         Handshake {
             reserved,
             info_hash,
@@ -176,6 +199,11 @@ impl Node {
         let local = shared.config.public_address.or(shared.local);
         config.port = local.map(|address| address.port());
         config.remote = Some(remote.ip().to_canonical());
+        config.dht_port = self
+            .discovery
+            .dht
+            .as_ref()
+            .and_then(|_| self.discovery.udp_port());
         config.greeting = shared.signer.as_ref().and_then(|signer| {
             Some(Greeting {
                 peer: signer.peer_id(),
@@ -202,10 +230,14 @@ impl Node {
         };
         // Used from now on: or the connection would be let go at once.
         let _in_use = torrent.in_use();
+        let is_announced = offer.valid_until.is_some();
         // A second connection to one peer would be refused, or displace the first.
         let handle = match torrent.claim_connected(place) {
             Some(handle) => handle,
-            None => self.dial_place(torrent, place).await.map_err(failed)?,
+            None => self
+                .dial_place(torrent, place, is_announced)
+                .await
+                .map_err(failed)?,
         };
         let known = tokio::time::timeout(patience, handle.knows(torrent)).await;
         let Some(info) = torrent.info() else {
@@ -221,7 +253,8 @@ impl Node {
             });
         };
         let (torrent, geometry) = (torrent.clone(), info.geometry);
-        let source = PeerSource::new(handle.clone(), torrent, geometry, offer.clone());
+        let shared = self.shared.clone();
+        let source = PeerSource::new(handle.clone(), torrent, geometry, offer.clone(), shared);
         // It is used all the same if it chokes us, or has nothing yet: that may change.
         let _ = tokio::time::timeout(self.shared.config.introduction, handle.introduced()).await;
         source.coverage().await?;
@@ -238,6 +271,7 @@ impl Node {
     ) -> Result<Bytes, TransferError> {
         let name = || offer.endpoint.as_str().to_owned();
         let _in_use = torrent.in_use();
+        let is_announced = offer.valid_until.is_some();
         let there = torrent.peers().into_iter().find(|peer| {
             let published = peer.published();
             let known = offer.peer.is_some() && published.chiral == offer.peer;
@@ -246,12 +280,13 @@ impl Node {
         });
         let handle = match there {
             Some(handle) => handle,
-            None => self.dial_place(torrent, place).await.map_err(|source| {
-                TransferError::Connection {
+            None => self
+                .dial_place(torrent, place, is_announced)
+                .await
+                .map_err(|source| TransferError::Connection {
                     source_name: name(),
                     source: Box::new(source),
-                }
-            })?,
+                })?,
         };
         let answer = handle.ask(Ask::Payment(message)).await?;
         answer.ok_or_else(|| TransferError::Refused {
@@ -261,12 +296,18 @@ impl Node {
         })
     }
 
+    /// Buys with this agent; the first that is given.
+    pub(in crate::bittorrent) fn set_agent(&self, agent: Arc<dyn PaymentAgent>) {
+        self.shared.agent.get_or_init(|| agent);
+    }
+
     /// Ends everything, and waits for it.
     pub(in crate::bittorrent) async fn shutdown(&self) {
         self.shared.closed.cancel();
         self.dialling.close();
         self.tasks.close();
         self.tasks.wait().await;
+        self.discovery.shutdown().await;
         self.torrents().clear();
     }
 

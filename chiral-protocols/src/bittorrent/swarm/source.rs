@@ -1,22 +1,27 @@
 //! [`PeerSource`]: a connection to a peer as a [`ChunkSource`].
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chiral_core::{
-    ByteRange, ChunkSource, Coverage, Delivery, DeliveryStream, ManifestHeader, ManifestPage,
-    PeerOffer, Protocol, RangeSet, RequestGrid, TransferError,
+    ByteRange, ChunkSource, Cid, Coverage, Delivery, DeliveryStream, ManifestHeader, ManifestPage,
+    PeerOffer, Protocol, Purchase, RangeSet, RequestGrid, Tariff, TransferError,
 };
 use futures_core::Stream;
 use futures_util::StreamExt;
+use tokio_util::sync::CancellationToken;
 
+use super::buyer::{self, Buyer, Talk};
 use super::handle::{Ask, PeerHandle};
+use super::node::Shared;
 use super::torrent::Torrent;
+use crate::bittorrent::extension::read_tariff;
 use crate::bittorrent::wire::Geometry;
+use crate::payer::Payer;
 
 /// Ranges asked for at once: the blocks of them wait in line here.
 const MAX_REQUESTS: usize = 8;
@@ -41,9 +46,15 @@ pub struct PeerSource {
     torrent: Arc<Torrent>,
     geometry: Geometry,
     offer: PeerOffer,
+    shared: Arc<Shared>,
+    /// The offer with what the peer says that it asks, and who buys from it if that is
+    /// anything; known once it was asked.
+    sale: OnceLock<(PeerOffer, Option<Arc<Buyer>>)>,
+    closing: CancellationToken,
     /// Which change of the coverage was told last.
     told: AtomicU64,
     closed: AtomicBool,
+    is_root_known: AtomicBool,
 }
 
 impl PeerSource {
@@ -53,6 +64,7 @@ impl PeerSource {
         torrent: Arc<Torrent>,
         geometry: Geometry,
         mut offer: PeerOffer,
+        shared: Arc<Shared>,
     ) -> Self {
         offer.coverage = handle.coverage().ok().map(|(coverage, _)| coverage);
         torrent.source_opened();
@@ -62,14 +74,106 @@ impl PeerSource {
             torrent,
             geometry,
             offer,
+            closing: shared.closed.child_token(),
+            shared,
+            sale: OnceLock::new(),
             told: AtomicU64::new(u64::MAX),
             closed: AtomicBool::new(false),
+            is_root_known: AtomicBool::new(false),
         }
     }
 
     fn name(&self) -> String {
         self.offer.endpoint.as_str().to_owned()
     }
+
+    fn buyer(&self) -> Option<&Arc<Buyer>> {
+        self.sale.get()?.1.as_ref()
+    }
+
+    /// Asks a Chiral node what it wants for its content, unless it was announced: then it is
+    /// held to that.
+    async fn learn_price(&self, cid: Cid) -> Result<(), TransferError> {
+        if self.sale.get().is_some() {
+            return Ok(());
+        }
+        let mut offer = self.offer.clone();
+        offer.peer = offer.peer.or_else(|| self.handle.published().chiral);
+        if offer.valid_until.is_none() && offer.wallet.is_none() {
+            let said = self.handle.ask(Ask::Tariff).await?;
+            let tariff = said.as_deref().map(read_tariff);
+            let tariff = tariff.unwrap_or(Some(Tariff::default()));
+            let tariff = tariff.ok_or_else(|| TransferError::Protocol {
+                source_name: self.name(),
+                reason: "a malformed price",
+            })?;
+            (offer.price, offer.wallet) = (tariff.price, tariff.wallet);
+        }
+        let agent = self.shared.agent.get().filter(|_| !offer.price.is_free());
+        let buyer = agent.map(|agent| {
+            let (handle, name) = (self.handle.clone(), offer.endpoint.clone());
+            let talk = Talk {
+                handle: handle.clone(),
+                name: name.clone(),
+            };
+            let payer = Payer::new(
+                agent.clone(),
+                Purchase::new(cid, offer.clone()),
+                Arc::new(talk),
+                buyer::PATIENCE,
+                self.closing.clone(),
+                self.shared.tasks.clone(),
+            );
+            Arc::new(Buyer::new(handle, Arc::new(payer), name))
+        });
+        // Whoever was faster has learnt the same.
+        let (_, buyer) = self.sale.get_or_init(|| (offer, buyer));
+        if let Some(buyer) = buyer
+            && self.is_root_known.load(Ordering::Relaxed)
+        {
+            buyer.payer.root_known();
+        }
+        Ok(())
+    }
+}
+
+/// Blocks of a range for which leave is asked first, in parts.
+fn fetch_paid(
+    buyer: Arc<Buyer>,
+    handle: Arc<PeerHandle>,
+    geometry: Geometry,
+    range: ByteRange,
+) -> DeliveryStream {
+    let asking = buyer.clone();
+    let parts = futures_util::stream::unfold(range, move |left| {
+        let part = asking.part(left, geometry.grid(), geometry.length());
+        let rest = ByteRange::new(part.end, left.end);
+        std::future::ready((!left.is_empty()).then_some((part, rest)))
+    });
+    let deliveries = parts.flat_map(move |part| {
+        let (buyer, handle) = (buyer.clone(), handle.clone());
+        let begun = async move {
+            match buyer.leave(part).await {
+                Ok(leave) => {
+                    let asked = Some(Asked::new(handle, part));
+                    // The leave ends with the last block, or with whoever reads them.
+                    let next = |(asked, leave)| async {
+                        let (item, asked) = Asked::next(asked).await?;
+                        Some((item, (asked, leave)))
+                    };
+                    futures_util::stream::unfold((asked, leave), next).boxed()
+                }
+                Err(error) => failed(error),
+            }
+        };
+        futures_util::stream::once(begun).flatten().boxed()
+    });
+    // Nothing comes behind an error.
+    let until_error = deliveries.scan(false, |failed, item: Item| {
+        let before = std::mem::replace(failed, item.is_err());
+        std::future::ready((!before).then_some(item))
+    });
+    until_error.boxed()
 }
 
 fn failed(error: TransferError) -> DeliveryStream {
@@ -88,6 +192,15 @@ struct Asked {
 type Item = Result<Delivery, TransferError>;
 
 impl Asked {
+    fn new(handle: Arc<PeerHandle>, range: ByteRange) -> Self {
+        Self {
+            handle,
+            left: range.into(),
+            tries: 0,
+            now: None,
+        }
+    }
+
     async fn next(this: Option<Self>) -> Option<(Item, Option<Self>)> {
         let mut this = this?;
         loop {
@@ -154,7 +267,7 @@ impl Drop for Fetching {
 #[async_trait]
 impl ChunkSource for PeerSource {
     fn offer(&self) -> &PeerOffer {
-        &self.offer
+        self.sale.get().map_or(&self.offer, |(offer, _)| offer)
     }
 
     fn size(&self) -> Option<u64> {
@@ -183,7 +296,13 @@ impl ChunkSource for PeerSource {
     async fn manifest_header(&self) -> Result<Option<ManifestHeader>, TransferError> {
         let answer = self.handle.ask(Ask::Header).await?;
         // A malformed one is none: the node is a peer like others then.
-        Ok(answer.and_then(|bytes| ManifestHeader::decode(&bytes).ok()))
+        let header = answer.and_then(|bytes| ManifestHeader::decode(&bytes).ok());
+        if let Some(header) = &header
+            && header.size == self.geometry.length()
+        {
+            self.learn_price(header.cid).await?;
+        }
+        Ok(header)
     }
 
     async fn manifest_page(&self, index: u32) -> Result<ManifestPage, TransferError> {
@@ -220,26 +339,47 @@ impl ChunkSource for PeerSource {
                 operation: "parts of a block",
             }
         } else {
-            let asked = Asked {
-                handle: self.handle.clone(),
-                left: range.into(),
-                tries: 0,
-                now: None,
-            };
+            let handle = self.handle.clone();
+            if let Some(buyer) = self.buyer() {
+                return fetch_paid(buyer.clone(), handle, self.geometry, range);
+            }
+            let asked = Asked::new(handle, range);
             return futures_util::stream::unfold(Some(asked), Asked::next).boxed();
         };
         failed(error)
     }
 
+    async fn verified(&self, range: ByteRange) {
+        if let Some(buyer) = self.buyer() {
+            buyer.payer.verified(range).await;
+        }
+    }
+
+    fn root_known(&self) {
+        self.is_root_known.store(true, Ordering::Relaxed);
+        if let Some(buyer) = self.buyer() {
+            buyer.payer.root_known();
+        }
+    }
+
+    fn is_paying(&self) -> bool {
+        self.buyer().is_some_and(|buyer| buyer.payer.is_paying())
+    }
+
     /// The connection stays if the torrent is seeded.
     async fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
+        if let Some(buyer) = self.buyer() {
+            buyer.payer.finish().await;
+        }
+        self.closing.cancel();
         self.handle.set_wanting(false);
     }
 }
 
 impl Drop for PeerSource {
     fn drop(&mut self) {
+        self.closing.cancel();
         self.handle.set_wanting(false);
         self.handle.unclaim();
         self.torrent.source_closed();

@@ -1,21 +1,32 @@
 //! [`Torrent`]: what all connections of one torrent share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use chiral_core::{Bitmap, ByteRange, ChunkSource, Cid, StoredContent};
-use sha1::{Digest, Sha1};
 use tokio::sync::{Notify, mpsc};
 
 use super::handle::{Handles, PeerHandle};
+use super::hashes::Trees;
 use super::info::TorrentInfo;
-use crate::bittorrent::extension::PexPeer;
+use super::known::{Known, Origin};
+use crate::bittorrent::extension::{Holepunch, PexPeer};
+use crate::bittorrent::merkle::{MerkleError, NodeHash};
+use crate::bittorrent::metainfo::Metainfo;
+use crate::bittorrent::tracker::Progress;
+use crate::bittorrent::wire::HashRange;
 
-/// Most addresses that wait to be dialled.
-const MAX_KNOWN: usize = 1000;
+/// Most trackers that a torrent is announced to of its own.
+const MAX_TRACKERS: usize = crate::bittorrent::tracker::MAX_TRACKERS;
+
+/// Most peers of whom it is remembered who told of them.
+const MAX_TELLERS: usize = 500;
+
+/// Most peers that wait to be met half-way.
+const MAX_MET: usize = 16;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -42,6 +53,8 @@ struct Served {
     have: Option<Arc<Bitmap>>,
     /// One of its pieces has the hash that the torrent gives.
     checked: bool,
+    /// The content is not the store's: it is not opened anew there.
+    is_apart: bool,
 }
 
 /// A torrent of this node.
@@ -49,16 +62,30 @@ struct Served {
 pub(in crate::bittorrent) struct Torrent {
     pub(in crate::bittorrent) info_hash: [u8; 20],
     info: OnceLock<TorrentInfo>,
+    learnt: Notify,
+    /// Its trees (version 2), as far as they are known.
+    trees: Mutex<Trees>,
     served: Mutex<Served>,
     peers: Mutex<Handles>,
     waiting: Mutex<Vec<Waiting>>,
     /// Peers that others told of, to be dialled.
-    known: Mutex<Vec<SocketAddr>>,
+    known: Mutex<Known>,
+    /// Who told of a peer last.
+    tellers: Mutex<HashMap<SocketAddr, u64>>,
+    /// Peers to be met half-way.
+    met: Mutex<Vec<SocketAddr>>,
+    /// Its own trackers, in tiers, and how often they changed.
+    trackers: Mutex<(Vec<Vec<String>>, usize)>,
+    /// Bytes that came and went over connections that are over.
+    received: AtomicU64,
+    sent: AtomicU64,
     next: AtomicU64,
     /// Sources of it that are in use.
     sources: AtomicUsize,
     /// Wakes whoever looks after the torrent.
     pub(in crate::bittorrent) upkeep: Notify,
+    /// Wakes whoever finds its peers.
+    pub(in crate::bittorrent) discovery: Notify,
 }
 
 impl Torrent {
@@ -66,13 +93,21 @@ impl Torrent {
         Self {
             info_hash,
             info: OnceLock::new(),
+            learnt: Notify::new(),
+            trees: Mutex::default(),
             served: Mutex::default(),
             peers: Mutex::default(),
             waiting: Mutex::default(),
             known: Mutex::default(),
+            tellers: Mutex::default(),
+            met: Mutex::default(),
+            trackers: Mutex::default(),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             next: AtomicU64::new(0),
             sources: AtomicUsize::new(0),
             upkeep: Notify::new(),
+            discovery: Notify::new(),
         }
     }
 
@@ -83,10 +118,26 @@ impl Torrent {
 
     /// It became known.
     pub(in crate::bittorrent) fn learn(&self, info: TorrentInfo) {
+        let meta = info.metainfo().clone();
         if self.info.set(info).is_ok() {
+            self.learnt.notify_waiters();
+            lock(&self.trees).learn(meta);
             self.peers().iter().for_each(|peer| peer.note_known());
             self.look();
             self.upkeep.notify_one();
+        }
+    }
+
+    /// What is known of it, once it is.
+    pub(in crate::bittorrent) async fn learnt(&self) -> &TorrentInfo {
+        loop {
+            // From before it is looked whether it is: so that nothing is missed.
+            let mut learnt = std::pin::pin!(self.learnt.notified());
+            learnt.as_mut().enable();
+            if let Some(info) = self.info() {
+                return info;
+            }
+            learnt.await;
         }
     }
 
@@ -101,6 +152,41 @@ impl Torrent {
         }
     }
 
+    /// All that is known of it, trees included that peers sent.
+    pub(in crate::bittorrent) fn metainfo(&self) -> Option<Arc<Metainfo>> {
+        lock(&self.trees).metainfo()
+    }
+
+    /// The next question for hashes that are missing.
+    pub(in crate::bittorrent) fn next_hashes(&self, peer: u64) -> Option<HashRange> {
+        lock(&self.trees).next(peer)
+    }
+
+    /// A peer gave hashes.
+    ///
+    /// # Errors
+    /// [`MerkleError`]: they are false.
+    pub(in crate::bittorrent) fn hashes_came(
+        &self,
+        peer: u64,
+        range: HashRange,
+        hashes: &[NodeHash],
+    ) -> Result<(), MerkleError> {
+        let complete = lock(&self.trees).came(peer, range, hashes)?;
+        if complete {
+            self.upkeep.notify_one();
+        }
+        // There may be more to ask for.
+        self.look();
+        Ok(())
+    }
+
+    /// A peer has no hashes to give.
+    pub(in crate::bittorrent) fn no_hashes_of(&self, peer: u64) {
+        lock(&self.trees).no_hashes_of(peer);
+        self.look();
+    }
+
     pub(in crate::bittorrent) fn is_private(&self) -> bool {
         self.info().is_some_and(|info| info.private)
     }
@@ -108,7 +194,7 @@ impl Torrent {
     /// It is this content.
     pub(in crate::bittorrent) fn set_cid(&self, cid: Cid, seeding: bool) {
         let mut served = lock(&self.served);
-        if served.cid != Some(cid) {
+        if served.cid != Some(cid) || served.is_apart {
             *served = Served {
                 cid: Some(cid),
                 seeding: served.seeding,
@@ -118,6 +204,7 @@ impl Torrent {
         served.seeding |= seeding;
         drop(served);
         self.upkeep.notify_one();
+        self.discovery.notify_one();
     }
 
     /// It is not to be seeded any more; whether it was.
@@ -156,6 +243,36 @@ impl Torrent {
         }
     }
 
+    /// Serves content that is not the store's, as far as it is there; or nothing any more, if
+    /// that was served.
+    pub(in crate::bittorrent) fn serve_apart(
+        &self,
+        content: Option<Arc<dyn StoredContent>>,
+        seeding: bool,
+    ) {
+        let mut served = lock(&self.served);
+        match content {
+            Some(content) => {
+                *served = Served {
+                    seeding,
+                    content: Some(content),
+                    is_apart: true,
+                    ..Served::default()
+                };
+            }
+            None if served.is_apart => *served = Served::default(),
+            None => {}
+        }
+        drop(served);
+        self.upkeep.notify_one();
+        self.discovery.notify_one();
+    }
+
+    /// Whether what is served is not the store's.
+    pub(in crate::bittorrent) fn is_apart(&self) -> bool {
+        lock(&self.served).is_apart
+    }
+
     /// Pieces that can be served; nothing as long as it is not known that the content is the
     /// torrent's.
     pub(in crate::bittorrent) fn have(&self) -> Option<Arc<Bitmap>> {
@@ -177,10 +294,11 @@ impl Torrent {
                 _ => return false,
             }
         };
-        let Some(info) = self.info() else {
+        // As long as its hash is not known, nothing can be said.
+        let hasher = self.metainfo().and_then(|meta| meta.hasher(piece));
+        let (Some(info), Some(mut hasher)) = (self.info(), hasher) else {
             return false;
         };
-        let mut hasher = Sha1::new();
         let range = info.geometry.piece(piece);
         let mut at = range.start;
         while at < range.end {
@@ -188,10 +306,13 @@ impl Torrent {
             let Ok(bytes) = content.read(ByteRange::new(at, end)).await else {
                 return false;
             };
-            hasher.update(&bytes);
+            let begin = (at - range.start) as u32;
+            if hasher.feed(begin, bytes).is_err() {
+                return false;
+            }
             at = end;
         }
-        let right = info.piece_hash(piece) == Some(hasher.finalize().into());
+        let right = hasher.finish().is_ok();
         let mut served = lock(&self.served);
         if right {
             served.checked = true;
@@ -230,12 +351,34 @@ impl Torrent {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(in crate::bittorrent) fn join(&self, handle: Arc<PeerHandle>) {
-        lock(&self.peers).insert(handle.key, handle);
+    /// Takes a connection in.
+    ///
+    /// # Errors
+    /// Another one with the same peer, which stays.
+    pub(in crate::bittorrent) fn join(
+        &self,
+        handle: Arc<PeerHandle>,
+        ours: &[u8; 20],
+    ) -> Result<(), Arc<PeerHandle>> {
+        let mut peers = lock(&self.peers);
+        let same = |other: &&Arc<PeerHandle>| {
+            other.peer_id == handle.peer_id
+                && other.address.ip() == handle.address.ip()
+                && !other.is_closed()
+        };
+        for other in peers.values().filter(same) {
+            if other.stays(handle.incoming, ours) {
+                return Err(other.clone());
+            }
+            other.displace();
+        }
+        peers.insert(handle.key, handle);
+        Ok(())
     }
 
     pub(in crate::bittorrent) fn leave(&self, key: u64) {
         lock(&self.peers).remove(&key);
+        lock(&self.trees).gone(key);
         self.upkeep.notify_one();
     }
 
@@ -290,20 +433,116 @@ impl Torrent {
     }
 
     /// Others may be dialled.
-    pub(in crate::bittorrent) fn suggest(&self, addresses: impl Iterator<Item = SocketAddr>) {
+    pub(in crate::bittorrent) fn suggest(
+        &self,
+        origin: Origin,
+        addresses: impl Iterator<Item = SocketAddr>,
+    ) {
         let mut known = lock(&self.known);
         for address in addresses {
-            if known.len() < MAX_KNOWN && !known.contains(&address) {
-                known.push(address);
-            }
+            let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+            known.add(origin, address);
         }
         drop(known);
         self.upkeep.notify_one();
     }
 
-    /// Who is to be dialled next.
-    pub(in crate::bittorrent) fn next_known(&self) -> Option<SocketAddr> {
-        lock(&self.known).pop()
+    /// A peer told of these, and can bring us together with them.
+    pub(in crate::bittorrent) fn told_by(&self, key: u64, addresses: &[SocketAddr]) {
+        let mut tellers = lock(&self.tellers);
+        for address in addresses {
+            if tellers.len() < MAX_TELLERS || tellers.contains_key(address) {
+                tellers.insert(*address, key);
+            }
+        }
+    }
+
+    /// An address could not be reached: whoever told of it is asked to bring us together
+    /// (BEP 55), once.
+    pub(in crate::bittorrent) fn ask_rendezvous(&self, address: SocketAddr) {
+        let teller = lock(&self.tellers).remove(&address);
+        let peer = teller.and_then(|key| lock(&self.peers).get(&key).cloned());
+        if let Some(peer) = peer.filter(|peer| peer.published().holepunch) {
+            peer.punch(Holepunch::Rendezvous(address));
+        }
+    }
+
+    /// Somebody brought us together with a peer: it is to be dialled at once.
+    pub(in crate::bittorrent) fn meet(&self, address: SocketAddr) {
+        let mut met = lock(&self.met);
+        if met.len() < MAX_MET {
+            met.push(address);
+        }
+        drop(met);
+        self.upkeep.notify_one();
+    }
+
+    /// Those to be dialled at once.
+    pub(in crate::bittorrent) fn take_met(&self) -> Vec<SocketAddr> {
+        std::mem::take(&mut *lock(&self.met))
+    }
+
+    /// Whom others told of, and what became of them.
+    pub(in crate::bittorrent) fn known(&self) -> MutexGuard<'_, Known> {
+        lock(&self.known)
+    }
+
+    /// Trackers of its own are to be asked, tier by tier, beside those that are.
+    pub(in crate::bittorrent) fn add_trackers(&self, tiers: &[Vec<String>]) {
+        let mut trackers = lock(&self.trackers);
+        let (ours, version) = &mut *trackers;
+        let mut room = MAX_TRACKERS.saturating_sub(ours.iter().map(Vec::len).sum());
+        let mut is_new = |url: &&String| {
+            let new = room > 0 && !ours.iter().flatten().any(|other| other == *url);
+            room -= usize::from(new);
+            new
+        };
+        let new: Vec<Vec<String>> = tiers
+            .iter()
+            .map(|tier| tier.iter().filter(&mut is_new).cloned().collect())
+            .filter(|tier: &Vec<String>| !tier.is_empty())
+            .collect();
+        if !new.is_empty() {
+            ours.extend(new);
+            *version += 1;
+        }
+        drop(trackers);
+        self.discovery.notify_one();
+    }
+
+    /// Its own trackers, and how often they changed.
+    pub(in crate::bittorrent) fn trackers(&self) -> (Vec<Vec<String>>, usize) {
+        lock(&self.trackers).clone()
+    }
+
+    /// A connection over which so many bytes came and went is over.
+    pub(in crate::bittorrent) fn count(&self, received: u64, sent: u64) {
+        self.received.fetch_add(received, Ordering::Relaxed);
+        self.sent.fetch_add(sent, Ordering::Relaxed);
+    }
+
+    /// How far it is, for trackers.
+    pub(in crate::bittorrent) fn progress(&self) -> Progress {
+        let mut progress = Progress {
+            uploaded: self.sent.load(Ordering::Relaxed),
+            downloaded: self.received.load(Ordering::Relaxed),
+            // As long as nobody knows how much it is.
+            left: 1,
+        };
+        for peer in self.peers() {
+            let published = peer.published();
+            progress.uploaded += published.got;
+            progress.downloaded += published.gave;
+        }
+        if let Some(info) = self.info() {
+            let have = |have: Arc<Bitmap>| -> u64 {
+                have.ones()
+                    .map(|piece| info.geometry.piece(piece).len())
+                    .sum()
+            };
+            progress.left = info.geometry.length() - self.have().map_or(0, have);
+        }
+        progress
     }
 
     /// Somebody waits for sources.
@@ -311,6 +550,7 @@ impl Torrent {
         let handed = BTreeSet::new();
         lock(&self.waiting).push(Waiting { sources, handed });
         self.upkeep.notify_one();
+        self.discovery.notify_one();
     }
 
     /// Whether anybody waits for sources.
@@ -349,6 +589,7 @@ impl Torrent {
 
     pub(in crate::bittorrent) fn source_opened(&self) {
         self.sources.fetch_add(1, Ordering::Relaxed);
+        self.discovery.notify_one();
     }
 
     pub(in crate::bittorrent) fn source_closed(&self) {

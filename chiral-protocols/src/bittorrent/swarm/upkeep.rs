@@ -23,7 +23,7 @@ const REST: Duration = Duration::from_secs(5);
 /// How often peers are told of each other; each is told more seldom.
 const EXCHANGE_EVERY: Duration = Duration::from_secs(15);
 
-/// Peers beyond which no more are dialled that others told of.
+/// Peers, those being dialled included, beyond which no more are dialled that others told of.
 const ENOUGH_PEERS: usize = 50;
 
 /// Looks after a torrent until the node is shut down.
@@ -36,14 +36,16 @@ pub(super) async fn look_after(node: Arc<Node>, torrent: Arc<Torrent>) {
         let now = started.elapsed();
         refresh_content(&node, &torrent).await;
         let peers = torrent.peers();
-        rechoke(&mut choker, &mut unchoked, now, &torrent, &peers);
-        hand_over(&torrent, &peers);
+        let sold = has_a_price(&node, &torrent);
+        rechoke(&mut choker, &mut unchoked, now, &torrent, &peers, sold);
+        hand_over(&node, &torrent, &peers);
         if now >= exchange_at && !torrent.is_private() {
             exchange_at = now + EXCHANGE_EVERY;
             peers.iter().for_each(|peer| peer.exchange_peers());
         }
         dial_known(&node, &torrent, peers.len());
-        let growing = torrent.cid().is_some() && !torrent.has_all();
+        let served = torrent.cid().is_some() || torrent.is_apart();
+        let growing = served && !torrent.has_all();
         let pause = if growing { COUNT_EVERY } else { REST };
         let pause = pause.min(
             choker
@@ -61,20 +63,33 @@ pub(super) async fn look_after(node: Arc<Node>, torrent: Arc<Torrent>) {
 
 /// Opens what is served, and counts its pieces.
 async fn refresh_content(node: &Arc<Node>, torrent: &Arc<Torrent>) {
-    let Some(cid) = torrent.cid() else {
-        return;
-    };
     if torrent.has_all() {
         return;
     }
-    // A download that has ended leaves its partial file: what can be served is opened anew.
-    match node.store.open(cid).await {
-        Ok(content) => torrent.set_content(content),
-        Err(error) => tracing::debug!(content = %cid, %error, "cannot be served"),
+    match torrent.cid() {
+        _ if torrent.is_apart() => {}
+        None => return,
+        // A download that has ended leaves its partial file: what can be served is opened anew.
+        Some(cid) => match node.store.open(cid).await {
+            Ok(content) => torrent.set_content(content),
+            Err(error) => tracing::debug!(content = %cid, %error, "cannot be served"),
+        },
     }
-    if torrent.count_pieces() && torrent.is_what_it_says().await {
+    let more = torrent.count_pieces();
+    let known = torrent.have().is_some();
+    // What could not be checked may be checked now: hashes came.
+    if (more || !known) && torrent.is_what_it_says().await {
         torrent.look();
     }
+}
+
+/// Whether what is served of a torrent has a price.
+fn has_a_price(node: &Node, torrent: &Torrent) -> bool {
+    let content = torrent.content();
+    content.is_some_and(|content| {
+        let tariff = node.shared.gate.tariff(content.header().cid);
+        !tariff.price.is_free()
+    })
 }
 
 fn rechoke(
@@ -83,12 +98,14 @@ fn rechoke(
     now: Duration,
     torrent: &Torrent,
     peers: &[Arc<PeerHandle>],
+    sold: bool,
 ) {
     let candidate = |peer: &Arc<PeerHandle>| {
         let published = peer.published();
         Candidate {
             key: peer.key,
-            interested: published.interested,
+            // Whoever cannot pay gets nothing of what is sold: no slot is spent on him.
+            interested: published.interested && (!sold || published.chiral.is_some()),
             fast_lane: published.chiral.is_some(),
             gives: published.gives,
             gave: published.gave,
@@ -116,7 +133,7 @@ fn rechoke(
 }
 
 /// Peers that came, or were found, go to those who download.
-fn hand_over(torrent: &Arc<Torrent>, peers: &[Arc<PeerHandle>]) {
+fn hand_over(node: &Node, torrent: &Arc<Torrent>, peers: &[Arc<PeerHandle>]) {
     let Some(info) = torrent.info() else {
         return;
     };
@@ -126,9 +143,10 @@ fn hand_over(torrent: &Arc<Torrent>, peers: &[Arc<PeerHandle>]) {
     for peer in peers.iter().filter(|peer| !peer.is_closed()) {
         torrent.hand(peer.key, || {
             let offer = offer_of(torrent, peer)?;
-            let (peer, torrent) = (peer.clone(), torrent.clone());
-            peer.claim()
-                .then(|| Arc::new(PeerSource::new(peer, torrent, info.geometry, offer)) as _)
+            let (peer, torrent, shared) = (peer.clone(), torrent.clone(), node.shared.clone());
+            peer.claim().then(|| {
+                Arc::new(PeerSource::new(peer, torrent, info.geometry, offer, shared)) as _
+            })
         });
     }
 }
@@ -148,11 +166,24 @@ fn dial_known(node: &Arc<Node>, torrent: &Arc<Torrent>, connected: usize) {
     if !torrent.is_used() {
         return;
     }
-    for _ in connected..ENOUGH_PEERS {
-        let Some(address) = torrent.next_known() else {
+    for address in torrent.take_met() {
+        let (dialling, to) = (node.clone(), torrent.clone());
+        node.tasks.spawn(async move {
+            let closed = dialling.shared.closed.clone();
+            let met = dialling.meet(&to, address);
+            if let Some(Err(error)) = closed.run_until_cancelled(met).await {
+                tracing::debug!(peer = %address, %error, "not met");
+            }
+        });
+    }
+    let now = || Instant::now().into_std();
+    let under_way = torrent.known().under_way();
+    for _ in connected + under_way..ENOUGH_PEERS {
+        let Some(address) = torrent.known().next(now()) else {
             return;
         };
         if node.shared.listens_at(address) || torrent.is_connected(address) {
+            torrent.known().reached(address);
             continue;
         }
         let (dialling, to) = (node.clone(), torrent.clone());
@@ -161,8 +192,19 @@ fn dial_known(node: &Arc<Node>, torrent: &Arc<Torrent>, connected: usize) {
             let dialled = closed
                 .run_until_cancelled(dialling.dial(&to, address, false))
                 .await;
-            if let Some(Err(error)) = dialled {
-                tracing::debug!(peer = %address, %error, "not dialled");
+            match dialled {
+                Some(Ok(_)) => to.known().reached(address),
+                Some(Err(error)) => {
+                    tracing::debug!(peer = %address, %error, "not dialled");
+                    match error.is_useless() {
+                        true => to.known().reached(address),
+                        false => to.known().failed(address, now()),
+                    }
+                    if dialling.discovery.utp.is_some() {
+                        to.ask_rendezvous(address);
+                    }
+                }
+                None => {}
             }
         });
     }

@@ -4,17 +4,21 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use bip_bencode::BRefAccess;
-
 use super::{
     AnnounceAnswer, AnnounceEvent, AnnounceRequest, MAX_PEERS, Retry, ScrapeEntry, TrackerError,
     text,
 };
-use crate::bittorrent::benc::{self, BRefAccessExt, Value};
+use crate::bittorrent::bencode::{Decoded, Limits, Value};
 use crate::bittorrent::compact;
 
 /// Longest answer that is read.
 pub const MAX_ANSWER: usize = 1 << 20;
+/// What is too much in it: peers may be a dictionary each.
+const LIMITS: Limits = Limits {
+    max_len: MAX_ANSWER,
+    max_tokens: 100_000,
+    ..Limits::MESSAGE.unsorted()
+};
 /// Longest `tracker id` that is kept.
 const MAX_TRACKER_ID: usize = 256;
 /// Longest interval that can be meant, in seconds.
@@ -73,28 +77,31 @@ pub fn scrape_url(tracker: &str, torrents: &[[u8; 20]]) -> Option<String> {
 ///
 /// [`TrackerError::Refused`], [`TrackerError::Malformed`].
 pub fn announced(body: &[u8]) -> Result<AnnounceAnswer, TrackerError> {
-    let value = dictionary(body)?;
-    refusal(&value)?;
+    let decoded = dictionary(body)?;
+    let value = decoded.root();
+    refusal(value)?;
     let seconds = |key| {
-        let seconds = benc::int(&value, key)?.clamp(0, MAX_SECONDS);
+        let seconds = value.int_of(key)?.clamp(0, MAX_SECONDS);
         Some(Duration::from_secs(seconds.unsigned_abs()))
     };
-    let count = |key| u32::try_from(benc::int(&value, key)?).ok();
+    let count = |key| u32::try_from(value.int_of(key)?).ok();
     let mut peers = Vec::new();
-    match benc::get(&value, "peers") {
-        Some(peers4) => match peers4.bytes_ext() {
+    match value.get("peers") {
+        Some(peers4) => match peers4.bytes() {
             Some(bytes) => peers.extend(compact::read_all(bytes, compact::V4).take(MAX_PEERS)),
-            None => peers.extend(benc::items(peers4).filter_map(peer).take(MAX_PEERS)),
+            None => peers.extend(peers4.items().filter_map(peer).take(MAX_PEERS)),
         },
-        None if benc::get(&value, "interval").is_none() => {
+        None if value.get("interval").is_none() => {
             return Err(TrackerError::Malformed("neither peers nor interval"));
         }
         None => {}
     }
-    let six = benc::bytes(&value, "peers6").unwrap_or_default();
+    let six = value.bytes_of("peers6").unwrap_or_default();
     peers.extend(compact::read_all(six, compact::V6));
     peers.truncate(MAX_PEERS);
-    let id = benc::bytes(&value, "tracker id").filter(|id| id.len() <= MAX_TRACKER_ID);
+    let id = value
+        .bytes_of("tracker id")
+        .filter(|id| id.len() <= MAX_TRACKER_ID);
     Ok(AnnounceAnswer {
         interval: seconds("interval").unwrap_or_default(),
         min_interval: seconds("min interval"),
@@ -102,8 +109,8 @@ pub fn announced(body: &[u8]) -> Result<AnnounceAnswer, TrackerError> {
         seeders: count("complete"),
         leechers: count("incomplete"),
         tracker_id: id.map(<[u8]>::to_vec),
-        external_ip: benc::bytes(&value, "external ip").and_then(external_ip),
-        warning: benc::bytes(&value, "warning message").map(text),
+        external_ip: value.bytes_of("external ip").and_then(external_ip),
+        warning: value.bytes_of("warning message").map(text),
     })
 }
 
@@ -114,14 +121,15 @@ pub fn announced(body: &[u8]) -> Result<AnnounceAnswer, TrackerError> {
 ///
 /// [`TrackerError::Refused`], [`TrackerError::Malformed`].
 pub fn scraped(body: &[u8], torrents: &[[u8; 20]]) -> Result<Vec<ScrapeEntry>, TrackerError> {
-    let value = dictionary(body)?;
-    refusal(&value)?;
-    let files = benc::get(&value, "files").and_then(BRefAccess::dict);
+    let decoded = dictionary(body)?;
+    let value = decoded.root();
+    refusal(value)?;
+    let files = value.get("files").filter(Value::is_dict);
     let files = files.ok_or(TrackerError::Malformed("no files"))?;
     let entry = |torrent: &[u8; 20]| {
-        let file = files.lookup(torrent);
+        let file = files.get(torrent);
         let count = |key| {
-            let count = file.and_then(|file| benc::int(file, key)).unwrap_or(0);
+            let count = file.and_then(|file| file.int_of(key)).unwrap_or(0);
             u32::try_from(count).unwrap_or(0)
         };
         ScrapeEntry {
@@ -133,21 +141,22 @@ pub fn scraped(body: &[u8], torrents: &[[u8; 20]]) -> Result<Vec<ScrapeEntry>, T
     Ok(torrents.iter().map(entry).collect())
 }
 
-fn dictionary(body: &[u8]) -> Result<Value<'_>, TrackerError> {
+fn dictionary(body: &[u8]) -> Result<Decoded<'_>, TrackerError> {
     if body.len() > MAX_ANSWER {
         return Err(TrackerError::Malformed("too long"));
     }
-    let value = benc::decode(body).filter(|value| value.dict().is_some());
-    value.ok_or(TrackerError::Malformed("not a bencoded dictionary"))
+    let decoded = Decoded::parse(body, LIMITS).ok();
+    let decoded = decoded.filter(|decoded| decoded.root().is_dict());
+    decoded.ok_or(TrackerError::Malformed("not a bencoded dictionary"))
 }
 
-fn refusal(value: &Value<'_>) -> Result<(), TrackerError> {
-    let Some(reason) = benc::bytes(value, "failure reason") else {
+fn refusal(value: Value<'_, '_>) -> Result<(), TrackerError> {
+    let Some(reason) = value.bytes_of("failure reason") else {
         return Ok(());
     };
-    let retry = match benc::get(value, "retry in") {
+    let retry = match value.get("retry in") {
         None => Retry::Unsaid,
-        Some(said) => match (said.int(), said.bytes_ext()) {
+        Some(said) => match (said.int(), said.bytes()) {
             (Some(minutes), _) => {
                 let minutes = minutes.clamp(0, MAX_SECONDS / 60).unsigned_abs();
                 Retry::After(Duration::from_secs(60 * minutes))
@@ -163,9 +172,9 @@ fn refusal(value: &Value<'_>) -> Result<(), TrackerError> {
 }
 
 /// A peer as a dictionary (BEP 3). One by name would have to be looked up: it is left out.
-fn peer(value: &Value<'_>) -> Option<SocketAddr> {
-    let ip = std::str::from_utf8(benc::bytes(value, "ip")?).ok()?;
-    let port = u16::try_from(benc::int(value, "port")?).ok()?;
+fn peer(value: Value<'_, '_>) -> Option<SocketAddr> {
+    let ip = std::str::from_utf8(value.bytes_of("ip")?).ok()?;
+    let port = u16::try_from(value.int_of("port")?).ok()?;
     Some(SocketAddr::new(ip.parse().ok()?, port))
 }
 

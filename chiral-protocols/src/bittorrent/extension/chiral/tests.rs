@@ -178,7 +178,7 @@ fn what_is_too_long_or_malformed_is_refused() {
 
 proptest! {
     #[test]
-    fn messages_come_back(question: u32, kind in 0..6, a in proptest::collection::vec(any::<u8>(), 0..64),
+    fn messages_come_back(question: u32, kind in 0..10, start in 0..i64::MAX as u64 - 1, a in proptest::collection::vec(any::<u8>(), 0..64),
         b in proptest::collection::vec(any::<u8>(), 0..64)) {
         let message = match kind {
             0 => ChiralMessage::Proof(Proof { key: a.into(), signature: b.into() }),
@@ -186,7 +186,19 @@ proptest! {
             2 => ChiralMessage::Answer { question, body: Some(a.into()) },
             3 => ChiralMessage::AskHeader { question },
             4 => ChiralMessage::AskPage { question, index: !question },
-            _ => ChiralMessage::Answer { question, body: None },
+            5 => ChiralMessage::Answer { question, body: None },
+            6 => ChiralMessage::Admit {
+                question,
+                range: ByteRange::new(start, start + 1),
+                credential: Some(a.into()),
+            },
+            7 => ChiralMessage::Admit {
+                question,
+                range: ByteRange::new(start / 2, start + 1),
+                credential: None,
+            },
+            8 => ChiralMessage::Release { range: ByteRange::new(start, start + 1) },
+            _ => ChiralMessage::AskTariff { question },
         };
         prop_assert_eq!(ChiralMessage::decode(&message.encode()), Ok(Some(message)));
     }
@@ -194,5 +206,42 @@ proptest! {
     #[test]
     fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = ChiralMessage::decode(&body);
+        let _ = Admitted::decode(&body.clone().into());
+        let _ = read_tariff(&body);
     }
+
+    #[test]
+    fn what_is_answered_about_money_comes_back(reason in "\\PC{0,100}", retryable: bool,
+        terms in proptest::collection::vec(any::<u8>(), 0..64), price: u128, wallet in any::<Option<[u8; 20]>>()) {
+        for answer in [
+            Admitted::Granted,
+            Admitted::PaymentRequired(terms.into()),
+            Admitted::Refused { reason, retryable },
+        ] {
+            prop_assert_eq!(Admitted::decode(&answer.encode()), Some(answer));
+        }
+        let price = Price::from_wei_per_mib(U256::from(price));
+        let wallet = wallet.map(Address::from).filter(|_| !price.is_free());
+        let tariff = Tariff { price, wallet };
+        prop_assert_eq!(read_tariff(&write_tariff(&tariff)), Some(tariff));
+    }
+}
+
+#[test]
+fn ranges_of_nothing_and_below_it_are_refused() {
+    for bad in [
+        &b"d1:ei5e1:qi1e1:si5e1:ti5ee"[..],
+        b"d1:ei4e1:qi1e1:si5e1:ti5ee",
+        b"d1:ei4e1:qi1e1:si-1e1:ti5ee",
+        b"d1:ei4e1:si4e1:ti6ee",
+        b"d1:ei4e1:ti6ee",
+        b"d1:ti7ee",
+    ] {
+        assert!(ChiralMessage::decode(bad).is_err());
+    }
+    assert_eq!(Admitted::decode(&Bytes::from_static(b"\x00x")), None);
+    assert_eq!(Admitted::decode(&Bytes::from_static(b"\x04")), None);
+    assert_eq!(read_tariff(&[1; 20]), None);
+    assert_eq!(read_tariff(&[2, 1]), None);
+    assert_eq!(read_tariff(&[&[0][..], &[1; 33]].concat()), None);
 }
