@@ -274,6 +274,9 @@ async fn get(
             println!("KNOWS {peer}");
         }
     }
+    if let Some(meta) = setup.protocol.metainfo(&alias.parse()?) {
+        println!("MISSING {} piece layers", meta.missing_trees().count());
+    }
     let rate = report.header.size as f64 / took / (1 << 20) as f64;
     println!("DONE {took:.3} {rate:.1}");
     if arguments.one("stay").is_some() {

@@ -15,7 +15,7 @@ path, out, kib, version, *trackers = sys.argv[1:]
 flags = {
     "v1": lt.create_torrent.v1_only,
     "v2": lt.create_torrent.v2_only,
-    "hybrid": lt.create_torrent_flags_t(0),
+    "hybrid": 0,
 }
 files = lt.file_storage()
 lt.add_files(files, path)

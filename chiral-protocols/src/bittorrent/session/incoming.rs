@@ -44,9 +44,9 @@ pub enum SessionError {
     /// A bitfield that does not fit the torrent.
     #[error("a bitfield of another torrent")]
     Bitfield,
-    /// Pieces said in one go twice, or late.
-    #[error("a second bitfield")]
-    SecondBitfield,
+    /// No pieces, said after something else was.
+    #[error("no pieces after there were some")]
+    NoneAfterAll,
     /// A message of an extension that the two sides did not agree on.
     #[error("a message of the {0} extension, which was not agreed on")]
     NotAgreed(&'static str),
@@ -79,7 +79,7 @@ impl From<PieceError> for SessionError {
         match error {
             PieceError::Index => Self::Piece,
             PieceError::Bitfield => Self::Bitfield,
-            PieceError::Again => Self::SecondBitfield,
+            PieceError::NoneAfterAll => Self::NoneAfterAll,
         }
     }
 }
@@ -145,13 +145,19 @@ impl Session {
                 Ok(())
             }
             Message::Bitfield(bits) => {
-                self.pieces.bitfield(bits)?;
-                self.pieces_changed();
-                Ok(())
+                let late = self.pieces.has_said();
+                let news = self.pieces.bitfield(bits)?;
+                self.many_pieces(now, late, news)
             }
-            Message::HaveAll | Message::HaveNone => {
+            Message::HaveAll => {
                 self.fast_only()?;
-                self.pieces.all_or_none(message == Message::HaveAll)?;
+                let late = self.pieces.has_said();
+                let news = self.pieces.all()?;
+                self.many_pieces(now, late, news)
+            }
+            Message::HaveNone => {
+                self.fast_only()?;
+                self.pieces.none()?;
                 self.pieces_changed();
                 Ok(())
             }
@@ -201,6 +207,16 @@ impl Session {
             | Message::Unknown(_)
             | Message::Piece { .. }
             | Message::Request(_) => Ok(()),
+        }
+    }
+
+    /// Pieces were said in one go; late, that costs little if there are new ones among them.
+    fn many_pieces(&mut self, now: Now, late: bool, news: bool) -> Result<(), SessionError> {
+        self.pieces_changed();
+        match (late, news) {
+            (false, _) => Ok(()),
+            (true, true) => self.annoy(now, 1),
+            (true, false) => self.annoy(now, REPEATED),
         }
     }
 
@@ -261,7 +277,7 @@ impl Session {
 
     fn asked(&mut self, now: Now, block: Block) -> Result<(), SessionError> {
         match self.config.geometry {
-            Some(geometry) => geometry.check(block)?,
+            Some(geometry) => geometry.check_asked(block)?,
             None => return Err(BlockError { block }.into()),
         }
         let admitted = self.uploads.admits(block.piece) && self.config.have.get(block.piece);

@@ -18,8 +18,8 @@ pub(super) enum PieceError {
     Index,
     /// A bitfield of another size.
     Bitfield,
-    /// All of it was said before.
-    Again,
+    /// None, after something was said.
+    NoneAfterAll,
 }
 
 #[derive(Debug)]
@@ -112,41 +112,45 @@ impl Pieces {
             .is_some_and(|theirs| theirs.set(piece, false)))
     }
 
-    /// The peer has all, or none.
-    pub(super) fn all_or_none(&mut self, all: bool) -> Result<(), PieceError> {
-        self.first()?;
-        if all {
-            self.early = Early::All;
+    /// The peer has none, as it says before anything else.
+    pub(super) fn none(&mut self) -> Result<(), PieceError> {
+        match std::mem::replace(&mut self.said, true) {
+            true => Err(PieceError::NoneAfterAll),
+            false => Ok(()),
         }
+    }
+
+    /// The peer has all; whether that is new.
+    pub(super) fn all(&mut self) -> Result<bool, PieceError> {
+        self.said = true;
+        self.early = Early::All;
         self.apply()
     }
 
-    /// The peer has these.
-    pub(super) fn bitfield(&mut self, bits: Bytes) -> Result<(), PieceError> {
-        self.first()?;
-        self.early = Early::Some(bits);
-        self.apply()
-    }
-
-    fn first(&mut self) -> Result<(), PieceError> {
-        if std::mem::replace(&mut self.said, true) {
-            return Err(PieceError::Again);
+    /// The peer has these, beside those that it had: aria2 says so instead of many single ones,
+    /// at any time. Whether there are new ones among them.
+    pub(super) fn bitfield(&mut self, bits: Bytes) -> Result<bool, PieceError> {
+        self.said = true;
+        if !matches!(self.early, Early::All) {
+            self.early = Early::Some(bits);
         }
-        Ok(())
+        self.apply()
     }
 
     pub(super) fn set_geometry(&mut self, geometry: Geometry) -> Result<(), PieceError> {
         self.theirs = Some(Bitmap::new(geometry.pieces()));
         self.allowed.retain(|piece| *piece < geometry.pieces());
-        self.apply()
+        self.apply().map(drop)
     }
 
-    /// What was said early holds once the number of pieces is known.
-    fn apply(&mut self) -> Result<(), PieceError> {
+    /// What was said early holds once the number of pieces is known; whether there is something
+    /// new.
+    fn apply(&mut self) -> Result<bool, PieceError> {
         let Some(theirs) = &mut self.theirs else {
-            return Ok(());
+            // Whether it is cannot be said.
+            return Ok(false);
         };
-        let len = theirs.len();
+        let (len, before) = (theirs.len(), theirs.count_ones());
         match std::mem::replace(&mut self.early, Early::Nothing) {
             Early::Nothing => {}
             Early::All => {
@@ -156,7 +160,10 @@ impl Pieces {
             }
             Early::Some(bits) => {
                 let bits = Bitmap::from_bytes(bits.to_vec(), len);
-                *theirs = bits.ok_or(PieceError::Bitfield)?;
+                let had = std::mem::replace(theirs, bits.ok_or(PieceError::Bitfield)?);
+                for piece in had.ones() {
+                    theirs.set(piece, true);
+                }
             }
         }
         for piece in std::mem::take(&mut self.early_haves) {
@@ -165,7 +172,7 @@ impl Pieces {
             }
             theirs.set(piece, true);
         }
-        Ok(())
+        Ok(theirs.count_ones() > before)
     }
 
     /// Whether the peer has a piece that is not among these.

@@ -399,7 +399,7 @@ fn needless_messages_are_borne_now_and_then_and_not_for_ever() {
 }
 
 #[test]
-fn pieces_are_said_once_and_are_those_of_the_torrent() {
+fn pieces_are_those_of_the_torrent() {
     let bits = |bytes: &[u8]| Message::Bitfield(Bytes::copy_from_slice(bytes));
     let full = bits(all().as_bytes());
     let result = |said: &[Message]| {
@@ -408,12 +408,10 @@ fn pieces_are_said_once_and_are_those_of_the_torrent() {
             .try_for_each(|message| say(&mut session, at(0), message))
     };
     assert_eq!(result(std::slice::from_ref(&full)), Ok(()));
-    for again in [full.clone(), Message::HaveAll, Message::HaveNone] {
-        assert_eq!(
-            result(&[full.clone(), again]),
-            Err(SessionError::SecondBitfield)
-        );
-    }
+    assert_eq!(
+        result(&[full.clone(), Message::HaveNone]),
+        Err(SessionError::NoneAfterAll)
+    );
     assert!(matches!(
         result(&[bits(&[0xff, 0xff])]),
         Err(SessionError::Wire(_))
@@ -428,6 +426,38 @@ fn pieces_are_said_once_and_are_those_of_the_torrent() {
         Message::Suggest(u32::MAX),
     ] {
         assert_eq!(result(&[past]), Err(SessionError::Piece));
+    }
+}
+
+/// aria2 says so while it downloads, instead of many single pieces, and at its end.
+#[test]
+fn pieces_are_said_in_one_go_at_any_time_but_not_without_end() {
+    let bits = |pieces: &[u32]| {
+        let mut bits = all();
+        (0..20)
+            .filter(|piece| !pieces.contains(piece))
+            .for_each(|piece| {
+                bits.set(piece, false);
+            });
+        Message::Bitfield(bits.as_bytes().to_vec().into())
+    };
+    let mut session = alone(bitmap([]), Reserved::OURS);
+    for said in [
+        Message::HaveNone,
+        Message::Have(7),
+        bits(&[1, 7]),
+        bits(&[2]),
+    ] {
+        say(&mut session, at(0), &said).unwrap();
+    }
+    let has: Vec<u32> = session.peer_pieces().unwrap().ones().collect();
+    assert_eq!(has, [1, 2, 7]);
+    say(&mut session, at(0), &Message::HaveAll).unwrap();
+    assert!(session.peer_pieces().unwrap().is_full());
+    for said in [Message::HaveAll, bits(&[1])] {
+        let mut fresh = alone(bitmap([]), Reserved::OURS);
+        let said = std::slice::from_ref(&said);
+        assert!(until_it_ends(&mut fresh, 0, said).is_some(), "{said:?}");
     }
 }
 

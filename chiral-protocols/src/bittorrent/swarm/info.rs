@@ -69,6 +69,10 @@ impl TorrentInfo {
     pub fn of_metainfo(meta: Metainfo) -> Result<Self, BitTorrentError> {
         let layout = meta.layout();
         let geometry = Geometry::new(layout.piece_length(), layout.size());
+        let geometry = geometry.map(|geometry| match meta.info().version() {
+            Version::V2 => geometry.padded(),
+            _ => geometry,
+        });
         let metadata = meta.info_bytes().clone();
         let hash = meta.hashes().wire().next();
         let (Ok(geometry), Some(info_hash)) = (geometry, hash) else {

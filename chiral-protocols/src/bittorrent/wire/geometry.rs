@@ -45,6 +45,7 @@ pub struct BlockError {
 pub struct Geometry {
     piece_len: u32,
     length: u64,
+    padded: bool,
 }
 
 impl Geometry {
@@ -61,7 +62,19 @@ impl Geometry {
         if bad {
             return Err(GeometryError { length, piece_len });
         }
-        Ok(Self { piece_len, length })
+        Ok(Self {
+            piece_len,
+            length,
+            padded: false,
+        })
+    }
+
+    /// Of a torrent of version 2 alone: peers may ask for a whole block where the file ends, and
+    /// get zeros behind its bytes. (libtorrent does; what is asked for here are the bytes.)
+    #[must_use]
+    pub const fn padded(mut self) -> Self {
+        self.padded = true;
+        self
     }
 
     /// Bytes of all pieces.
@@ -100,6 +113,23 @@ impl Geometry {
         let end = u64::from(block.begin) + u64::from(block.len);
         let inside = block.piece < self.pieces() && end <= self.piece(block.piece).len();
         if !inside || block.len == 0 || block.len > BLOCK_LEN {
+            return Err(BlockError { block });
+        }
+        Ok(())
+    }
+
+    /// Checks a block that a peer asks for: as [`Self::check`], but that it may reach over the
+    /// end of the last piece where that is [padded](Self::padded).
+    ///
+    /// # Errors
+    /// [`BlockError`].
+    pub fn check_asked(&self, block: Block) -> Result<(), BlockError> {
+        let last = block.piece == self.pieces() - 1;
+        if !self.padded || !last || self.piece(block.piece).len() <= block.begin.into() {
+            return self.check(block);
+        }
+        let end = u64::from(block.begin) + u64::from(block.len);
+        if end > self.piece_len.into() || block.len == 0 || block.len > BLOCK_LEN {
             return Err(BlockError { block });
         }
         Ok(())
@@ -219,6 +249,30 @@ mod tests {
             (u32::MAX, 0, 1),
         ] {
             assert!(!block(piece, begin, len), "{piece} {begin} {len}");
+        }
+    }
+
+    #[test]
+    fn where_the_end_is_padded_a_whole_block_may_be_asked_for() {
+        let plain = Geometry::new(32_768, 65_536 + 5).unwrap();
+        let padded = plain.padded();
+        let block = |piece, begin, len| Block { piece, begin, len };
+        for whole in [block(2, 0, 16_384), block(2, 4, 2), block(2, 0, 6)] {
+            assert!(plain.check_asked(whole).is_err());
+            assert!(padded.check_asked(whole).is_ok() && padded.check(whole).is_err());
+        }
+        assert!(padded.check_asked(block(2, 0, 5)).is_ok());
+        for wrong in [
+            block(2, 0, 0),
+            block(2, 0, 16_385),
+            block(2, 5, 1),
+            block(2, 16_384, 16_384),
+            block(2, u32::MAX, 1),
+            block(3, 0, 1),
+            block(u32::MAX, 0, 1),
+            block(1, 32_767, 2),
+        ] {
+            assert!(padded.check_asked(wrong).is_err(), "{wrong:?}");
         }
     }
 

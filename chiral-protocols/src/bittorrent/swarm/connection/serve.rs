@@ -24,6 +24,7 @@ impl<S: Wire> Connection<S> {
                 return;
             };
             let range = geometry.range(block);
+            let range = ByteRange::new(range.start, range.end.min(geometry.length()));
             if !self.may_have(range) {
                 self.session.refuse_upload();
                 continue;
@@ -32,7 +33,7 @@ impl<S: Wire> Connection<S> {
                 Some((held, bytes)) if held.covers(range) => {
                     let from = (range.start - held.start) as usize;
                     let data = bytes.slice(from..from + range.len() as usize);
-                    self.session.upload(now, data);
+                    self.session.upload(now, padded(data, block.len));
                     self.sales.sent(range);
                     if self.flow.as_ref().is_some_and(Flow::is_limited) {
                         // What follows needs a leave of its own.
@@ -115,4 +116,14 @@ pub(super) async fn next(reading: &mut Option<Reading>) -> (ByteRange, Result<By
         Some(reading) => reading.await,
         None => std::future::pending().await,
     }
+}
+
+/// As much as was asked for, with zeros past the end of the file (version 2).
+fn padded(data: Bytes, len: u32) -> Bytes {
+    if data.len() >= len as usize {
+        return data;
+    }
+    let mut padded = data.to_vec();
+    padded.resize(len as usize, 0);
+    padded.into()
 }
