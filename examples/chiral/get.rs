@@ -22,6 +22,7 @@ use super::output::Output;
 use super::share::{listening, no_network};
 use super::signals::Signals;
 use super::stream;
+use super::terms::buy;
 
 /// How often the bar, or the JSON, tells how far the download is.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
@@ -117,9 +118,8 @@ pub(crate) async fn start(command: &Get, state: &Path) -> Result<Node, Failure> 
         }
     }
     if let Some(payments) = command.account.payments(command.data_dir.as_deref())? {
-        let most = command.max_price.unwrap_or(Price::FREE);
         let price = command.price.unwrap_or(Price::FREE);
-        builder = builder.payments(payments.with_max_price(most).with_price(price));
+        builder = builder.payments(buy(command, payments.with_price(price))?);
     }
     Ok(builder.start().await?)
 }

@@ -60,6 +60,24 @@ async fn a_wei_too_small_is_refused() {
     assert!(refused(&market, &bill, put).await.contains("too small"));
 }
 
+/// Money is 256 bits wide wherever it is compared: what is over 64 of them is not taken for the
+/// lower ones.
+#[tokio::test]
+async fn the_low_bits_of_a_large_amount_do_not_pay_it() {
+    let mut config = gate_config();
+    let plenty = U256::from(1u128 << 100);
+    (config.credit.initial, config.credit.most) = (plenty, plenty);
+    config.credit.strangers = plenty;
+    let market = Market::with(config, agent_config()).await;
+    market.fetch(&market.purchase(), range(0, 30_000)).await;
+    let bill = market.agent.bills(None).await.unwrap().remove(0);
+    let low = U256::from(bill.amount.as_limbs()[0]);
+    assert!(low < bill.amount && !low.is_zero(), "{}", bill.amount);
+    let mut put = honest(&market, &bill);
+    put.value = low;
+    assert!(refused(&market, &bill, put).await.contains("too small"));
+}
+
 #[tokio::test]
 async fn a_notice_that_the_session_did_not_sign_is_refused() {
     let market = Market::new().await;
