@@ -26,6 +26,17 @@ impl NodeBuilder {
     }
 }
 
+/// The price is on disk before anybody hears of it.
+pub(crate) async fn keep_price(
+    payments: &Payments,
+    cid: Cid,
+    price: Price,
+) -> Result<(), NodeError> {
+    let gate = payments.chain_gate();
+    gate.set_price(cid, price);
+    Ok(gate.keep_terms().await.map_err(PaymentsError::from)?)
+}
+
 impl Node {
     /// Wallet, gate, agent and settler, if the node was built with payments.
     pub fn payments(&self) -> Option<&Payments> {
@@ -56,13 +67,13 @@ impl Node {
         Ok(statement.map_err(PaymentsError::from)?)
     }
 
-    /// Asks this price for a file from now on, and announces it if the file is shared. What
-    /// was quoted before holds until it expires.
+    /// Asks this price for a file from now on, over restarts too if the journal is in a file,
+    /// and announces it if the file is shared. What was quoted before holds until it expires.
     ///
     /// # Errors
-    /// [`NodeError::NoPayments`]; the file is shared and cannot be announced.
+    /// [`NodeError::NoPayments`]; the journal fails; the file is shared and cannot be announced.
     pub async fn set_price(&self, cid: Cid, price: Price) -> Result<(), NodeError> {
-        self.needed_payments()?.chain_gate().set_price(cid, price);
+        keep_price(self.needed_payments()?, cid, price).await?;
         crate::share::announce_again(self, cid).await
     }
 

@@ -147,7 +147,7 @@ impl Shared {
 pub(crate) async fn share(node: &Node, share: Share) -> Result<Shared, NodeError> {
     let (header, imported) = import(node, &share).await?;
     if let Some(price) = share.price {
-        set_price(node, header.cid, price)?;
+        set_price(node, header.cid, price).await?;
     }
     if let Some(limit) = share.limit {
         node.uploads().set_file_limit(header.cid, Some(limit));
@@ -170,11 +170,10 @@ pub(crate) async fn share(node: &Node, share: Share) -> Result<Shared, NodeError
 }
 
 /// What it costs has to be known before it is announced.
-fn set_price(node: &Node, cid: Cid, price: Price) -> Result<(), NodeError> {
+async fn set_price(node: &Node, cid: Cid, price: Price) -> Result<(), NodeError> {
     #[cfg(feature = "chain")]
     if let Some(payments) = node.payments() {
-        payments.chain_gate().set_price(cid, price);
-        return Ok(());
+        return crate::money::keep_price(payments, cid, price).await;
     }
     if node.gate().tariff(cid).price == price {
         Ok(())

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use chiral_chain::PrivateKey;
 use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
 use chiral_core::{
-    Bill, BillId, ByteRange, Cid, GateError, PaymentAgent, PaymentSettler, Purchase, Sealed,
-    SettlementStatus, WalletSigner,
+    Bill, BillId, ByteRange, Cid, GateError, PaymentAgent, PaymentSettler, Purchase, RangeSet,
+    Sealed, SettlementStatus, WalletSigner,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -153,6 +153,13 @@ impl ChainAgent {
         self.books().remembers(cid)
     }
 
+    /// What of a file is on the books as verified, whoever delivered it: each byte of it is
+    /// billed or paid once. Of what came right before a kill, that which is not in here was not
+    /// written down: it is to be asked for again.
+    pub fn verified_of(&self, cid: Cid) -> RangeSet {
+        self.books().verified_of(cid)
+    }
+
     /// A file is here complete, or given up, and its books are closed
     /// ([`PaymentAgent::bills`]). A later download of it is another purchase, of which all
     /// bytes are billed.
@@ -190,9 +197,24 @@ impl ChainAgent {
                 last_sweep = now;
                 self.books().sweep(now);
             }
+            self.forget_ended().await;
             if let Err(error) = self.flush("agent-verified").await {
                 tracing::warn!(%error, "what was verified is not on disk");
             }
+        }
+    }
+
+    /// Tells the channels which agreements are over, before they are gone from disk here.
+    async fn forget_ended(&self) {
+        let ended = self.books().take_ended();
+        let Some(channels) = self.inner.channels.as_ref().filter(|_| !ended.is_empty()) else {
+            return;
+        };
+        for (agreement, about) in ended {
+            channels.forget(agreement, about);
+        }
+        if let Err(error) = channels.write_down().await {
+            tracing::warn!(%error, "what was paid in channels is not on disk");
         }
     }
 

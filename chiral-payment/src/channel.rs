@@ -17,13 +17,17 @@ pub mod terms;
 pub mod voucher;
 pub mod window;
 
-mod book;
+pub(crate) mod book;
 mod house;
 pub mod on_chain;
-mod store;
+pub(crate) mod past;
+pub(crate) mod store;
+#[cfg(test)]
+mod tests;
 mod watcher;
 
 pub use book::{ChannelView, Side};
+pub(crate) use house::call_id;
 pub use house::{Channels, ChannelsConfig, ChannelsError};
 pub use messages::ChannelMessage;
 pub use payee::PayeeChannel;

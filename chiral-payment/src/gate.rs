@@ -113,6 +113,7 @@ fn receivable(books: &Books) -> Vec<Entry> {
     let entry = |account: &account::Account| Entry {
         direction: Direction::Earned,
         bill: None,
+        channel: None,
         cid: account.terms.cid,
         wallet: Some(account.terms.payer),
         peer: None,
@@ -166,10 +167,10 @@ impl ChainGate {
         };
         let now = config.clock.now();
         let mut books = Books::new(rules);
-        let (mut books, scanned) = journal
+        let (mut books, scanned, terms) = journal
             .read(move |step| {
                 let scanned = store::load(step, &mut books, now)?;
-                Ok((books, scanned))
+                Ok((books, scanned, store::load_terms(step)?))
             })
             .await?;
         if let Some(channels) = &channels {
@@ -183,7 +184,7 @@ impl ChainGate {
                 witness: Witness::new(client, chain, config.confirmations),
                 looks: Semaphore::new(MAX_LOOKS),
                 books: Mutex::new(books),
-                terms: Mutex::default(),
+                terms: Mutex::new(terms),
                 shown: Mutex::default(),
                 closed: CancellationToken::new(),
                 tasks: TaskTracker::new(),
@@ -276,6 +277,8 @@ impl ChainGate {
                 let books = gate.clone();
                 let writing = Writing::new(dirty, move |dirty| books.books().put_back(dirty));
                 store::save(step, &gate.books(), writing.dirty())?;
+                let files = &writing.dirty().files;
+                store::save_terms(step, &lock(&gate.inner.terms), files)?;
                 Ok((value, writing))
             })
             .await?;

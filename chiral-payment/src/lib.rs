@@ -46,11 +46,11 @@ pub use free_agent::FreeAgent;
 pub use free_gate::FreeGate;
 pub use free_settler::FreeSettler;
 #[cfg(feature = "chain")]
-pub use gate::{ChainGate, CreditRules, GateConfig};
+pub use gate::{ChainGate, CreditRules, FileTerms, FreeAllowance, FreeShare, GateConfig};
 #[cfg(feature = "chain")]
 pub use journal::{Journal, JournalError};
 #[cfg(feature = "chain")]
-pub use payments::{BATCH_PAY, Payments, PaymentsConfig, PaymentsError};
+pub use payments::{BATCH_PAY, Contracts, Payments, PaymentsConfig, PaymentsError};
 #[cfg(feature = "chain")]
 pub use settler::{ChainSettler, SettlerConfig};
 #[cfg(feature = "chain")]

@@ -14,7 +14,7 @@ use crate::channel::{ChannelDomain, Channels, ChannelsConfig};
 use crate::contracts::channels::CHANNELS;
 use crate::gate::{ChainGate, GateConfig};
 use crate::journal::{Journal, JournalError};
-use crate::messages::ChainFacts;
+use crate::messages::{ChainFacts, Policy};
 use crate::settler::{ChainSettler, PeerHeads, SettlerConfig, StartError};
 
 /// Where `BatchPay` is on the development chain from its first block.
@@ -62,6 +62,7 @@ pub struct PaymentsConfig {
     chain: Arc<dyn ChainClient>,
     journal: Option<PathBuf>,
     facts: Option<ChainFacts>,
+    contracts: Contracts,
     /// What is asked for, and how much is lent.
     pub gate: GateConfig,
     /// What is bought.
@@ -94,6 +95,7 @@ impl PaymentsConfig {
             chain,
             journal: None,
             facts: None,
+            contracts: Contracts::default(),
             gate: GateConfig::default(),
             agent,
             channels: ChannelsConfig::default(),
@@ -137,21 +139,67 @@ impl PaymentsConfig {
         self
     }
 
+    /// Where the contracts are, on a chain that has them at other addresses than the development
+    /// chain. Channels, once there are some, are of one contract: a journal is for one chain.
+    #[must_use]
+    pub fn with_contracts(mut self, contracts: Contracts) -> Self {
+        self.contracts = contracts;
+        self
+    }
+
+    /// When is paid for what is sold.
+    #[must_use]
+    pub fn with_policy(mut self, policy: Policy) -> Self {
+        self.gate.policy = policy;
+        self
+    }
+
+    /// Under which policies is bought; under any, unless it is said.
+    #[must_use]
+    pub fn with_policies(mut self, policies: impl IntoIterator<Item = Policy>) -> Self {
+        self.agent.policies = policies.into_iter().collect();
+        self
+    }
+
     /// The wallet.
     pub fn wallet(&self) -> &Arc<dyn WalletSigner> {
         &self.wallet
     }
 }
 
+/// Where the contracts of a chain are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contracts {
+    /// `BatchPay`.
+    pub batch_pay: Address,
+    /// `Channels`; where the deterministic factory has put it, that is
+    /// [`deployed_at`](crate::contracts::channels::deployed_at).
+    pub channels: Address,
+}
+
+impl Default for Contracts {
+    /// Where the development chain has them.
+    fn default() -> Self {
+        Self {
+            batch_pay: BATCH_PAY,
+            channels: CHANNELS,
+        }
+    }
+}
+
 /// Which chain it is: as it says, or, while it is away, as it said when the journal was begun.
 /// Nothing is signed for another one in any case: the settler looks again before it pays.
-async fn facts(chain: &dyn ChainClient, journal: &Journal) -> Result<ChainFacts, PaymentsError> {
+async fn facts(
+    chain: &dyn ChainClient,
+    journal: &Journal,
+    contracts: Contracts,
+) -> Result<ChainFacts, PaymentsError> {
     let known = journal.read(read_facts).await?;
     let asked = async {
         Ok::<_, ChainError>(ChainFacts {
             chain_id: chain.chain_id().await?,
             genesis: chain.genesis_hash().await?,
-            batch_pay: BATCH_PAY,
+            batch_pay: contracts.batch_pay,
         })
     };
     match (asked.await, known) {
@@ -234,7 +282,7 @@ impl Payments {
         };
         let facts = match config.facts {
             Some(facts) => Ok(facts),
-            None => facts(&*config.chain, &journal).await,
+            None => facts(&*config.chain, &journal, config.contracts).await,
         };
         let facts = match facts {
             Ok(facts) => facts,
@@ -264,6 +312,7 @@ impl Payments {
             agent,
             channels,
             settler,
+            contracts,
             ..
         } = config;
         let mut settings =
@@ -275,7 +324,7 @@ impl Payments {
         let firm_depth = settings.failed_after.max(settings.confirmations);
         let settler =
             ChainSettler::start(journal.clone(), chain.clone(), wallet.clone(), settings).await?;
-        let domain = ChannelDomain::new(facts.chain_id, CHANNELS);
+        let domain = ChannelDomain::new(facts.chain_id, contracts.channels);
         let channels = Channels::start(
             journal.clone(),
             wallet.clone(),

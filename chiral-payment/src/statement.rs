@@ -12,6 +12,7 @@ use crate::payments::Payments;
 use crate::{Journal, JournalError, gate, settler};
 
 mod groups;
+mod in_channels;
 
 pub use groups::{Group, GroupBy};
 
@@ -20,16 +21,16 @@ pub use groups::{Group, GroupBy};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Statement {
-    /// Wei received, in payments that were seen on the ledger.
+    /// Wei received, in payments that were seen on the ledger, and claimed out of channels.
     #[serde(serialize_with = "text")]
     pub earned: U256,
-    /// Wei that others acknowledged to owe, and have not paid.
+    /// Wei that others acknowledged to owe, and have not paid, and in vouchers not claimed.
     #[serde(serialize_with = "text")]
     pub receivable: U256,
-    /// Wei paid, as the ledger shows.
+    /// Wei paid, as the ledger shows; out of channels, once they are over.
     #[serde(serialize_with = "text")]
     pub spent: U256,
-    /// Wei on bills that are not settled.
+    /// Wei on bills that are not settled, and in vouchers of channels that are open.
     #[serde(serialize_with = "text")]
     pub payable: U256,
     /// Bill by bill, the newest first.
@@ -69,6 +70,10 @@ pub struct Entry {
     /// The bill; what others owe has none before they pay.
     #[serde(serialize_with = "optional")]
     pub bill: Option<BillId>,
+    /// The channel, of what is paid in one: then there is no bill, and it is pending until the
+    /// payee has claimed it.
+    #[serde(serialize_with = "optional")]
+    pub channel: Option<B256>,
     /// The file.
     #[serde(serialize_with = "text")]
     pub cid: Cid,
@@ -90,8 +95,8 @@ pub struct Entry {
     /// The transaction, once there is one.
     #[serde(serialize_with = "optional")]
     pub transaction: Option<B256>,
-    /// When the bill was made, the payment seen, or the last bytes served: seconds since
-    /// 1970 (UTC).
+    /// When the bill was made, the payment seen, or the last bytes served; of what this node
+    /// pays in a channel, until when its terms hold: seconds since 1970 (UTC).
     pub time: u64,
     /// The payee's signed receipt is in the journal.
     pub receipt: bool,
@@ -128,6 +133,7 @@ impl Statement {
             statement.add(Entry {
                 direction: Direction::Earned,
                 bill: Some(earning.receipt.bill),
+                channel: None,
                 cid: earning.receipt.cid,
                 wallet: Some(earning.receipt.payer),
                 peer: None,
@@ -143,6 +149,9 @@ impl Statement {
         for entry in receivable {
             statement.add(entry);
         }
+        for entry in in_channels::entries(step)? {
+            statement.add(entry);
+        }
         for owed in spendings(step)? {
             let (status, transaction) = match owed.settled {
                 Some(transaction) => (Status::Settled, Some(transaction)),
@@ -151,6 +160,7 @@ impl Statement {
             statement.add(Entry {
                 direction: Direction::Spent,
                 bill: Some(owed.bill.id),
+                channel: None,
                 cid: owed.bill.cid,
                 wallet: owed.bill.payee,
                 peer: owed.bill.payee_peer,

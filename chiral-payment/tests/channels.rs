@@ -6,8 +6,6 @@
 #![cfg(feature = "chain")]
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +27,13 @@ use chiral_payment::contracts::channels::{self, CHANNELS, FACTORY};
 use chiral_payment::settler::SettlerConfig;
 use chiral_payment::{ChainSettler, Journal};
 
+#[path = "support/anvil.rs"]
+mod anvil;
+
+use anvil::Anvil;
+
+const PAYEES: &str = include_str!("../contracts/testing/Payees.json");
+const REFUSER: Address = Address::repeat_byte(0xd1);
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Code of the factory (<https://github.com/Arachnid/deterministic-deployment-proxy>).
 const FACTORY_CODE: &str = "7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe0\
@@ -44,7 +49,11 @@ async fn embedded() -> Bench {
         code: hex::decode(FACTORY_CODE).unwrap().into(),
         ..Default::default()
     };
-    let spec = ChainSpec::devnet().with_alloc([(FACTORY, factory)]);
+    let refuser = GenesisAccount {
+        code: refuser(),
+        ..Default::default()
+    };
+    let spec = ChainSpec::devnet().with_alloc([(FACTORY, factory), (REFUSER, refuser)]);
     let config = EmbeddedConfig::default().with_max_clock_lead(Duration::from_secs(1 << 20));
     let chain = EmbeddedChain::open(spec, config).await.unwrap();
     assert_eq!(ChainSpec::predeployed("Channels").unwrap(), CHANNELS);
@@ -87,6 +96,13 @@ impl Bench {
             tokio::time::sleep(Duration::from_millis(4)).await;
         }
         panic!("the transaction is in no block");
+    }
+
+    /// On a chain where each block is a second later than the one before it.
+    async fn wait(&self, seconds: u64) {
+        for _ in 0..seconds {
+            self.send(5, DEV_ACCOUNTS[6].address, 1, Bytes::new()).await;
+        }
     }
 
     async fn call(&self, from: usize, value: u128, input: Bytes) -> TransactionReceipt {
@@ -253,6 +269,136 @@ async fn words_made_here_are_taken_there(bench: &Bench) {
     assert!(bench.state(id).await.is_over());
 }
 
+/// What makes `Refuser` say something.
+fn says(to: Address, words: &Bytes) -> Bytes {
+    alloy_sol_types::sol! {
+        function say(address to, bytes words);
+    }
+    let words = words.to_vec().into();
+    alloy_sol_types::SolCall::abi_encode(&sayCall { to, words }).into()
+}
+
+fn refuser() -> Bytes {
+    let codes: serde_json::Value = serde_json::from_str(PAYEES).unwrap();
+    hex::decode(codes["Refuser"].as_str().unwrap())
+        .unwrap()
+        .into()
+}
+
+/// Reverting payees, signatures with the higher s, vouchers in any order, locks that have
+/// expired, the race for the end of a challenge, and a payee that is away until the last block.
+async fn attacks_and_races_pay_what_was_promised(bench: &Bench, pass: impl AsyncFn(u64)) {
+    let claim = async |id: B256, cumulative: u128, close: bool| {
+        let said = voucher(id, cumulative);
+        let signature = sign(0, said.digest(&bench.domain)).await;
+        channels::claim(id, cumulative, said.context, &signature, close)
+    };
+
+    // Vouchers in any order: the highest counts, an older one takes nothing back.
+    let id = bench.open(11, 1000).await;
+    for (cumulative, succeeds, claimed) in [(300, true, 300), (200, false, 300), (700, true, 700)] {
+        let input = claim(id, cumulative, false).await;
+        let receipt = bench.call(1, 0, input).await;
+        assert_eq!(receipt.succeeded, succeeds, "{cumulative}");
+        assert_eq!(bench.state(id).await.claimed, claimed);
+    }
+
+    // The same signature with the higher s is none.
+    let mut twisted = claim(id, 800, false).await.to_vec();
+    let s = twisted.len() - 32;
+    let vs = U256::from_be_slice(&twisted[s..]);
+    let parity = vs >> 255;
+    let low = vs & ((U256::from(1) << 255) - U256::from(1));
+    let order = U256::from_str_radix(
+        "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141",
+        16,
+    );
+    // There is no room for it beside the other parity, which is what refuses it.
+    let high: U256 = (order.unwrap() - low) | ((U256::from(1) - parity) << 255);
+    twisted[s..].copy_from_slice(&high.to_be_bytes::<32>());
+    assert!(!bench.call(1, 0, twisted.into()).await.succeeded, "high s");
+    let good = claim(id, 800, false).await;
+    assert!(bench.call(1, 0, good).await.succeeded);
+
+    // Challenge race: the payer begins the end, the payee claims within it, and nothing after.
+    assert!(bench.call(0, 0, channels::start_close(id)).await.succeeded);
+    let state = bench.state(id).await;
+    assert!(state.is_closing());
+    let early = bench.call(0, 0, channels::finalize(id)).await;
+    assert!(!early.succeeded, "the challenge is not over");
+    let topped = bench.call(0, 10, channels::top_up(id)).await;
+    assert!(!topped.succeeded, "a channel that ends takes no more");
+    // Away until the last block of the challenge, and later still: as long as nobody has ended
+    // it, what was promised is paid.
+    pass(61).await;
+    let before = bench.balance(0).await;
+    let last = claim(id, 900, true).await;
+    let receipt = bench.call(1, 0, last).await;
+    assert!(receipt.succeeded, "in the last moment");
+    assert!(bench.state(id).await.is_over());
+    let back = bench.balance(0).await - before;
+    assert_eq!(back, U256::from(100), "and the rest is back with its payer");
+    for late in [channels::finalize(id), claim(id, 1000, false).await] {
+        assert!(!bench.call(1, 0, late).await.succeeded, "it is over");
+    }
+
+    // Once it is ended, who comes late gets nothing, whatever was promised.
+    let id = bench.open(12, 1000).await;
+    assert!(bench.call(0, 0, channels::start_close(id)).await.succeeded);
+    pass(61).await;
+    assert!(bench.call(0, 0, channels::finalize(id)).await.succeeded);
+    let late = claim(id, 500, false).await;
+    assert!(!bench.call(1, 0, late).await.succeeded);
+
+    // A lock that has expired is worth nothing, even with its key.
+    let id = bench.open(13, 1000).await;
+    let block = bench.chain.block(BlockId::Latest).await.unwrap().unwrap();
+    let (key, expiry) = (B256::repeat_byte(6), block.timestamp);
+    let locked = LockedVoucher {
+        channel: id,
+        cumulative: 100,
+        context: B256::ZERO,
+        key_hash: cipher::key_hash(&key),
+        expiry,
+    };
+    let signature = sign(0, locked.digest(&bench.domain)).await;
+    let late = channels::claim_locked(id, 100, B256::ZERO, expiry, key, &signature);
+    assert!(!bench.call(1, 0, late).await.succeeded, "expired");
+
+    // A payee that refuses money is credited, and stops nobody.
+    let salt = B256::repeat_byte(14);
+    let receipt = bench.call(0, 700, channels::open(REFUSER, 60, salt)).await;
+    assert!(receipt.succeeded);
+    let contract = bench.domain.contract();
+    let id = channels::id_of(
+        bench.domain.chain_id(),
+        contract,
+        DEV_ACCOUNTS[0].address,
+        REFUSER,
+        60,
+        salt,
+    );
+    let said = voucher(id, 600);
+    let signature = sign(0, said.digest(&bench.domain)).await;
+    let words = channels::claim(id, 600, said.context, &signature, true);
+    let foreign = bench.call(1, 0, words.clone()).await;
+    assert!(!foreign.succeeded, "only the payee claims");
+    let before = bench.balance(0).await;
+    let receipt = bench.send(2, REFUSER, 0, says(contract, &words)).await;
+    assert!(receipt.succeeded && bench.state(id).await.is_over());
+    assert_eq!(bench.balance(0).await - before, U256::from(100));
+    let credit = U256::from_be_slice(&bench.ask(channels::credits(REFUSER)).await);
+    assert_eq!(credit, U256::from(600), "kept for it");
+    let elsewhere = Address::repeat_byte(0xe1);
+    let words = channels::withdraw(elsewhere);
+    for succeeds in [true, false] {
+        let receipt = bench.send(2, REFUSER, 0, says(contract, &words)).await;
+        assert_eq!(receipt.succeeded, succeeds, "once");
+    }
+    let got = bench.chain.balance(elsewhere, BlockId::Latest).await;
+    assert_eq!(got.unwrap(), U256::from(600));
+}
+
 async fn the_factory_makes_it_where_it_should_be(bench: &Bench) {
     let receipt = bench.send(2, FACTORY, 0, channels::deployment()).await;
     assert!(receipt.succeeded);
@@ -350,6 +496,13 @@ async fn words_made_here_are_taken_on_the_embedded_chain() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn attacks_and_races_on_the_embedded_chain_pay_what_was_promised() {
+    let bench = embedded().await;
+    attacks_and_races_pay_what_was_promised(&bench, async |seconds| bench.wait(seconds).await)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_embedded_chains_factory_makes_it_where_it_should_be() {
     the_factory_makes_it_where_it_should_be(&embedded().await).await;
 }
@@ -357,67 +510,7 @@ async fn the_embedded_chains_factory_makes_it_where_it_should_be() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_use_channels_on_the_embedded_chain() {
     let bench = embedded().await;
-    // Each block is a second later than the one before it.
-    let pass = async |seconds: u64| {
-        for _ in 0..seconds {
-            bench
-                .send(5, DEV_ACCOUNTS[6].address, 1, Bytes::new())
-                .await;
-        }
-    };
-    nodes_open_pay_challenge_and_end(&bench, pass).await;
-}
-
-struct Anvil {
-    child: Child,
-    url: String,
-}
-
-fn program(name: &str) -> std::path::PathBuf {
-    let peers = std::env::var("CHIRAL_PEERS").expect("CHIRAL_PEERS has node_modules");
-    let scope = std::path::PathBuf::from(peers).join("node_modules/@foundry-rs");
-    let folders = std::fs::read_dir(&scope).unwrap();
-    let found = folders
-        .map(|entry| entry.unwrap().path().join("bin").join(name))
-        .find(|path| path.is_file() && path.to_string_lossy().contains("-linux-"));
-    found.unwrap_or_else(|| panic!("no {name} in {}", scope.display()))
-}
-
-impl Anvil {
-    fn start() -> Self {
-        let arguments = ["--hardfork", "london", "--chain-id", "98765", "--port", "0"];
-        let mut child = Command::new(program("anvil"))
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines.find_map(|line| {
-            let line = line.unwrap();
-            line.strip_prefix("Listening on ").map(str::to_owned)
-        });
-        let url = format!("http://{}", address.expect("anvil listens"));
-        // Whatever it prints later must not fill its pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, url }
-    }
-
-    fn cast(&self, arguments: &[&str]) {
-        let output = Command::new(program("cast"))
-            .args(arguments)
-            .args(["--rpc-url", &self.url])
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "cast {arguments:?}: {said}");
-    }
-}
-
-impl Drop for Anvil {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    nodes_open_pay_challenge_and_end(&bench, async |seconds| bench.wait(seconds).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -438,6 +531,9 @@ async fn channels_on_anvil_are_the_same() {
         anvil.cast(&["rpc", "evm_increaseTime", &seconds]);
         anvil.cast(&["rpc", "anvil_mine", "0x1"]);
     };
-    nodes_open_pay_challenge_and_end(&bench, pass).await;
+    let code = hex::encode_prefixed(refuser());
+    anvil.cast(&["rpc", "anvil_setCode", &REFUSER.to_string(), &code]);
+    attacks_and_races_pay_what_was_promised(&bench, &pass).await;
+    nodes_open_pay_challenge_and_end(&bench, &pass).await;
     chain.shutdown().await.unwrap();
 }

@@ -1,19 +1,26 @@
 //! `BatchPay` on a real EVM: pays once, refunds what it does not pay, keeps for the payee what
 //! that refuses, and gives nothing away to those who come back while they are paid.
 #![cfg(feature = "chain")]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256, U256, hex, keccak256};
 use bytes::Bytes;
+use chiral_chain::rpc::RpcConfig;
 use chiral_chain::{
     BlockId, CallRequest, ChainClient, ChainSpec, DEV_ACCOUNTS, EmbeddedChain, EmbeddedConfig,
-    Fees, GenesisAccount, Transaction, TransactionReceipt,
+    Fees, GenesisAccount, RpcChain, Transaction, TransactionReceipt,
 };
 use chiral_core::BillId;
 use chiral_payment::contracts::batch_pay::{self, skipped};
 use chiral_payment::contracts::{BatchPayment, Leg};
+
+#[path = "support/anvil.rs"]
+mod anvil;
+
+use anvil::Anvil;
 
 const REFUSER: Address = Address::repeat_byte(0xd1);
 const BURNER: Address = Address::repeat_byte(0xd2);
@@ -22,27 +29,73 @@ const REENTRANT: Address = Address::repeat_byte(0xd4);
 const PAYEES: &str = include_str!("../contracts/testing/Payees.json");
 
 struct Bench {
-    chain: EmbeddedChain,
+    chain: Arc<dyn ChainClient>,
     contract: Address,
+    /// The process, where the chain is one.
+    _anvil: Option<Anvil>,
+}
+
+/// Where a test has its chain.
+#[derive(Clone, Copy)]
+enum On {
+    Embedded,
+    Anvil,
+}
+
+fn payees() -> [(Address, Bytes); 4] {
+    let codes: serde_json::Value = serde_json::from_str(PAYEES).unwrap();
+    [
+        (REFUSER, "Refuser"),
+        (BURNER, "Burner"),
+        (BOMB, "Bomb"),
+        (REENTRANT, "Reentrant"),
+    ]
+    .map(|(at, name)| {
+        (
+            at,
+            hex::decode(codes[name].as_str().unwrap()).unwrap().into(),
+        )
+    })
 }
 
 impl Bench {
-    async fn new() -> Self {
-        let codes: serde_json::Value = serde_json::from_str(PAYEES).unwrap();
-        let code = |name: &str| GenesisAccount {
-            code: hex::decode(codes[name].as_str().unwrap()).unwrap().into(),
-            ..Default::default()
-        };
-        let spec = ChainSpec::devnet().with_alloc([
-            (REFUSER, code("Refuser")),
-            (BURNER, code("Burner")),
-            (BOMB, code("Bomb")),
-            (REENTRANT, code("Reentrant")),
-        ]);
+    async fn new(on: On) -> Self {
+        match on {
+            On::Embedded => Self::embedded().await,
+            On::Anvil => Self::anvil(),
+        }
+    }
+
+    async fn embedded() -> Self {
+        let alloc = payees().map(|(at, code)| {
+            let account = GenesisAccount {
+                code,
+                ..Default::default()
+            };
+            (at, account)
+        });
+        let spec = ChainSpec::devnet().with_alloc(alloc);
         let config = EmbeddedConfig::default().with_max_clock_lead(Duration::from_secs(1 << 20));
         Self {
-            chain: EmbeddedChain::open(spec, config).await.unwrap(),
+            chain: Arc::new(EmbeddedChain::open(spec, config).await.unwrap()),
             contract: ChainSpec::predeployed("BatchPay").unwrap(),
+            _anvil: None,
+        }
+    }
+
+    fn anvil() -> Self {
+        let anvil = Anvil::start();
+        let contract = ChainSpec::predeployed("BatchPay").unwrap();
+        let code = (contract, batch_pay::runtime_code());
+        for (at, code) in payees().into_iter().chain([code]) {
+            let code = hex::encode_prefixed(code);
+            anvil.cast(&["rpc", "anvil_setCode", &at.to_string(), &code]);
+        }
+        let rpc = RpcConfig::default().with_poll_interval(Duration::from_millis(100));
+        Self {
+            chain: Arc::new(RpcChain::new(&anvil.url, rpc).unwrap()),
+            contract,
+            _anvil: Some(anvil),
         }
     }
 
@@ -65,7 +118,7 @@ impl Bench {
                 .unwrap(),
             gas_limit,
             fees: Fees::Legacy {
-                gas_price: self.chain.fees().await.unwrap().gas_price,
+                gas_price: 2 * self.chain.fees().await.unwrap().gas_price,
             },
             to,
             value: U256::from(value),
@@ -136,9 +189,8 @@ fn call(signature: &str, arguments: &[B256]) -> Bytes {
     input.into()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_used_nonce_is_skipped_and_refunded_and_belongs_to_its_payer_alone() {
-    let bench = Bench::new().await;
+async fn a_used_nonce_is_skipped_and_refunded_and_belongs_to_its_payer_alone(on: On) {
+    let bench = Bench::new(on).await;
     // At both ends of a word of the bitmap, and the same bit of the next.
     let legs = [
         leg(0, payee(1), 10),
@@ -194,9 +246,8 @@ async fn a_used_nonce_is_skipped_and_refunded_and_belongs_to_its_payer_alone() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn too_little_money_or_gas_pays_nobody() {
-    let bench = Bench::new().await;
+async fn too_little_money_or_gas_pays_nobody(on: On) {
+    let bench = Bench::new(on).await;
     let legs = [leg(0, payee(1), 10), leg(1, payee(2), 20)];
     assert!(!bench.pay(0, 29, &legs).await.succeeded);
     // Enough for the payment, not for what a payee may use of it: nobody is made to fail.
@@ -214,9 +265,8 @@ async fn too_little_money_or_gas_pays_nobody() {
     assert_eq!(bench.balance(payee(2)).await, 20);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_refuses_is_credited_and_stops_nobody() {
-    let bench = Bench::new().await;
+async fn who_refuses_is_credited_and_stops_nobody(on: On) {
+    let bench = Bench::new(on).await;
     let legs = [
         leg(0, payee(1), 10),
         leg(1, REFUSER, 20),
@@ -290,10 +340,9 @@ async fn who_refuses_is_credited_and_stops_nobody() {
     assert_eq!(bench.credit(REFUSER).await, 7);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_comes_back_while_being_paid_gets_nothing_twice() {
+async fn who_comes_back_while_being_paid_gets_nothing_twice(on: On) {
     for refusing in [false, true] {
-        let bench = Bench::new().await;
+        let bench = Bench::new(on).await;
         // Somebody else's money is in the contract, to be had by whoever breaks it.
         bench.pay(1, 500, &[leg(0, REFUSER, 500)]).await;
         let flag = B256::with_last_byte(u8::from(refusing));
@@ -344,9 +393,8 @@ async fn who_comes_back_while_being_paid_gets_nothing_twice() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_it_makes_is_what_the_devnet_has() {
-    let bench = Bench::new().await;
+async fn what_it_makes_is_what_the_devnet_has(on: On) {
+    let bench = Bench::new(on).await;
     let code = bench.chain.code(bench.contract).await.unwrap();
     assert_eq!(code, batch_pay::runtime_code());
     let creation = batch_pay::creation_code();
@@ -355,9 +403,8 @@ async fn what_it_makes_is_what_the_devnet_has() {
     assert_eq!(made, code);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn gas_of_a_batch() {
-    let bench = Bench::new().await;
+async fn gas_of_a_batch(on: On) {
+    let bench = Bench::new(on).await;
     let mut nonce = 0;
     for count in [1u64, 2, 5, 20] {
         let mut gas = Vec::new();
@@ -383,3 +430,36 @@ async fn gas_of_a_batch() {
         assert!(gas[1] < 45_000 + 18_000 * count, "{gas:?}");
     }
 }
+
+/// The same on both chains.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod embedded {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    super::$name(super::On::Embedded).await;
+                }
+            )*
+        }
+
+        mod anvils {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                #[ignore = "tests/interop/settler-anvil runs it"]
+                async fn $name() {
+                    super::$name(super::On::Anvil).await;
+                }
+            )*
+        }
+    };
+}
+
+on_both![
+    a_used_nonce_is_skipped_and_refunded_and_belongs_to_its_payer_alone,
+    too_little_money_or_gas_pays_nobody,
+    who_refuses_is_credited_and_stops_nobody,
+    who_comes_back_while_being_paid_gets_nothing_twice,
+    what_it_makes_is_what_the_devnet_has,
+    gas_of_a_batch,
+];

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use chiral::core::B256;
+use chiral::core::{Address, B256};
+use chiral::payment::messages::Discount;
 use chiral::protocols::bittorrent::magnet::{Magnet, MagnetPeer};
 use chiral::protocols::bittorrent::metainfo::Metainfo;
 use chiral::{Link, Price, Rate, TorrentSource};
@@ -16,7 +17,10 @@ Examples:
                                                   announce a file, and be paid for it
   chiral get LINK --bootstrap MULTIADDR --max-price 0.01 --chain URL --private-key KEY
                                                   find who has it, get it, and pay them
+  chiral share *.iso --policy channel --price 0.001 --chain URL --private-key KEY
+                                                  be paid chunk by chunk, out of a channel
   chiral payments                                 what was earned and spent
+  chiral channels                                 channels, and what can be claimed from them
   chiral share photo.jpg                          serve a file on this machine, free
   chiral share *.iso --http 0.0.0.0:8480          serve files to other machines, too
   chiral share *.iso --http 0.0.0.0:8480 --tls    so that nobody between sees which
@@ -57,13 +61,14 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Share(Share),
+    Share(Box<Share>),
     Get(Box<Get>),
     Info(Info),
     Hash(Hash),
     Chain(Chain),
     Wallet(Wallet),
     Payments(Payments),
+    Channels(Channels),
     Prove(Prove),
     VerifyReceipt(VerifyReceipt),
     Peers(Peers),
@@ -138,6 +143,123 @@ pub(crate) struct Account {
     /// File with the keystore's password in its first line; without it, it is asked for
     #[arg(long, value_name = "FILE", requires = "keystore")]
     pub(crate) password_file: Option<PathBuf>,
+}
+
+/// Where the contracts are, on a chain that has them elsewhere than that of `chiral chain`
+#[derive(Debug, Args)]
+pub(crate) struct Contracts {
+    /// Address of `Channels`
+    #[arg(long, value_name = "ADDRESS", requires = "chain")]
+    pub(crate) channels_contract: Option<Address>,
+    /// Address of `BatchPay`
+    #[arg(long, value_name = "ADDRESS", requires = "chain")]
+    pub(crate) batch_contract: Option<Address>,
+}
+
+/// When is paid
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    /// When the file has come; the seeder lends a little
+    PayAfter,
+    /// Before it comes, some MiB at a time
+    PayFirst,
+    /// Every few chunks, by transactions, or out of a channel if there is one
+    Incremental,
+    /// Chunk by chunk, out of a channel
+    Channel,
+    /// Sealed chunks, each for its key, out of a channel; over the private protocol only
+    LockedVoucher,
+}
+
+/// On what terms files are sold
+#[derive(Debug, Args)]
+pub(crate) struct Terms {
+    /// When to be paid
+    #[arg(long, value_enum, default_value = "pay-after", requires = "price")]
+    pub(crate) policy: When,
+    /// The lowest price that a buyer who asks for another gets; without it, no bargaining
+    #[arg(long, value_name = "CHI_PER_MIB", requires = "price")]
+    pub(crate) floor: Option<Price>,
+    /// A lower price from some MiB of a file on, such as 100:0.0005; may be repeated, rising
+    #[arg(long = "discount", value_name = "MIB:CHI_PER_MIB", requires = "price", value_parser = super::terms::discount)]
+    pub(crate) discounts: Vec<Discount>,
+    /// MiB that each wallet has for nothing, once
+    #[arg(long, value_name = "MIB", requires = "price")]
+    pub(crate) free: Option<u32>,
+    /// MiB of each file that each wallet has for nothing, instead
+    #[arg(long, value_name = "MIB", requires = "price", conflicts_with = "free")]
+    pub(crate) free_per_file: Option<u32>,
+    /// Most MiB that are given away in a day to all wallets together: they are free to make
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    pub(crate) free_per_day: u32,
+    /// Shortest time for which a buyer's channel has to stay open after it begins to end, in
+    /// seconds: this node claims within it, so it must not be away for longer
+    #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(60..=2_592_000))]
+    pub(crate) challenge: u32,
+}
+
+/// Show channels and what can be claimed from them; open, claim and end them
+///
+/// A running `share` or `get` has its wallet's channels open, claims before a challenge ends,
+/// and takes back what is left; use these commands while it does not run.
+#[derive(Debug, Args)]
+pub(crate) struct Channels {
+    #[command(subcommand)]
+    pub(crate) command: Option<ChannelsCommand>,
+    #[command(flatten)]
+    pub(crate) place: ChannelsPlace,
+}
+
+/// Whose channels
+#[derive(Debug, Args)]
+pub(crate) struct ChannelsPlace {
+    #[command(flatten)]
+    pub(crate) account: Account,
+    #[command(flatten)]
+    pub(crate) contracts: Contracts,
+    /// The node's directory, where one was named to share or get
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ChannelsCommand {
+    /// Show them; no chain is asked
+    List(ChannelsPlace),
+    /// Put money into a channel to somebody
+    Open {
+        /// To whom: an address 0x…
+        #[arg(value_name = "ADDRESS")]
+        to: Address,
+        /// How much, in CHI; what is not paid comes back
+        #[arg(long, value_name = "CHI", value_parser = chiral::core::money::parse_chi)]
+        deposit: chiral::core::U256,
+        /// How long the payee has to claim once it is to end, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(60..=2_592_000))]
+        challenge: u32,
+        #[command(flatten)]
+        place: ChannelsPlace,
+    },
+    /// Begin to end a channel: what the payee does not claim in time comes back
+    ///
+    /// What is left is taken back by `channels watch`, or by the node, after the challenge.
+    Close {
+        /// Which, as `chiral channels` shows it
+        #[arg(value_name = "CHANNEL")]
+        channel: B256,
+        #[command(flatten)]
+        place: ChannelsPlace,
+    },
+    /// Claim what others have paid
+    Claim {
+        /// Which; all, without it
+        #[arg(value_name = "CHANNEL")]
+        channel: Option<B256>,
+        #[command(flatten)]
+        place: ChannelsPlace,
+    },
+    /// Look after them until Ctrl-C: claim before a challenge ends, take back what is left
+    Watch(ChannelsPlace),
 }
 
 /// Run a chain on this machine, to try payments on
@@ -411,9 +533,13 @@ pub(crate) struct Share {
     #[arg(long, value_name = "CHI_PER_MIB", requires = "chain")]
     pub(crate) price: Option<Price>,
     #[command(flatten)]
+    pub(crate) terms: Terms,
+    #[command(flatten)]
     pub(crate) network: Network,
     #[command(flatten)]
     pub(crate) account: Account,
+    #[command(flatten)]
+    pub(crate) contracts: Contracts,
     /// Directory for the node's state [default: the user's data directory, then chiral]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
@@ -479,8 +605,22 @@ pub(crate) struct Get {
     /// The most to pay, in CHI per MiB; nothing without it
     #[arg(long, value_name = "CHI_PER_MIB", requires = "chain")]
     pub(crate) max_price: Option<Price>,
+    /// When to be asked to pay; may be repeated [default: any]
+    #[arg(
+        long = "policy",
+        value_name = "POLICY",
+        value_enum,
+        value_delimiter = ',',
+        requires = "max_price"
+    )]
+    pub(crate) policies: Vec<When>,
+    /// What to put into a channel at once, in CHI [default: 0.05]; the rest comes back
+    #[arg(long, value_name = "CHI", requires = "max_price", value_parser = chiral::core::money::parse_chi)]
+    pub(crate) deposit: Option<chiral::core::U256>,
     #[command(flatten)]
     pub(crate) account: Account,
+    #[command(flatten)]
+    pub(crate) contracts: Contracts,
     /// How long to wait for the payment after the file is complete, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) payment_patience: u64,

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use chiral::chain::{ChainError, KeystoreError, RefusalKind};
 use chiral::core::{StoreError, TransferError};
+use chiral::payment::channel::ChannelsError;
 use chiral::payment::{JournalError, PaymentsError};
 use chiral::protocols::bittorrent::swarm::BitTorrentError;
 use chiral::protocols::bittorrent::unpack::UnpackError;
@@ -166,6 +167,20 @@ impl From<JournalError> for Failure {
             JournalError::Locked => Self::of(Exit::InUse, &error)
                 .next("end the other process, which uses the same wallet or data directory"),
             _ => Self::of(Exit::Failed, &error),
+        }
+    }
+}
+
+impl From<ChannelsError> for Failure {
+    fn from(error: ChannelsError) -> Self {
+        let failure = Self::of(Exit::Failed, &error);
+        match error {
+            ChannelsError::NoContract => {
+                failure.next("name where the chain has it with --channels-contract ADDRESS")
+            }
+            ChannelsError::Unknown => failure.next("`chiral channels` shows those that there are"),
+            ChannelsError::NotYet => failure.next("look at them with `chiral channels` later"),
+            _ => failure,
         }
     }
 }

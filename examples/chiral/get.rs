@@ -21,6 +21,7 @@ use super::failure::{Exit, Failure};
 use super::output::Output;
 use super::share::{listening, no_network, swarm};
 use super::signals::Signals;
+use super::terms::buy;
 use super::{stream, torrent};
 
 /// How often the bar, or the JSON, tells how far the download is.
@@ -136,9 +137,8 @@ pub(crate) async fn start(command: &Get, state: &Path) -> Result<Node, Failure> 
         builder = builder.bittorrent(swarm(listen, &command.swarm)?);
     }
     if let Some(payments) = command.account.payments(command.data_dir.as_deref())? {
-        let most = command.max_price.unwrap_or(Price::FREE);
         let price = command.price.unwrap_or(Price::FREE);
-        builder = builder.payments(payments.with_max_price(most).with_price(price));
+        builder = builder.payments(buy(command, payments.with_price(price))?);
     }
     Ok(builder.start().await?)
 }

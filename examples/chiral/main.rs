@@ -23,6 +23,7 @@
 mod account;
 mod arguments;
 mod chain;
+mod channels;
 mod failure;
 mod get;
 mod hash;
@@ -35,6 +36,7 @@ mod receipts;
 mod share;
 mod signals;
 mod stream;
+mod terms;
 mod torrent;
 mod wallet;
 mod web;
@@ -68,6 +70,7 @@ async fn main() -> ExitCode {
         Command::Chain(command) => chain::run(command, &output).await,
         Command::Wallet(command) => wallet::run(command, &output).await,
         Command::Payments(command) => payments::run(command, &output).await,
+        Command::Channels(command) => channels::run(command, &output).await,
         Command::Prove(command) => receipts::prove(command, &output).await,
         Command::VerifyReceipt(command) => receipts::verify(command, &output).await,
         Command::Peers(command) => peers::run(command, &output).await,

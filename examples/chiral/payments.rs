@@ -142,6 +142,7 @@ fn tell(output: &Output, statement: &Statement) -> Result<(), Failure> {
             "event": "payment",
             "direction": entry.direction,
             "bill": entry.bill.map(|bill| bill.0),
+            "channel": entry.channel,
             "cid": entry.cid,
             "wallet": entry.wallet.map(|wallet| wallet.to_string()),
             "peer": entry.peer.as_ref().map(|peer| peer.to_string()),
@@ -183,6 +184,22 @@ fn line(entry: &Entry) -> String {
         _ => "paid",
     };
     let text = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let status = match (entry.channel, entry.direction, entry.status) {
+        (Some(_), Direction::Earned, Status::Pending) => "to claim",
+        (Some(_), _, Status::Pending) => "in vouchers",
+        _ => status,
+    };
+    if let Some(channel) = entry.channel {
+        return format!(
+            "{status:<11}{:>24} CHI  {way:<4} {}  {} bytes of {} over {}\n{:>10} channel {channel}",
+            format_chi(entry.amount),
+            text(entry.wallet.map(|wallet| wallet.to_string())),
+            entry.bytes,
+            entry.cid,
+            entry.protocol,
+            "",
+        );
+    }
     format!(
         "{status:<10} {:>24} CHI  {way:<4} {}  {} bytes of {} over {}\n{:>10} bill {}  transaction {}",
         format_chi(entry.amount),

@@ -10,7 +10,7 @@ use chiral::{BuildError, Endpoint, Node, Protocol, Shared};
 use serde_json::json;
 
 use super::account::default_directory;
-use super::arguments::{Over, Share, Swarm};
+use super::arguments::{Over, Share, Swarm, When};
 use super::failure::{Exit, Failure};
 use super::output::Output;
 use super::signals::Signals;
@@ -63,10 +63,17 @@ async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
     let config = listening(serve.clone(), address)?;
     let network = command.network.settings()?;
     let payments = command.account.payments(command.data_dir.as_deref())?;
-    let payments = payments.map(|payments| match command.price {
-        Some(price) => payments.with_price(price),
-        None => payments,
-    });
+    let payments = payments.map(|payments| command.contracts.apply(payments));
+    let payments = match (payments, command.price) {
+        (Some(payments), Some(price)) => Some(command.terms.apply(price, payments)?),
+        (payments, _) => payments,
+    };
+    if command.terms.policy == When::LockedVoucher && command.protocols.contains(&Over::Http) {
+        return Err(
+            Failure::new(Exit::Usage, "sealed chunks are not sold over HTTP")
+                .next("share with --protocols private, or by another --policy"),
+        );
+    }
     if payments.is_none() && command.price.is_some() {
         return Err(
             Failure::new(Exit::Usage, "a price needs a wallet to be paid to")

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(feature = "full")]
 
+mod channels;
 mod commands;
 mod control;
 mod harness;

@@ -18,11 +18,11 @@ use crate::slow_link::SlowLink;
 const CHUNK: u64 = 262_144;
 
 /// Well-known development accounts: key and address.
-const SEEDER: (&str, &str) = (
+pub(crate) const SEEDER: (&str, &str) = (
     "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80",
     "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",
 );
-const BUYER: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
+pub(crate) const BUYER: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
 
 fn kills() -> u32 {
     std::env::var("CHIRAL_PAYING_KILLS")
@@ -30,14 +30,14 @@ fn kills() -> u32 {
         .map_or(10, |text| text.parse().unwrap())
 }
 
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     value
         .as_str()
         .unwrap_or_else(|| panic!("{value}"))
         .to_owned()
 }
 
-fn start_chain(home: &TempDir, rpc: &str) -> (Running, String) {
+pub(crate) fn start_chain(home: &TempDir, rpc: &str) -> (Running, String) {
     let mut command = chiral(home);
     command.args(["chain", "--data-dir", "chain", "--rpc", rpc]);
     let chain = Running::start(command, [""; 0]);

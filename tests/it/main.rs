@@ -8,6 +8,7 @@ mod failover;
 mod journeys;
 mod lifecycle;
 mod paying;
+mod policies;
 mod streaming;
 mod support;
 mod swarm_paying;

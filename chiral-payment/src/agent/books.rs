@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use alloy_primitives::{Address, B256, U256};
 use chiral_core::bill::AmountOverflow;
-use chiral_core::{Bill, BillId, ByteRange, Cid};
+use chiral_core::{Bill, BillId, ByteRange, Cid, RangeSet};
 
 use super::deal::{Deal, Key, missing};
+use crate::channel::past::About;
 use crate::messages::Notice;
 
 /// Deals at most; beyond, those that are over and paid are forgotten, the oldest first.
@@ -59,6 +60,8 @@ pub(super) struct Books {
     writing: usize,
     /// Verified bytes that are not on disk.
     pub(super) unwritten: u64,
+    /// Agreements that were forgotten, for whoever else keeps books of them.
+    ended: Vec<(B256, About)>,
 }
 
 /// What has to be written.
@@ -141,7 +144,7 @@ impl Books {
         let deals = self.by_cid.get(&key.cid);
         let of_file: Vec<B256> = deals.into_iter().flatten().copied().collect();
         // No byte counts twice, whoever else delivered it.
-        let mut fresh = missing(range, &chiral_core::RangeSet::new());
+        let mut fresh = missing(range, &RangeSet::new());
         for agreement in &of_file {
             if let Some(deal) = self.deals.get(agreement) {
                 for known in deal.verified.within(range) {
@@ -319,6 +322,19 @@ impl Books {
         self.by_cid.contains_key(&cid)
     }
 
+    /// What is verified of a file.
+    pub(super) fn verified_of(&self, cid: Cid) -> RangeSet {
+        let of_file = self.by_cid.get(&cid).into_iter().flatten();
+        let deals = of_file.filter_map(|agreement| self.deals.get(agreement));
+        let mut all = RangeSet::new();
+        for deal in deals {
+            deal.verified.iter().for_each(|range| {
+                all.insert(range);
+            });
+        }
+        all
+    }
+
     /// What was verified of a file counts no more: it can be bought again.
     pub(super) fn forget(&mut self, cid: Cid) {
         for agreement in self.by_cid.remove(&cid).unwrap_or_default() {
@@ -361,7 +377,15 @@ impl Books {
             }
             self.dirty.deals.remove(&agreement);
             self.dirty.gone.insert(agreement);
+            if deal.policy.may_use_channel() {
+                self.ended.push((agreement, deal.about()));
+            }
         }
+    }
+
+    /// Agreements that were forgotten since this was asked last.
+    pub(super) fn take_ended(&mut self) -> Vec<(B256, About)> {
+        std::mem::take(&mut self.ended)
     }
 
     fn is_old(&self, deal: &Deal, now: u64) -> bool {

@@ -309,6 +309,8 @@ impl ChainAgent {
                 let all = difference(&deal.requested, &deal.verified).is_empty();
                 let locked = deal.policy == Policy::LockedVoucher;
                 let due = unpaid > 0 && (unpaid >= batch || all || locked);
+                // Promised, perhaps by an earlier run, and nobody knows whether it arrived.
+                let due = due || (all && deal.in_band > deal.confirmed);
                 (agreement, due, deal.bound)
             })
         };
@@ -326,8 +328,24 @@ impl ChainAgent {
             return Ok(None);
         }
         match bound {
-            true => self.voucher(agreement).await,
+            true => self.voucher_or_again(agreement).await,
             false => self.pay_in_channel(key, agreement, true).await,
+        }
+    }
+
+    /// The next voucher, or the last one if the seeder has not said that it has it.
+    async fn voucher_or_again(&self, agreement: B256) -> Result<Option<Bytes>, GateError> {
+        if let Some(voucher) = self.voucher(agreement).await? {
+            return Ok(Some(voucher));
+        }
+        let unconfirmed = {
+            let books = self.books();
+            let deal = books.deals.get(&agreement);
+            deal.is_some_and(|deal| deal.in_band > deal.confirmed)
+        };
+        match unconfirmed {
+            true => self.again(agreement).await,
+            false => Ok(None),
         }
     }
 
@@ -350,13 +368,21 @@ impl ChainAgent {
                     deal.map(|deal| deal.bound = true).is_some()
                 };
                 match its {
-                    true => self.voucher(agreement).await,
+                    true => self.voucher_or_again(agreement).await,
                     false => Err(GateError::Message {
                         reason: "a channel that was not named",
                     }),
                 }
             }
-            ChannelMessage::Paid { .. } => Ok(None),
+            ChannelMessage::Paid { agreement, bytes } => {
+                let mut books = self.books();
+                let deal = books.deals.get_mut(&agreement);
+                let deal = deal.filter(|deal| Some(&deal.key) == key(purchase).as_ref());
+                if let Some(deal) = deal {
+                    deal.confirmed = deal.confirmed.max(bytes);
+                }
+                Ok(None)
+            }
             ChannelMessage::Left(close, signature) => {
                 let left = self.channels()?.left(close, signature).await;
                 left.map_err(failed).map(|()| None)

@@ -8,6 +8,7 @@ use chiral_core::bill::AmountOverflow;
 use chiral_core::{ByteRange, Cid, Endpoint, PeerId, Price, Protocol, RangeSet};
 
 use crate::channel::ChannelTerms;
+use crate::channel::past::About;
 use crate::messages::{Ack, MAX_ACK_RANGES, Policy, Pricing};
 
 /// Counters that are set aside in one durable step.
@@ -61,6 +62,8 @@ pub(super) struct Deal {
     pub(super) in_band: u64,
     /// Whether the seeder said in this run that it sees the channel.
     pub(super) bound: bool,
+    /// Bytes that the seeder said in this run to have vouchers for.
+    pub(super) confirmed: u64,
     /// Times that the last voucher was said again.
     pub(super) repeats: u8,
 }
@@ -69,6 +72,16 @@ impl Deal {
     /// Whether requests can be made under it.
     pub(super) fn is_usable(&self, now: u64) -> bool {
         self.agreed && !self.ended && now < self.valid_until
+    }
+
+    /// What it is for, as channels remember it.
+    pub(super) fn about(&self) -> About {
+        About {
+            cid: self.key.cid,
+            peer: self.peer.clone(),
+            protocol: self.protocol.clone(),
+            time: self.valid_until,
+        }
     }
 
     /// Verified and on no bill, nor paid by a voucher; nothing where bills come before delivery,

@@ -8,6 +8,7 @@ use redb::{ReadTransaction, WriteTransaction};
 use super::books::{Books, Dirty, Owed};
 use super::deal::{COUNTERS, Deal, Key};
 use crate::JournalError;
+use crate::channel::past::About;
 use crate::messages::{Message, ranges};
 use crate::records::{self, DAMAGED, Table, table};
 
@@ -71,6 +72,17 @@ pub(super) fn load(step: &ReadTransaction, books: &mut Books) -> Result<(), Jour
         }
     }
     Ok(())
+}
+
+/// What an agreement is for, if the books still know it.
+pub(crate) fn about(
+    step: &ReadTransaction,
+    agreement: B256,
+) -> Result<Option<About>, JournalError> {
+    let found = records::read::<sol::Deal>(step, DEALS, &agreement.0)?;
+    found
+        .map(|record| Ok(deal(agreement, &record).ok_or(DAMAGED)?.about()))
+        .transpose()
 }
 
 /// Every bill that was ever made.
@@ -214,6 +226,7 @@ pub(super) fn propose(
         channel: quote.channel,
         in_band: 0,
         bound: false,
+        confirmed: 0,
         repeats: 0,
     })
 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use alloy_primitives::{Address, B256};
 use chiral_core::WalletKey;
 
+use super::past::Past;
 use super::payee::PayeeChannel;
 use super::payer::{PayerChannel, Phase};
 
@@ -12,7 +13,7 @@ use super::payer::{PayerChannel, Phase};
 pub(super) const MAX_CHANNELS: usize = 65_536;
 
 /// On which side of a channel a node is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// It pays.
     Payer,
@@ -44,8 +45,8 @@ pub struct ChannelView {
 
 /// A payee's channel, and its payer's key once a signature has shown it.
 #[derive(Clone, Debug)]
-pub(super) struct Held {
-    pub(super) channel: PayeeChannel,
+pub(crate) struct Held {
+    pub(crate) channel: PayeeChannel,
     pub(super) key: Option<WalletKey>,
     /// A deposit that the chain shows, and at which head it was first seen.
     pub(super) fresh: Option<(u128, u64)>,
@@ -56,19 +57,21 @@ pub(super) struct Held {
 pub(super) struct Dirty {
     pub(super) payers: HashSet<B256>,
     pub(super) payees: HashSet<B256>,
+    /// Agreements that are over.
+    pub(super) past: Vec<Past>,
 }
 
 impl Dirty {
     fn is_empty(&self) -> bool {
-        self.payers.is_empty() && self.payees.is_empty()
+        self.payers.is_empty() && self.payees.is_empty() && self.past.is_empty()
     }
 }
 
 /// All channels of a node.
 #[derive(Debug, Default)]
-pub(super) struct Book {
-    pub(super) payers: HashMap<B256, PayerChannel>,
-    pub(super) payees: HashMap<B256, Held>,
+pub(crate) struct Book {
+    pub(crate) payers: HashMap<B256, PayerChannel>,
+    pub(crate) payees: HashMap<B256, Held>,
     /// Out of which channel an agreement is paid.
     pub(super) bound: HashMap<B256, B256>,
     dirty: Dirty,
@@ -107,6 +110,13 @@ impl Book {
         self.changes
     }
 
+    /// What was paid under an agreement that is over is not looked at again, but kept.
+    pub(super) fn over(&mut self, past: Past) {
+        if past.share.amount > 0 {
+            self.dirty.past.push(past);
+        }
+    }
+
     /// What has to be written, and the number of the last change in it.
     pub(super) fn take_dirty(&mut self) -> (Dirty, u64) {
         (std::mem::take(&mut self.dirty), self.changes)
@@ -116,6 +126,7 @@ impl Book {
     pub(super) fn put_back(&mut self, dirty: Dirty) {
         self.dirty.payers.extend(dirty.payers);
         self.dirty.payees.extend(dirty.payees);
+        self.dirty.past.extend(dirty.past);
     }
 
     /// The number of the last change, if any waits.
@@ -123,10 +134,12 @@ impl Book {
         (!self.dirty.is_empty()).then_some(self.changes)
     }
 
-    /// The newest open channel to a payee, or one that is being opened.
+    /// The open channel to a payee that has most left, or one that is being opened.
     pub(super) fn to(&self, payee: Address) -> Option<&PayerChannel> {
         let usable = |channel: &&PayerChannel| {
-            channel.payee() == payee && matches!(channel.phase(), Phase::Open | Phase::Opening)
+            channel.payee() == payee
+                && channel.has_room()
+                && matches!(channel.phase(), Phase::Open | Phase::Opening)
         };
         let open = self.payers.values().filter(usable);
         open.max_by_key(|channel| (channel.phase() == Phase::Open, channel.free()))

@@ -26,6 +26,8 @@ use crate::{Journal, JournalError};
 mod payee;
 mod payer;
 
+pub(crate) use payer::call_id;
+
 /// Why something about a channel was not done.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -165,13 +167,23 @@ impl Channels {
         domain: ChannelDomain,
         config: ChannelsConfig,
     ) -> Result<Self, JournalError> {
-        let (book, secret) = journal
+        let (book, secret, known) = journal
             .read(move |step| {
                 let mut book = Book::default();
+                let known = store::domain(step)?;
+                if known.is_some_and(|known| known != domain) {
+                    return Err(JournalError::Damaged {
+                        what: "its channels are those of another contract or chain",
+                    });
+                }
                 let secret = store::load(step, &mut book, &domain)?;
-                Ok((book, secret))
+                Ok((book, secret, known))
             })
             .await?;
+        if known.is_none() {
+            let keep = move |step: &redb::WriteTransaction| store::save_domain(step, domain);
+            journal.write("channel-contract", keep).await?;
+        }
         let secret = match secret {
             Some(secret) => secret,
             None => {
@@ -222,6 +234,16 @@ impl Channels {
         self.book().views()
     }
 
+    /// All channels in a journal that no node has open; none if there never was one. Nothing is
+    /// asked of a chain.
+    ///
+    /// # Errors
+    /// [`JournalError`]; [`JournalError::Damaged`] if the books cannot be read.
+    pub async fn views_in(journal: &Journal) -> Result<Vec<ChannelView>, JournalError> {
+        let read = |step: &redb::ReadTransaction| Ok(store::read(step)?.views());
+        journal.read(read).await
+    }
+
     /// The key that seals the answer to a request under an agreement.
     pub fn key(&self, agreement: B256, counter: u64) -> B256 {
         cipher::key_of(&self.inner.secret, &agreement, counter)
@@ -235,13 +257,18 @@ impl Channels {
         self.inner.closed.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+        match self.write_down().await {
+            Err(JournalError::Closed) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Makes durable what is not.
+    pub(crate) async fn write_down(&self) -> Result<(), JournalError> {
         let unwritten = self.book().unwritten();
         match unwritten {
             None => Ok(()),
-            Some(change) => match self.durable(change, "channel-flush").await {
-                Err(JournalError::Closed) => Ok(()),
-                result => result,
-            },
+            Some(change) => self.durable(change, "channel-flush").await,
         }
     }
 

@@ -128,6 +128,21 @@ impl PayeeChannel {
         said.max(self.claimed)
     }
 
+    /// Wei that the chain shows as claimed.
+    pub fn claimed(&self) -> u128 {
+        self.claimed
+    }
+
+    /// What pays for which agreement; of those that are not over.
+    pub fn shares(&self) -> impl Iterator<Item = &Share> {
+        self.shares.values()
+    }
+
+    /// With what this side agreed to end it, if it did.
+    pub fn left_with(&self) -> Option<u128> {
+        self.leaving
+    }
+
     /// Wei that could be claimed now, with the lock if its key is out.
     pub fn claimable(&self) -> u128 {
         let locked = self.lock.map_or(0, |lock| lock.voucher.body().cumulative);
@@ -272,17 +287,15 @@ impl PayeeChannel {
         Ok(true)
     }
 
-    /// An agreement is over: what was paid under it is not looked at again.
-    pub fn fold(&mut self, agreement: B256) {
-        if self
-            .lock
-            .is_some_and(|lock| lock.share.agreement == agreement)
-        {
-            return;
+    /// An agreement is over: what was paid under it is not looked at again. Answers that.
+    pub fn fold(&mut self, agreement: B256) -> Option<Share> {
+        let locked = self.lock.map(|lock| lock.share.agreement);
+        if locked == Some(agreement) {
+            return None;
         }
-        if let Some(share) = self.shares.remove(&agreement) {
-            self.folded = self.folded.saturating_add(share.amount);
-        }
+        let share = self.shares.remove(&agreement)?;
+        self.folded = self.folded.saturating_add(share.amount);
+        Some(share)
     }
 
     /// Agrees to end it with what was paid so far: nothing more is taken. `None` while a lock

@@ -133,6 +133,16 @@ impl PayerChannel {
         self.deposit
     }
 
+    /// What it pays for, agreement by agreement.
+    pub fn shares(&self) -> impl Iterator<Item = &Share> {
+        self.shares.values()
+    }
+
+    /// With what the payee agreed to end it, if it did.
+    pub fn left_with(&self) -> Option<u128> {
+        self.leave.map(|(paid, _)| paid)
+    }
+
     /// Wei promised for good.
     pub fn promised(&self) -> u128 {
         self.promised
@@ -198,13 +208,17 @@ impl PayerChannel {
         self.lock = None;
     }
 
-    /// An agreement is over: what was paid under it stays paid.
-    pub fn forget(&mut self, agreement: B256) {
-        if self
-            .lock
-            .is_none_or(|lock| lock.share.agreement != agreement)
-        {
-            self.shares.remove(&agreement);
+    /// Whether one more agreement can be paid out of it.
+    pub fn has_room(&self) -> bool {
+        self.shares.len() < MAX_SHARES
+    }
+
+    /// An agreement is over: what was paid under it stays paid. Answers that.
+    pub fn forget(&mut self, agreement: B256) -> Option<Share> {
+        let locked = self.lock.map(|lock| lock.share.agreement);
+        match locked == Some(agreement) {
+            true => None,
+            false => self.shares.remove(&agreement),
         }
     }
 

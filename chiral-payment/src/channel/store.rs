@@ -7,6 +7,7 @@ use chiral_core::WalletSignature;
 use redb::{ReadTransaction, WriteTransaction};
 
 use super::book::{Book, Dirty};
+use super::past;
 use super::payee::{HeldLock, PayeeChannel};
 use super::payer::{Lock, PayerChannel, Phase};
 use super::voucher::{ChannelDomain, LockedVoucher, Proven, Share, Voucher};
@@ -65,6 +66,11 @@ mod sol {
         struct Secret {
             bytes32 secret;
         }
+
+        struct Contract {
+            address at;
+            uint64 chainId;
+        }
     }
 }
 
@@ -74,6 +80,36 @@ const META: Table = table("channel-meta");
 
 /// Key of the one row of [`META`].
 const SECRET: [u8; 32] = *b"secret of keys of sealed chunks\0";
+
+/// Key of the row that says of which contract the channels are.
+const CONTRACT: [u8; 32] = *b"contract of these channels\0\0\0\0\0\0";
+
+/// Of which contract the channels on disk are, if that was said.
+pub(crate) fn domain(step: &ReadTransaction) -> Result<Option<ChannelDomain>, JournalError> {
+    let found = records::read::<sol::Contract>(step, META, &CONTRACT)?;
+    Ok(found.map(|contract| ChannelDomain::new(contract.chainId, contract.at)))
+}
+
+/// They are of this one.
+pub(super) fn save_domain(
+    step: &WriteTransaction,
+    domain: ChannelDomain,
+) -> Result<(), JournalError> {
+    let contract = sol::Contract {
+        at: domain.contract(),
+        chainId: domain.chain_id(),
+    };
+    records::put(step, META, &CONTRACT, &contract)
+}
+
+/// All channels of a journal that no node has open.
+pub(crate) fn read(step: &ReadTransaction) -> Result<Book, JournalError> {
+    let mut book = Book::default();
+    if let Some(domain) = domain(step)? {
+        load(step, &mut book, &domain)?;
+    }
+    Ok(book)
+}
 
 /// Everything on disk.
 pub(super) fn load(
@@ -108,6 +144,9 @@ pub(super) fn save(
         if let Some(channel) = book.payers.get(id) {
             records::put(step, PAYER, &id.0, &payer_record(channel))?;
         }
+    }
+    for past in &dirty.past {
+        past::save(step, past)?;
     }
     for id in &dirty.payees {
         if let Some(held) = book.payees.get(id) {
@@ -294,6 +333,18 @@ fn payee(id: B256, record: &sol::Payee, domain: &ChannelDomain) -> Option<PayeeC
     channel.over = record.over;
     channel.calls = record.calls;
     Some(channel)
+}
+
+/// A channel as it is after a restart.
+#[cfg(test)]
+pub(super) fn restarted_payer(channel: &PayerChannel) -> PayerChannel {
+    payer(channel.id, &payer_record(channel)).expect("what was written can be read")
+}
+
+/// The same, of the other side.
+#[cfg(test)]
+pub(super) fn restarted_payee(channel: &PayeeChannel, domain: &ChannelDomain) -> PayeeChannel {
+    payee(channel.id, &payee_record(channel), domain).expect("what was written can be read")
 }
 
 #[cfg(test)]

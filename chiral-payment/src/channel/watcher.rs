@@ -4,7 +4,7 @@
 use alloy_primitives::B256;
 use futures_util::StreamExt;
 
-use super::house::{Channels, ChannelsError};
+use super::house::{Channels, ChannelsError, call_id};
 use super::payee::{Claim, ClaimRules};
 use super::payer::Phase;
 use crate::contracts::channels;
@@ -70,7 +70,14 @@ async fn tend_ours(house: &Channels, id: B256) -> Result<(), ChannelsError> {
         return Ok(());
     };
     match channel.phase() {
-        Phase::Closed | Phase::Open => return Ok(()),
+        Phase::Open => return Ok(()),
+        // Seen for the first time: what was to end it need not be tried any more.
+        Phase::Closed => {
+            let left = channel.left_with().map(|paid| ("leave", paid));
+            let mut calls = vec![("close", 0), ("finalize", 0)];
+            calls.extend(left);
+            return withdraw(house, id, calls).await;
+        }
         // Handed over again: it may have been written down and no more.
         Phase::Opening => return house.send_open(id).await,
         Phase::Closing => {}
@@ -91,6 +98,19 @@ async fn tend_ours(house: &Channels, id: B256) -> Result<(), ChannelsError> {
         }
         None => house.call(id, "close", 0, channels::start_close(id)).await,
     }
+}
+
+/// Calls that could only fail from now on are not tried again.
+async fn withdraw(
+    house: &Channels,
+    id: B256,
+    calls: Vec<(&'static str, u128)>,
+) -> Result<(), ChannelsError> {
+    for (what, number) in calls {
+        let call = call_id(id, what, number);
+        house.inner.sender.withdraw(call).await?;
+    }
+    Ok(())
 }
 
 /// A channel out of which we are paid: claimed before its challenge, or a lock, ends.
@@ -120,6 +140,11 @@ pub(super) async fn tend_theirs(
         house.durable(change, "channel-seen").await?;
     }
     match claim {
+        None if sight.state.is_over() => {
+            let channel = house.payee(id).ok_or(ChannelsError::Unknown)?;
+            let best = channel.paid();
+            withdraw(house, id, vec![("claim", best), ("claim and close", best)]).await
+        }
         None => Ok(()),
         Some(Claim::Voucher(voucher, close)) => {
             let said = voucher.body();

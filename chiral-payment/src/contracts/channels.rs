@@ -43,6 +43,7 @@ mod sol {
             bytes32 indexed id, address indexed payer, address indexed payee, uint128 deposit, uint32 challenge
         );
         event Unlocked(bytes32 indexed id, bytes32 indexed keyHash, bytes32 key);
+        event Closed(bytes32 indexed id, uint128 claimed, uint128 refund);
     }
 }
 
@@ -295,6 +296,19 @@ pub fn unlocked(log: &LogEntry, contract: Address) -> Option<(B256, B256, B256)>
     let event = sol::Unlocked::decode_raw_log_validate(log.topics.iter(), &log.data).ok()?;
     Some((event.id, event.keyHash, event.key))
 }
+
+/// Channel, what its payee had of it in all, and what came back, in a log that says that one is
+/// over; wei.
+pub fn closed(log: &LogEntry, contract: Address) -> Option<(B256, u128, u128)> {
+    if log.address != contract {
+        return None;
+    }
+    let event = sol::Closed::decode_raw_log_validate(log.topics.iter(), &log.data).ok()?;
+    Some((event.id, event.claimed, event.refund))
+}
+
+/// First topic of the logs that say that a channel is over; the next one is the channel.
+pub const CLOSED_TOPIC: B256 = sol::Closed::SIGNATURE_HASH;
 
 /// First topic of the logs that say that a locked voucher was claimed; the next two are the
 /// channel and the hash of the key.

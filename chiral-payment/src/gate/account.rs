@@ -71,6 +71,8 @@ pub(super) struct Terms {
 struct InFlight {
     range: ByteRange,
     since: u64,
+    /// Bytes of it that were sent before.
+    repeated: u64,
 }
 
 /// Why an acknowledgement was not noted.
@@ -114,8 +116,59 @@ impl Account {
 
     /// Bytes that are not paid for, those in flight included.
     pub(super) fn unpaid(&self) -> u64 {
+        self.unpaid_beside(0, 0)
+    }
+
+    /// The same, if a request is admitted too.
+    pub(super) fn unpaid_with(&self, range: ByteRange) -> u64 {
+        self.unpaid_beside(range.len(), self.sent_before(range))
+    }
+
+    fn unpaid_beside(&self, bytes: u64, repeated: u64) -> u64 {
+        let flying = self.in_flight.values().map(|flying| flying.repeated);
+        let repeated = flying.fold(
+            self.repeated().saturating_add(repeated),
+            u64::saturating_add,
+        );
         let given = self.sent.saturating_add(self.bytes_in_flight());
-        given.saturating_sub(self.paid_bytes().saturating_add(self.written_off))
+        given
+            .saturating_add(bytes)
+            .saturating_sub(repeated.min(self.tolerated()))
+            .saturating_sub(self.paid_bytes().saturating_add(self.written_off))
+    }
+
+    /// Bytes sent that are not paid for, written off or tolerated: what can be asked for.
+    pub(super) fn outstanding(&self) -> u64 {
+        self.sent
+            .saturating_sub(self.repeated().min(self.tolerated()))
+            .saturating_sub(self.paid_bytes().saturating_add(self.written_off))
+    }
+
+    /// Bytes of a range that were sent before.
+    fn sent_before(&self, range: ByteRange) -> u64 {
+        self.served.within(range).map(|part| part.len()).sum()
+    }
+
+    /// Bytes that were sent once more, each time counted.
+    fn repeated(&self) -> u64 {
+        self.sent.saturating_sub(self.served.len())
+    }
+
+    /// Bytes that are sent again without being counted. A buyer that was killed before it had
+    /// written down what came asks for it again, pays then, and goes on; what it can have
+    /// without paying stays a window. As each byte that was paid is repeated once at most, and
+    /// a window beside, nobody has a file sent for ever. Not where nothing but the upload can
+    /// be lost, nor under a line of money, which waste shortens.
+    fn tolerated(&self) -> u64 {
+        match self.terms.policy {
+            Policy::PayAfter | Policy::PayFirst | Policy::LockedVoucher => 0,
+            Policy::Incremental | Policy::Channel => {
+                let paid = self.paid_bytes();
+                let paid = paid.saturating_sub(self.terms.pricing.free_bytes());
+                let window = self.ahead().map_or(0, |window| window.bytes());
+                window.saturating_add(paid)
+            }
+        }
     }
 
     /// Bytes that are paid for, on the chain or by vouchers.
@@ -158,10 +211,12 @@ impl Account {
         cost.unwrap_or(U256::MAX)
     }
 
-    /// What bytes cost that come after all that were given.
-    pub(super) fn next_cost(&self, bytes: u64) -> U256 {
-        let position = self.paid_bytes().saturating_add(self.unpaid());
-        let cost = self.terms.pricing.cost(position, bytes);
+    /// What a request costs that comes after all that was given.
+    pub(super) fn next_cost(&self, range: ByteRange) -> U256 {
+        let unpaid = self.unpaid();
+        let more = self.unpaid_with(range).saturating_sub(unpaid);
+        let position = self.paid_bytes().saturating_add(unpaid);
+        let cost = self.terms.pricing.cost(position, more);
         cost.unwrap_or(U256::MAX)
     }
 
@@ -180,6 +235,7 @@ impl Account {
     pub(super) fn unacknowledged(&self) -> u64 {
         let known = self.acked.len().max(self.paid_bytes());
         self.sent
+            .saturating_sub(self.repeated().min(self.tolerated()))
             .saturating_sub(known.saturating_add(self.written_off))
     }
 
@@ -192,8 +248,12 @@ impl Account {
 
     /// A request is admitted, its counter used up.
     pub(super) fn begin(&mut self, counter: u64, range: ByteRange, now: u64) {
-        self.in_flight
-            .insert(counter, InFlight { range, since: now });
+        let flying = InFlight {
+            range,
+            since: now,
+            repeated: self.sent_before(range),
+        };
+        self.in_flight.insert(counter, flying);
         self.active = now;
     }
 
@@ -271,7 +331,9 @@ impl Account {
         if !self.receive(sequence, bytes, amount) {
             return false;
         }
-        let unpaid = self.sent.saturating_sub(self.paid_bytes());
+        let repeated = self.repeated().min(self.tolerated());
+        let unpaid = self.sent.saturating_sub(repeated);
+        let unpaid = unpaid.saturating_sub(self.paid_bytes());
         if self.terms.policy == Policy::PayAfter && self.paid >= self.acked.len() {
             let most = u128::from(self.sent) * u128::from(waste_permille) / 1000;
             self.written_off = unpaid.min(u64::try_from(most).unwrap_or(u64::MAX));

@@ -10,6 +10,7 @@ use super::account::{Account, AckFault, Terms};
 use super::allowance::{FreeAllowance, Gifts};
 use super::config::CreditRules;
 use super::credit::Credit;
+use crate::channel::past::About;
 use crate::messages::{Ack, Policy};
 
 /// Seconds after which a debt is given up: thirty days.
@@ -32,7 +33,7 @@ pub(super) struct Books {
     /// What is not on disk as it is here.
     dirty: Dirty,
     /// Agreements that were dropped, for whoever else keeps books of them.
-    ended: Vec<B256>,
+    ended: Vec<(B256, About)>,
     /// Steps that have taken what was dirty and are not known to be on disk.
     writing: usize,
 }
@@ -54,6 +55,8 @@ pub(super) struct Dirty {
     /// Accounts that are settled and over.
     pub(super) gone: HashSet<B256>,
     pub(super) gifts: HashSet<B256>,
+    /// Files with terms of their own, or with none any more.
+    pub(super) files: HashSet<Cid>,
 }
 
 /// Why there is no agreement.
@@ -163,10 +166,10 @@ impl Books {
             return Verdict::Busy;
         }
         let verdict = match account.terms.policy {
-            Policy::PayAfter => self.lend(agreement, range.len(), now),
+            Policy::PayAfter => self.lend(agreement, range, now),
             Policy::PayFirst => self.prepaid(agreement, range.len()),
             Policy::Incremental | Policy::Channel | Policy::LockedVoucher => {
-                self.ahead(agreement, range.len(), now)
+                self.ahead(agreement, range, now)
             }
         };
         // A counter that was refused can be used again: nothing was served for it.
@@ -200,29 +203,28 @@ impl Books {
 
     /// Serves ahead of payment, within a window of the agreement's own. What is lent draws on
     /// the wallet's line and on the strangers' budget all the same.
-    fn ahead(&mut self, agreement: B256, bytes: u64, now: u64) -> Verdict {
+    fn ahead(&mut self, agreement: B256, range: ByteRange, now: u64) -> Verdict {
         let Some(account) = self.accounts.get(&agreement) else {
             return Verdict::Ended;
         };
         let window = account.ahead().map_or(0, |window| window.bytes());
-        if account.unpaid().saturating_add(bytes) <= window {
+        if account.unpaid_with(range) <= window {
             return match account.terms.policy {
                 Policy::LockedVoucher => Verdict::Serve,
-                _ => self.lend(agreement, bytes, now),
+                _ => self.lend(agreement, range, now),
             };
         }
-        let known = account.paid_bytes().saturating_add(account.written_off);
-        match () {
-            () if account.sent > known => Verdict::Due {
-                amount: account.cost(account.sent - known),
+        match account.outstanding() {
+            owing if owing > 0 => Verdict::Due {
+                amount: account.cost(owing),
                 prepay_bytes: 0,
             },
-            () if account.bytes_in_flight() > 0 => Verdict::Busy,
-            () => Verdict::TooLarge,
+            _ if account.bytes_in_flight() > 0 => Verdict::Busy,
+            _ => Verdict::TooLarge,
         }
     }
 
-    fn lend(&mut self, agreement: B256, bytes: u64, now: u64) -> Verdict {
+    fn lend(&mut self, agreement: B256, range: ByteRange, now: u64) -> Verdict {
         let Some(account) = self.accounts.get(&agreement) else {
             return Verdict::Ended;
         };
@@ -236,9 +238,9 @@ impl Books {
         }
         let least = account.full_cost(rules.least_bytes);
         let line = self.credit.line(&rules, payer, least);
-        let with_it = account.cost(account.unpaid().saturating_add(bytes));
+        let with_it = account.cost(account.unpaid_with(range));
         let more = with_it.saturating_sub(account.exposure());
-        let alone = account.next_cost(bytes);
+        let alone = account.next_cost(range);
         let exposure = self.exposure(payer);
         let overdue = self.is_overdue(payer, now);
         let after = exposure.saturating_add(more);
@@ -262,7 +264,7 @@ impl Books {
             !matches!(
                 account.terms.policy,
                 Policy::PayFirst | Policy::LockedVoucher
-            ) && account.sent > account.paid_bytes().saturating_add(account.written_off)
+            ) && account.outstanding() > 0
         });
         match given {
             true => Verdict::Due {
@@ -359,7 +361,7 @@ impl Books {
     }
 
     /// Agreements that were dropped since this was asked last.
-    pub(super) fn take_ended(&mut self) -> Vec<B256> {
+    pub(super) fn take_ended(&mut self) -> Vec<(B256, About)> {
         std::mem::take(&mut self.ended)
     }
 
@@ -466,7 +468,15 @@ impl Books {
         self.dirty.wallets.insert(payer);
         self.dirty.accounts.remove(&agreement);
         self.dirty.gone.insert(agreement);
-        self.ended.push(agreement);
+        if account.terms.policy.may_use_channel() {
+            let about = About {
+                cid,
+                peer: None,
+                protocol: account.protocol,
+                time: account.active,
+            };
+            self.ended.push((agreement, about));
+        }
     }
 
     /// What has to be written now. Followed by [`Books::written`] or [`Books::put_back`]; until
@@ -489,6 +499,12 @@ impl Books {
         self.dirty.wallets.extend(dirty.wallets);
         self.dirty.gone.extend(dirty.gone);
         self.dirty.gifts.extend(dirty.gifts);
+        self.dirty.files.extend(dirty.files);
+    }
+
+    /// A file's terms are not on disk as they are.
+    pub(super) fn touch_file(&mut self, cid: Cid) {
+        self.dirty.files.insert(cid);
     }
 
     pub(super) fn is_dirty(&self) -> bool {
@@ -497,8 +513,10 @@ impl Books {
             wallets,
             gone,
             gifts,
+            files,
         } = &self.dirty;
         let clean = accounts.is_empty() && wallets.is_empty() && gone.is_empty();
+        let clean = clean && files.is_empty();
         self.writing > 0 || !(clean && gifts.is_empty() && self.gifts.dirty.is_empty())
     }
 }

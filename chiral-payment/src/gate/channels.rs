@@ -237,13 +237,17 @@ impl ChainGate {
         Ok(Sealed::new(header, data.freeze()))
     }
 
-    /// Tells the channels which agreements are over.
-    pub(super) fn fold_ended(&self) {
+    /// Tells the channels which agreements are over, before they are gone from disk here.
+    pub(super) async fn fold_ended(&self) {
         let ended = self.books().take_ended();
-        if let Some(channels) = &self.inner.channels {
-            ended
-                .into_iter()
-                .for_each(|agreement| channels.fold(agreement));
+        let Some(channels) = &self.inner.channels else {
+            return;
+        };
+        for (agreement, about) in ended {
+            channels.fold(agreement, about);
+        }
+        if let Err(error) = channels.write_down().await {
+            tracing::warn!(%error, "what was paid in channels is not on disk");
         }
     }
 }

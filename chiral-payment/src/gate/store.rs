@@ -1,16 +1,20 @@
 //! The seeder's books in the journal.
 
+use std::collections::{HashMap, HashSet};
+
 use alloy_primitives::{Address, B256};
-use chiral_core::{BillId, Protocol};
+use chiral_core::{BillId, Cid, Price, Protocol};
 use redb::{ReadTransaction, TableDefinition, TableError, WriteTransaction};
 
 use super::account::{Account, Terms};
 use super::allowance::Gift;
 use super::books::{Books, Dirty};
 use super::credit::Standing;
+use super::terms::FileTerms;
 use super::window::CounterWindow;
 use crate::JournalError;
-use crate::messages::{Message, ranges};
+use crate::channel::past::About;
+use crate::messages::{Concessions, Discount, Message, ranges};
 use crate::receipt::Receipt;
 use crate::records::{self, DAMAGED, Table, table};
 
@@ -44,6 +48,13 @@ mod sol {
             uint64 day;
         }
 
+        struct FileTerms {
+            uint256 price;
+            uint256[] floor;
+            uint64[] fromBytes;
+            uint256[] prices;
+        }
+
         struct Earning {
             bytes32 agreement;
             uint32 sequence;
@@ -59,6 +70,8 @@ const WALLETS: Table = table("gate-wallets");
 const GIFTS: Table = table("gate-gifts");
 /// By bill: what is in here was paid, for ever.
 const EARNINGS: Table = table("gate-earnings");
+/// What is asked for a file, by its cid.
+const FILES: Table = table("gate-files");
 const SCANNED: TableDefinition<'static, &str, u64> = TableDefinition::new("gate-scanned");
 
 /// A bill that was paid to this node.
@@ -159,6 +172,57 @@ pub(super) fn save(
     Ok(())
 }
 
+/// Files with terms of their own.
+pub(super) fn load_terms(step: &ReadTransaction) -> Result<HashMap<Cid, FileTerms>, JournalError> {
+    let all = records::all::<sol::FileTerms>(step, FILES)?;
+    all.into_iter()
+        .map(|(cid, record)| Ok((Cid::from_bytes(cid), file(record).ok_or(DAMAGED)?)))
+        .collect()
+}
+
+fn file(record: sol::FileTerms) -> Option<FileTerms> {
+    let price = Price::from_wei_per_mib;
+    let discounts = record.fromBytes.iter().zip(&record.prices);
+    let discounts = discounts.map(|(from, wei)| Discount {
+        from_bytes: *from,
+        price: price(*wei),
+    });
+    Some(FileTerms {
+        price: price(record.price),
+        floor: record.floor.first().copied().map(price),
+        discounts: Concessions::new(0, discounts.collect()).ok()?,
+    })
+}
+
+pub(super) fn save_terms(
+    step: &WriteTransaction,
+    terms: &HashMap<Cid, FileTerms>,
+    changed: &HashSet<Cid>,
+) -> Result<(), JournalError> {
+    for cid in changed {
+        let Some(terms) = terms.get(cid) else {
+            records::remove(step, FILES, cid.as_bytes())?;
+            continue;
+        };
+        let discounts = terms.discounts.discounts();
+        let record = sol::FileTerms {
+            price: terms.price.wei_per_mib(),
+            floor: terms
+                .floor
+                .iter()
+                .map(|floor| floor.wei_per_mib())
+                .collect(),
+            fromBytes: discounts.iter().map(|one| one.from_bytes).collect(),
+            prices: discounts
+                .iter()
+                .map(|one| one.price.wei_per_mib())
+                .collect(),
+        };
+        records::put(step, FILES, cid.as_bytes(), &record)?;
+    }
+    Ok(())
+}
+
 /// Payments up to this block were looked for.
 pub(super) fn save_scanned(step: &WriteTransaction, block: u64) -> Result<(), JournalError> {
     step.open_table(SCANNED)?.insert("block", block)?;
@@ -181,6 +245,24 @@ pub(super) fn find_earning(
 ) -> Result<Option<Earning>, JournalError> {
     let found = records::read::<sol::Earning>(step, EARNINGS, &bill.0.0)?;
     found.map(parse).transpose()
+}
+
+/// What an agreement is for, if the books still know it.
+pub(crate) fn about(
+    step: &ReadTransaction,
+    agreement: B256,
+) -> Result<Option<About>, JournalError> {
+    let found = records::read::<sol::Account>(step, ACCOUNTS, &agreement.0)?;
+    let about = |record| {
+        let account = account(&record)?;
+        Ok(About {
+            cid: account.terms.cid,
+            peer: None,
+            protocol: account.protocol,
+            time: account.active,
+        })
+    };
+    found.map(about).transpose()
 }
 
 /// Everything that was ever earned.

@@ -46,23 +46,40 @@ impl FileTerms {
 }
 
 impl ChainGate {
-    /// Sets a file's price, without bargaining or discounts. Quotes that were given stay as
-    /// they are, and so do the bills under them. Not kept over a restart.
+    /// Sets a file's price, without bargaining or discounts, as [`ChainGate::set_terms`] does.
     pub fn set_price(&self, cid: Cid, price: Price) {
         self.set_terms(cid, FileTerms::new(price));
     }
 
     /// Sets what is asked for a file. Quotes that were given stay as they are, and so do the
-    /// bills under them. Not kept over a restart.
+    /// bills under them. It outlasts a restart once [`ChainGate::keep_terms`] has answered, or
+    /// [`GateConfig::flush_interval`] has passed.
     pub fn set_terms(&self, cid: Cid, terms: FileTerms) {
         let mut files = lock(&self.inner.terms);
         if files.len() < MAX_FILES || files.contains_key(&cid) {
             files.insert(cid, terms);
+            self.books().touch_file(cid);
         } else {
             tracing::warn!(%cid, "too many files with terms of their own; the general ones hold");
         }
         // What is shown to strangers is signed anew.
         lock(&self.inner.shown).remove(&cid);
+    }
+
+    /// A file has no terms of its own any more: the general ones hold.
+    pub fn clear_terms(&self, cid: Cid) {
+        if lock(&self.inner.terms).remove(&cid).is_some() {
+            self.books().touch_file(cid);
+        }
+        lock(&self.inner.shown).remove(&cid);
+    }
+
+    /// Makes the terms of all files durable.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub async fn keep_terms(&self) -> Result<(), JournalError> {
+        self.flush("gate-terms").await
     }
 
     /// What is asked for a file now.

@@ -25,7 +25,7 @@ pub(super) async fn flush(gate: ChainGate) {
         turn.tick().await;
         let now = gate.now();
         gate.books().sweep(now);
-        gate.fold_ended();
+        gate.fold_ended().await;
         if let Err(error) = gate.flush("gate-flush").await {
             tracing::warn!(%error, "what was served is not on disk");
         }

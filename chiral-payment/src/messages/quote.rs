@@ -29,6 +29,11 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// Whether a channel may pay under it.
+    pub(crate) fn may_use_channel(self) -> bool {
+        !matches!(self, Self::PayAfter | Self::PayFirst)
+    }
+
     /// Whether a channel is needed before anything is served.
     pub fn needs_channel(self) -> bool {
         matches!(self, Self::Channel | Self::LockedVoucher)

@@ -176,6 +176,19 @@ mod tests {
         assert_eq!(decode_head(&other), None);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic_and_each_head_has_one_encoding(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..64),
+            version in 0u8..3,
+        ) {
+            let bytes: Vec<u8> = std::iter::once(version).chain(bytes).collect();
+            if let Some(block) = decode_head(&bytes) {
+                proptest::prop_assert_eq!(encode_head(block), bytes);
+            }
+        }
+    }
+
     #[test]
     fn only_so_many_are_heard_and_for_so_long() {
         let heads = PeerHeads::new();

@@ -158,6 +158,7 @@ mod tests {
     fn entry(direction: Direction, status: Status, cid: u8, amount: u64, time: u64) -> Entry {
         Entry {
             direction,
+            channel: None,
             bill: None,
             cid: Cid::from_bytes([cid; 32]),
             wallet: Some(Address::repeat_byte(cid)),

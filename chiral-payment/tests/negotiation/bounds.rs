@@ -190,16 +190,22 @@ impl World {
 
     /// The seeder takes what it can, the buyer takes back the rest.
     pub(crate) async fn aftermath(&self, sides: &Sides) {
-        let of = |house: &Channels, side: Side| -> Vec<ChannelView> {
-            let views = house.views().into_iter();
-            views.filter(|view| view.side == side).collect()
-        };
-        for view in of(&sides.seeders, Side::Payee) {
+        self.claim(sides).await;
+        self.take_back(sides).await;
+    }
+
+    /// The seeder takes what it can.
+    pub(crate) async fn claim(&self, sides: &Sides) {
+        for view in views(&sides.seeders, Side::Payee) {
             // A lock first, and then what else there is.
             sides.seeders.claim(view.id).await.unwrap();
             sides.seeders.claim(view.id).await.unwrap();
         }
-        for view in of(&sides.buyers, Side::Payer) {
+    }
+
+    /// The buyer takes back what was not taken.
+    pub(crate) async fn take_back(&self, sides: &Sides) {
+        for view in views(&sides.buyers, Side::Payer) {
             sides.buyers.close(view.id).await.unwrap();
             self.pass_time(u64::from(CHALLENGE));
             let over = async {
@@ -215,6 +221,20 @@ impl World {
             assert!(over.is_ok(), "the deposit does not come back: {view:?}");
         }
     }
+
+    /// Wei that came back to the buyer out of channels.
+    pub(crate) fn returned(&self) -> u128 {
+        let buyer = self.buyer.address();
+        let returned = self
+            .ledger
+            .contract(|contract| contract.returned.get(&buyer).copied());
+        returned.unwrap_or_default()
+    }
+}
+
+fn views(house: &Channels, side: Side) -> Vec<ChannelView> {
+    let views = house.views().into_iter();
+    views.filter(|view| view.side == side).collect()
 }
 
 impl Sides {
@@ -240,7 +260,7 @@ impl Sides {
         }
     }
 
-    async fn pay(&self, line: &Line, purchase: &Purchase) -> Result<(), Cut> {
+    pub(crate) async fn pay(&self, line: &Line, purchase: &Purchase) -> Result<(), Cut> {
         let due = self.agent.due(purchase).await.map_err(|_| Cut)?;
         let Some(due) = due else { return Ok(()) };
         line.pass()?;
@@ -249,7 +269,7 @@ impl Sides {
     }
 
     /// Asks for a chunk: true if it is on its way, false if something has to be paid first.
-    async fn ask(
+    pub(crate) async fn ask(
         &self,
         line: &Line,
         purchase: &Purchase,
@@ -311,7 +331,7 @@ impl Sides {
     }
 
     /// Has chunks sealed, as many ahead as it gets, and buys their keys one after the other.
-    async fn sealed(
+    pub(crate) async fn sealed(
         &self,
         line: &Line,
         purchase: &Purchase,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use alloy_primitives::B256;
-use chiral_core::{PaymentAgent, PaymentGate, WalletSigner};
+use chiral_core::{ByteRange, CHUNK_SIZE, PaymentAgent, PaymentGate, Purchase, WalletSigner};
 use chiral_payment::channel::messages::{Bind, Pay};
 use chiral_payment::channel::payer::Phase;
 use chiral_payment::channel::{ChannelMessage, Side};
@@ -168,9 +168,25 @@ async fn a_deposit_that_runs_out_is_topped_up() {
     sides.end().await;
 }
 
-/// A buyer or a seeder that is killed at any of its durable steps goes on from there, unless the
-/// buyer had not written down what it got: every chunk is paid once, and what is served twice, or
-/// forgotten, costs a window at most.
+/// Chunks of the file that the buyer's books have.
+fn written_down(sides: &Sides, purchase: &Purchase) -> u64 {
+    let verified = sides.agent.verified_of(purchase.cid);
+    let chunks = verified.len() / CHUNK_SIZE;
+    // It comes in order here.
+    assert!(chunks == 0 || verified.covers(ByteRange::new(0, chunks * CHUNK_SIZE)));
+    chunks
+}
+
+/// Agreements under which anything was served.
+fn used(world: &World, sides: &Sides) -> usize {
+    let account = sides.gate.account(world.buyer.address());
+    let served = account.agreements.iter().filter(|one| one.served > 0);
+    served.count()
+}
+
+/// A buyer or a seeder that is killed at any of its durable steps goes on from there, in the
+/// same channel and agreement: every chunk is paid once, and nothing is lost but what a seeder
+/// that was killed itself had not written down.
 async fn crash_at(
     buyer_side: bool,
     side: CrashSide,
@@ -203,37 +219,115 @@ async fn crash_at(
 
     let (ours, theirs) = (open(0), open(1));
     let sides = world.sides(&ours, &theirs).await;
-    // What is on the buyer's disk is not fetched again; the rest may have been lost with it.
-    let first = u64::try_from(count.had).unwrap().saturating_sub(4);
-    let mut went_on = false;
-    for _ in 0..4 {
-        let again = sides.plain(&line, &purchase, &mut count, first).await;
-        went_on = again.is_ok();
-        if went_on {
-            break;
-        }
+    // What is not on the books is fetched again, and one chunk more: the disk may be behind.
+    let first = written_down(&sides, &purchase).saturating_sub(1);
+    let mut again = sides.plain(&line, &purchase, &mut count, first).await;
+    if again.is_err() && !buyer_side {
+        // What it had promised and not written down it has not promised.
+        again = sides.plain(&line, &purchase, &mut count, first).await;
+    }
+    assert!(again.is_ok(), "{what}: it does not go on");
+    assert_eq!(written_down(&sides, &purchase), CHUNKS, "{what}");
+    let (channels, agreements) = (sides.buyers.views().len(), used(&world, &sides));
+    if buyer_side {
+        assert_eq!((channels, agreements), (1, 1), "{what}");
     }
     world.aftermath(&sides).await;
     let (earned, price) = (world.earned(), u128::from(CHUNKS) * CHUNK_PRICE);
     assert!(earned <= price, "{what}: {earned} for {price}");
-    if went_on || !buyer_side {
-        assert!(
-            earned + 4 * CHUNK_PRICE >= price,
-            "{what}: {earned} for {price}"
-        );
-    } else {
-        // Chunks that it had not written down are owed by nobody's books, and the seeder waits
-        // for them: their agreement is over, and has cost the seeder a window in each life.
-        let sent = count.sent * CHUNK_PRICE;
-        assert!(
-            earned + 2 * 4 * CHUNK_PRICE >= sent,
-            "{what}: {earned} for {sent}"
-        );
+    assert!(
+        earned + 4 * CHUNK_PRICE >= price,
+        "{what}: {earned} for {price}"
+    );
+    if buyer_side {
+        assert_eq!(earned, price, "{what}");
     }
     sides.end().await;
     ours.close().await;
     theirs.close().await;
     true
+}
+
+/// However often a buyer is killed, the seeder loses a window in all its lives together, and
+/// the buyer nothing; and as it pays it gets on.
+#[tokio::test]
+async fn over_all_lives_of_a_buyer_the_loss_is_one_window() {
+    for every in [3, 5, 8] {
+        let folder = tempfile::tempdir().unwrap();
+        let world = World::new(Policy::Channel, terms());
+        let paths = ["buyer", "seeder"].map(|name| folder.path().join(name));
+        let theirs = Journal::open(&paths[1]).unwrap();
+        let purchase = world.purchase();
+        let (mut reached, mut lives, mut done) = (0, 0, false);
+        while !done && lives < 40 {
+            lives += 1;
+            let ours = Journal::open(&paths[0]).unwrap();
+            let sides = world.sides(&ours, &theirs).await;
+            let first = written_down(&sides, &purchase);
+            let side = [CrashSide::Before, CrashSide::After][lives % 2];
+            // More steps in each life: the first ones are those of a start.
+            let step = CrashStep::Number(ours.steps() + every + lives as u64);
+            ours.crash(Crash { side, step });
+            let (mut count, line) = (Count::default(), Line::cut_after(10_000));
+            done = sides
+                .plain(&line, &purchase, &mut count, first)
+                .await
+                .is_ok();
+            reached = reached.max(first + u64::try_from(count.sent).unwrap());
+            let paid: u64 = sides.seeders.shares().iter().map(|share| share.bytes).sum();
+            let lost = (reached.min(CHUNKS) * CHUNK_SIZE).saturating_sub(paid) / CHUNK_SIZE;
+            assert!(lost <= 4, "every {every}, life {lives}: {lost} chunks");
+            sides.end().await;
+            ours.close().await;
+        }
+        assert!(done && lives > 1, "every {every}: {lives} lives");
+        let ours = Journal::open(&paths[0]).unwrap();
+        let sides = world.sides(&ours, &theirs).await;
+        world.aftermath(&sides).await;
+        let (earned, price) = (world.earned(), u128::from(CHUNKS) * CHUNK_PRICE);
+        assert!(
+            earned <= price && earned + 4 * CHUNK_PRICE >= price,
+            "every {every}: {earned} for {price}"
+        );
+        sides.end().await;
+        ours.close().await;
+        theirs.close().await;
+    }
+}
+
+/// Who has everything sent again and again and pays nothing gets a window, twice; and who pays
+/// gets no more of it than it paid.
+#[tokio::test]
+async fn what_is_sent_again_is_bounded_by_what_was_paid() {
+    let world = World::new(Policy::Channel, terms());
+    let (sides, ..) = both(&world).await;
+    let purchase = world.purchase();
+    let line = Line::cut_after(10_000);
+    // Of the file's chunks so many are paid for.
+    for (paid, expected) in [(0_u64, 2_u64), (3, 4 + 4 + 3 - 1)] {
+        let mut sent = 0;
+        for at in 0..100 {
+            let range = chunk(paid + at % [1, 4][usize::from(paid > 0)]);
+            let Ok(Some(request)) = sides.ask(&line, &purchase, range, false, true).await else {
+                break;
+            };
+            sides.gate.served(&request, range).await;
+            sent += 1;
+        }
+        assert_eq!(sent, expected, "{paid} chunks are paid for");
+        let mut next = paid;
+        while next < 3 {
+            sides.agent.verified(&purchase, chunk(next)).await;
+            sides.pay(&line, &purchase).await.unwrap();
+            next += 1;
+            if next < 3 {
+                let asked = sides.ask(&line, &purchase, chunk(next), false, false).await;
+                let request = asked.unwrap().unwrap();
+                sides.gate.served(&request, chunk(next)).await;
+            }
+        }
+    }
+    sides.end().await;
 }
 
 async fn every_step(buyer_side: bool) {

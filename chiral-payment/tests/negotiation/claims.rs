@@ -5,8 +5,8 @@ use std::time::Duration;
 use alloy_primitives::{B256, U256};
 use chiral_core::conformance::wallet::FixedKeySigner;
 use chiral_core::{
-    Admission, Bill, BillId, PaymentAgent, PaymentGate, Protocol, RangeSet, SettlementStatus,
-    WalletSigner,
+    Admission, Bill, BillId, PaymentAgent, PaymentGate, Price, Protocol, RangeSet,
+    SettlementStatus, WalletSigner,
 };
 use chiral_payment::messages::{Accept, Message, Notice, Request, Signed, agreement};
 
@@ -57,6 +57,28 @@ async fn a_wei_too_small_is_refused() {
     let bill = owing(&market).await;
     let mut put = honest(&market, &bill);
     put.value -= U256::from(1);
+    assert!(refused(&market, &bill, put).await.contains("too small"));
+}
+
+/// Money is 256 bits wide wherever it is compared: what is over 64 of them is not taken for the
+/// lower ones.
+#[tokio::test]
+async fn the_low_bits_of_a_large_amount_do_not_pay_it() {
+    let mut config = gate_config();
+    let plenty = U256::from(1u128 << 100);
+    (config.credit.initial, config.credit.most) = (plenty, plenty);
+    config.credit.strangers = plenty;
+    let market = Market::with(config, agent_config()).await;
+    let dear = Price::from_wei_per_mib(U256::from(chiral_core::money::WEI_PER_CHI));
+    market.gate.set_price(cid(), dear);
+    let mut purchase = market.purchase();
+    purchase.offer.price = dear;
+    market.fetch(&purchase, range(0, 20)).await;
+    let bill = market.agent.bills(None).await.unwrap().remove(0);
+    let low = U256::from(bill.amount.as_limbs()[0]);
+    assert!(low < bill.amount && !low.is_zero(), "{}", bill.amount);
+    let mut put = honest(&market, &bill);
+    put.value = low;
     assert!(refused(&market, &bill, put).await.contains("too small"));
 }
 

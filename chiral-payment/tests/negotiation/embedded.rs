@@ -385,6 +385,19 @@ async fn a_sale_on_a_real_chain_is_proven_to_third_parties_and_on_the_statement(
     forged.transfers[0].signature = Some(thief.sign(forged.transfers[0].digest()).await.unwrap());
     assert!(matches!(forged.verify(), Err(DeliveryError::Transfer(_))));
     let bytes = proof.encode();
+    // A bit anywhere: it is not read, or not in another way, and does not convince.
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let bit = (0..bytes.len(), 0u8..8);
+    let flipped = runner.run(&bit, |(at, bit)| {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1 << bit;
+        if let Ok(read) = DeliveryProof::decode(&changed) {
+            proptest::prop_assert_eq!(read.encode(), changed);
+            proptest::prop_assert!(read.verify().is_err(), "bit {} of byte {}", bit, at);
+        }
+        Ok(())
+    });
+    assert!(flipped.is_ok(), "{flipped:?}");
     for length in (0..bytes.len()).step_by(97) {
         assert!(DeliveryProof::decode(&bytes[..length]).is_err());
     }

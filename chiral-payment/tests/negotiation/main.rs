@@ -2,6 +2,7 @@
 //! on which tests can put anything.
 #![allow(clippy::unwrap_used)]
 
+mod alone;
 mod bargain;
 mod bounds;
 mod channels;

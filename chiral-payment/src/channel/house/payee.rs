@@ -4,8 +4,9 @@ use alloy_primitives::{Address, B256};
 use chiral_core::{WalletKey, WalletSignature};
 
 use super::{Channels, ChannelsError};
-use crate::channel::book::{Held, MAX_CHANNELS};
+use crate::channel::book::{Held, MAX_CHANNELS, Side};
 use crate::channel::messages::{Pay, PayLocked};
+use crate::channel::past::{About, Past};
 use crate::channel::payee::{ClaimRules, PayeeChannel, TakeFault};
 use crate::channel::voucher::{ChannelDomain, Close, Proven, Share, Word};
 use crate::channel::watcher;
@@ -215,14 +216,23 @@ impl Channels {
         watcher::tend_theirs(self, id, rules).await
     }
 
-    /// An agreement is over.
-    pub fn fold(&self, agreement: B256) {
+    /// An agreement is over; what was paid under it is kept for the statement.
+    pub(crate) fn fold(&self, agreement: B256, about: About) {
         let mut book = self.book();
         let Some(id) = book.bound.get(&agreement).copied() else {
             return;
         };
         if let Some(held) = book.payees.get_mut(&id) {
-            held.channel.fold(agreement);
+            let (partner, share) = (held.channel.payer(), held.channel.fold(agreement));
+            if let Some(share) = share {
+                book.over(Past {
+                    side: Side::Payee,
+                    channel: id,
+                    partner,
+                    share,
+                    about,
+                });
+            }
             book.touch_payee(id);
         }
         book.bound.remove(&agreement);

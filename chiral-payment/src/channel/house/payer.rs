@@ -5,14 +5,16 @@ use chiral_core::{SettlementStatus, WalletSignature};
 use tokio::time::Instant;
 
 use super::{Channels, ChannelsError};
+use crate::channel::book::Side;
 use crate::channel::messages::{Pay, PayLocked};
 use crate::channel::on_chain::LOOK_AGAIN;
+use crate::channel::past::{About, Past};
 use crate::channel::payer::{Expiry, PayFault, PayerChannel, Phase};
 use crate::channel::voucher::{Close, Proven, Share, Voucher};
-use crate::contracts::channels;
+use crate::contracts::{ChannelState, channels};
 
 /// Number of a call that is made once for a channel.
-pub(in crate::channel) fn call_id(channel: B256, what: &str, number: u128) -> B256 {
+pub(crate) fn call_id(channel: B256, what: &str, number: u128) -> B256 {
     let mut bytes = channel.to_vec();
     bytes.extend_from_slice(what.as_bytes());
     bytes.extend_from_slice(&number.to_be_bytes());
@@ -338,6 +340,34 @@ impl Channels {
         };
         self.durable(change, "channel-adopted").await?;
         Ok(())
+    }
+
+    /// An agreement is over; what was paid under it is kept for the statement.
+    pub(crate) fn forget(&self, agreement: B256, about: About) {
+        let mut book = self.book();
+        let its = |channel: &&mut PayerChannel| channel.shares.contains_key(&agreement);
+        let Some(channel) = book.payers.values_mut().find(its) else {
+            return;
+        };
+        let (id, partner) = (channel.id(), channel.payee());
+        if let Some(share) = channel.forget(agreement) {
+            book.over(Past {
+                side: Side::Payer,
+                channel: id,
+                partner,
+                share,
+                about,
+            });
+            book.touch_payer(id);
+        }
+    }
+
+    /// How a channel stands on the chain now.
+    ///
+    /// # Errors
+    /// The chain cannot be asked.
+    pub async fn on_chain(&self, id: B256) -> Result<ChannelState, ChannelsError> {
+        Ok(self.inner.contract.look(id).await?.state)
     }
 
     /// Out of which channel an agreement is paid.

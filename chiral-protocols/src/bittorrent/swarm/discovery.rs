@@ -241,7 +241,7 @@ fn start_dht(
     bootstrap: &[String],
     port: &UdpPort,
 ) -> Result<(MainlineDht, Vec<String>), BitTorrentError> {
-    let node = NodeConfig {
+    let mut node = NodeConfig {
         addresses: config.addresses,
         saved: config.dht_saved.clone(),
         ..NodeConfig::default()
