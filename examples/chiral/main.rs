@@ -63,7 +63,7 @@ async fn main() -> ExitCode {
         .init();
     let output = Output::new(arguments.json);
     let result = match arguments.command {
-        Command::Share(command) => share::run(command, &output).await,
+        Command::Share(command) => share::run(*command, &output).await,
         Command::Get(command) => get::run(*command, &output).await,
         Command::Info(command) => info::run(command, &output).await,
         Command::Hash(command) => hash::run(command, &output).await,
