@@ -215,6 +215,8 @@ pub(super) fn propose(
         in_band: 0,
         bound: false,
         repeats: 0,
+        unsealed: None,
+        again: 0,
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chiral_core::{ByteRange, ChunkSource, RangeSet};
+use chiral_core::{ByteRange, ChunkSource, MerkleRoot, RangeSet};
 use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -55,14 +55,14 @@ struct Teller {
 pub(super) struct Tellers {
     by_source: BTreeMap<SourceId, Teller>,
     tasks: JoinSet<()>,
-    root_known: bool,
+    root: Option<MerkleRoot>,
 }
 
 impl Tellers {
     /// A source takes part.
     pub(super) fn join(&mut self, id: SourceId, source: Arc<dyn ChunkSource>) {
-        if self.root_known {
-            source.root_known();
+        if let Some(root) = self.root {
+            source.root_is(root);
         }
         let mailbox = Arc::<Mailbox>::default();
         self.tasks.spawn(tell(source.clone(), mailbox.clone()));
@@ -70,10 +70,10 @@ impl Tellers {
     }
 
     /// Every chunk is checked as it comes from now on.
-    pub(super) fn root_known(&mut self) {
-        if !std::mem::replace(&mut self.root_known, true) {
+    pub(super) fn root_known(&mut self, root: MerkleRoot) {
+        if self.root.replace(root).is_none() {
             for teller in self.by_source.values() {
-                teller.source.root_known();
+                teller.source.root_is(root);
             }
         }
     }
