@@ -8,7 +8,9 @@ use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::StreamExt;
 
-use crate::{ByteRange, Coverage, ManifestHeader, ManifestPage, PeerOffer, RequestGrid};
+use crate::{
+    ByteRange, Coverage, ManifestHeader, ManifestPage, MerkleRoot, PeerOffer, RequestGrid,
+};
 
 /// Why a transfer, or a part of it, failed.
 #[derive(Debug, thiserror::Error)]
@@ -217,6 +219,12 @@ pub trait ChunkSource: Send + Sync + fmt::Debug + 'static {
     /// From now on every chunk is checked as it comes: the root is pinned or proven. For
     /// sources that would be paid before they deliver.
     fn root_known(&self) {}
+
+    /// The same, and which root it is. For sources that check by themselves what they buy.
+    fn root_is(&self, root: MerkleRoot) {
+        let _ = root;
+        self.root_known();
+    }
 
     /// Whether requests stand still because payment is being arranged, which may take long
     /// and is no fault. Looked at from time to time: meanwhile others are asked, and nothing

@@ -26,6 +26,12 @@ pub enum NetworkError {
         /// The peer.
         peer: PeerId,
     },
+    /// The peer is reached through a relay only, and streams are not opened over one.
+    #[error("peer {peer} is reached through a relay only, which carries no data")]
+    Relayed {
+        /// The peer.
+        peer: PeerId,
+    },
     /// The peer does not speak the protocol.
     #[error("peer {peer} does not speak {name}")]
     Unsupported {
@@ -56,7 +62,7 @@ pub enum NetworkError {
 impl NetworkError {
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
+        matches!(self, Self::Unreachable { .. } | Self::Relayed { .. })
     }
 }
 

@@ -57,6 +57,12 @@ impl MemoryNetworkHub {
         self.switchboard.cut(a, b);
     }
 
+    /// Leaves two peers a connection through a relay, until [`MemoryNetworkHub::mend`]: streams
+    /// are reset and none is opened, messages to topics still come.
+    pub fn relay(&self, a: &PeerId, b: &PeerId) {
+        self.switchboard.relay(a, b);
+    }
+
     /// Connects two peers again.
     pub fn mend(&self, a: &PeerId, b: &PeerId) {
         self.switchboard.mend(a, b);

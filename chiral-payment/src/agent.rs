@@ -421,6 +421,10 @@ impl PaymentAgent for ChainAgent {
         self.most_at_once_of(purchase)
     }
 
+    fn is_sealed(&self, purchase: &Purchase) -> bool {
+        self.is_sealed_by(purchase)
+    }
+
     async fn lock(
         &self,
         purchase: &Purchase,

@@ -3,8 +3,11 @@
 //! Conversations run in tasks of their own, one at a time for a source: requests that were
 //! refused together share one, and one that is given up meanwhile does not end it.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +18,14 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use ahead::Ahead;
+#[cfg(feature = "private")]
+pub(crate) use {ahead::Room, sealed::Owed};
+
+mod ahead;
+#[cfg(feature = "private")]
+mod sealed;
 
 /// Least time between two acknowledgements.
 const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(250);
@@ -90,6 +101,9 @@ pub(crate) struct Payer {
     waiting: AtomicUsize,
     /// Something was verified, which the gate may have been waiting for.
     progress: Notify,
+    ahead: Mutex<Ahead>,
+    /// Something was verified while somebody talked to the gate.
+    more: AtomicBool,
 }
 
 impl Payer {
@@ -114,6 +128,8 @@ impl Payer {
             floor: tokio::sync::Mutex::default(),
             waiting: AtomicUsize::new(0),
             progress: Notify::new(),
+            ahead: Mutex::default(),
+            more: AtomicBool::new(false),
         }
     }
 
@@ -302,11 +318,19 @@ impl Payer {
     /// Sends what is due to the gate, if anything is. Needs the floor.
     async fn acknowledge(&self) -> Outcome {
         self.state().acknowledged = Some(Instant::now());
+        let unsettled = self.unsettled();
         let due = self.agent.due(&self.purchase()).await;
         match due.map_err(|error| Refusal::of(&error))? {
             None => Ok(()),
             Some(message) => {
-                let answer = self.carrier.carry(message).await;
+                let mut carry = pin!(self.carrier.carry(message));
+                let first = poll_fn(|cx| Poll::Ready(carry.as_mut().poll(cx))).await;
+                // On its way: what is asked for from now on comes behind it.
+                self.settled(unsettled);
+                let answer = match first {
+                    Poll::Ready(answer) => answer,
+                    Poll::Pending => carry.await,
+                };
                 let answer = answer.map_err(|error| Refusal {
                     reason: error.to_string(),
                     retryable: error.is_retryable(),
@@ -321,17 +345,31 @@ impl Payer {
     /// whoever tells.
     pub(crate) async fn verified(self: &Arc<Self>, range: ByteRange) {
         self.agent.verified(&self.purchase(), range).await;
+        self.count_verified(range.len());
         self.progress.notify_waiters();
         let lately = |at: Instant| at.elapsed() < ACKNOWLEDGE_EVERY;
-        if self.state().acknowledged.is_some_and(lately) || self.floor.try_lock().is_err() {
+        // Where a window decides, the gate waits for every payment.
+        let windowed = self.most_at_once() != u64::MAX;
+        if !windowed && self.state().acknowledged.is_some_and(lately) {
+            return;
+        }
+        self.more.store(true, Ordering::SeqCst);
+        if self.floor.try_lock().is_err() {
             return;
         }
         let payer = self.clone();
         self.tasks.spawn(async move {
             let work = async {
-                // Taken meanwhile by a conversation, which acknowledges too.
-                if let Ok(_floor) = payer.floor.try_lock() {
+                while payer.more.load(Ordering::SeqCst) {
+                    // Taken meanwhile by a conversation, which acknowledges too.
+                    let Ok(_floor) = payer.floor.try_lock() else {
+                        break;
+                    };
+                    payer.more.store(false, Ordering::SeqCst);
                     payer.told(payer.acknowledge().await);
+                    if !windowed {
+                        break;
+                    }
                 }
             };
             payer.closed.run_until_cancelled(work).await;

@@ -8,8 +8,21 @@
 //! [`PaymentGate`](chiral_core::PaymentGate) and [`PaymentAgent`](chiral_core::PaymentAgent)
 //! alone: their words are carried unread.
 //!
+//! Two ways of being paid in the stream are more than messages that are carried. Under vouchers
+//! that follow the chunks (option B) a buyer keeps to the window: it asks for no more than is
+//! served ahead of payment, and pays ahead of asking. Where chunks are sold sealed (option A) it
+//! has some of them sent ahead ([`PrivateConfig::sealed_ahead`]), asked for in want-lists, and
+//! buys their keys one after the other; what a key opens is held against the file's own hashes
+//! before the next is bought.
+//!
+//! | | buyer may lose | seeder may lose |
+//! | --- | --- | --- |
+//! | option B | nothing | what it serves ahead of payment: the window |
+//! | option A | the price of one chunk, to garbage behind a right key | the upload of what it sealed ahead |
+//!
 //! Data never runs over a relayed connection: the network opens no stream over one.
 
+mod checkout;
 mod config;
 mod frame;
 mod link;
@@ -19,13 +32,15 @@ mod request;
 mod serve;
 mod session;
 mod source;
+mod wanted;
 
-pub use config::PrivateConfig;
+pub use config::{MAX_AHEAD, PrivateConfig};
 pub use frame::{Frame, FrameError, MAX_DATA, MAX_HEADER};
 pub use messages::{
-    Body, Cancel, ChunksDone, CloseSession, Failed, FailureKind, FileRequest, FileResponse, Have,
-    Header, OpenSession, Page, PaymentAnswer, PaymentBatch, PaymentRequired, RequestChunks,
-    RequestHave, RequestPage, SessionAccepted, StreamChunk,
+    Body, Cancel, ChunkRequest, ChunkResponse, ChunksDone, CloseSession, Failed, FailureKind,
+    FileRequest, FileResponse, Have, Header, MAX_WANTS, OpenSession, Page, PaymentAnswer,
+    PaymentBatch, PaymentRequired, RequestChunks, RequestHave, RequestPage, SessionAccepted,
+    StreamChunk, VERSION, Want,
 };
 pub use protocol::{PrivateError, PrivateProtocol};
 pub use source::PrivateSource;

@@ -33,6 +33,8 @@ struct State {
     /// Of pairs that had a stream; cancelled to reset all of them.
     links: BTreeMap<Pair, CancellationToken>,
     cut: BTreeSet<Pair>,
+    /// Of which the two hear each other, through a relay.
+    relayed: BTreeSet<Pair>,
     joined: u64,
 }
 
@@ -61,7 +63,13 @@ impl State {
     }
 
     fn connected(&self, a: &PeerId, b: &PeerId) -> bool {
-        a != b && self.nodes.contains_key(b) && !self.cut.contains(&Pair::new(a, b))
+        let pair = Pair::new(a, b);
+        let heard = !self.cut.contains(&pair) || self.relayed.contains(&pair);
+        a != b && self.nodes.contains_key(b) && heard
+    }
+
+    fn is_relayed(&self, a: &PeerId, b: &PeerId) -> bool {
+        self.relayed.contains(&Pair::new(a, b))
     }
 
     fn remove(&mut self, peer: &PeerId) {
@@ -108,11 +116,19 @@ impl Switchboard {
         if let Some(link) = state.links.remove(&pair) {
             link.cancel();
         }
+        state.relayed.remove(&pair);
         state.cut.insert(pair);
     }
 
     pub(super) fn mend(&self, a: &PeerId, b: &PeerId) {
-        self.state().cut.remove(&Pair::new(a, b));
+        let mut state = self.state();
+        state.cut.remove(&Pair::new(a, b));
+        state.relayed.remove(&Pair::new(a, b));
+    }
+
+    pub(super) fn relay(&self, a: &PeerId, b: &PeerId) {
+        self.cut(a, b);
+        self.state().relayed.insert(Pair::new(a, b));
     }
 
     pub(super) fn connected(&self, membership: &Membership) -> Result<Vec<PeerId>, NetworkError> {
@@ -132,6 +148,9 @@ impl Switchboard {
         state.node(membership)?;
         if !state.connected(&membership.peer, peer) {
             return Err(NetworkError::Unreachable { peer: peer.clone() });
+        }
+        if state.is_relayed(&membership.peer, peer) {
+            return Err(NetworkError::Relayed { peer: peer.clone() });
         }
         let acceptors = state.nodes.get(peer).map(|node| &node.acceptors);
         let acceptor = acceptors.and_then(|acceptors| acceptors.get(name));

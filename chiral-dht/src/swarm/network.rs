@@ -60,10 +60,10 @@ impl Libp2pNetwork {
 
     async fn try_open(&self, peer: PeerId, name: &StreamProtocol) -> Result<Stream, NetworkError> {
         let open = || self.handle.open(peer, name.clone());
-        match open().await? {
-            Err(OpenError::Unreachable) => {}
+        let unreached = match open().await? {
+            Err(error @ (OpenError::Unreachable | OpenError::Relayed)) => error,
             other => return other.map_err(|error| failed(error, peer, name)),
-        }
+        };
         // Not where it was, or nowhere yet: others may know it.
         for mut address in self.handle.find(peer).await?.into_iter().take(MAX_DIALLED) {
             if !matches!(address.iter().last(), Some(Protocol::P2p(_))) {
@@ -73,7 +73,7 @@ impl Libp2pNetwork {
                 return open().await?.map_err(|error| failed(error, peer, name));
             }
         }
-        Err(failed(OpenError::Unreachable, peer, name))
+        Err(failed(unreached, peer, name))
     }
 }
 
@@ -85,6 +85,7 @@ fn failed(error: OpenError, peer: PeerId, name: &StreamProtocol) -> NetworkError
             name: name.to_string(),
         },
         OpenError::Unreachable => NetworkError::Unreachable { peer },
+        OpenError::Relayed => NetworkError::Relayed { peer },
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) enum OpenError {
     Unsupported,
     /// There is no connection to the peer, and none could be made.
     Unreachable,
+    /// The same, but for one through a relay.
+    Relayed,
 }
 
 /// A stream that somebody waits for.
@@ -58,6 +60,8 @@ pub(crate) struct Behaviour {
     registry: Registry,
     /// Connections that may carry streams, oldest first.
     direct: HashMap<PeerId, Vec<ConnectionId>>,
+    /// Connections through relays, which carry none.
+    relayed: HashMap<PeerId, Vec<ConnectionId>>,
     /// Streams that wait for a connection being made.
     waiting: HashMap<PeerId, Vec<OpenRequest>>,
     queue: VecDeque<ToSwarm<Infallible, OpenRequest>>,
@@ -69,6 +73,7 @@ impl Behaviour {
         Self {
             registry,
             direct: HashMap::new(),
+            relayed: HashMap::new(),
             waiting: HashMap::new(),
             queue: VecDeque::new(),
             waker: None,
@@ -116,6 +121,8 @@ impl Behaviour {
 
     fn established(&mut self, event: ConnectionEstablished<'_>) {
         if event.endpoint.is_relayed() {
+            let connections = self.relayed.entry(event.peer_id).or_default();
+            connections.push(event.connection_id);
             return;
         }
         let connections = self.direct.entry(event.peer_id).or_default();
@@ -130,10 +137,12 @@ impl Behaviour {
     }
 
     fn closed(&mut self, event: ConnectionClosed<'_>) {
-        if let Some(connections) = self.direct.get_mut(&event.peer_id) {
-            connections.retain(|connection| *connection != event.connection_id);
-            if connections.is_empty() {
-                self.direct.remove(&event.peer_id);
+        for of_peers in [&mut self.direct, &mut self.relayed] {
+            if let Some(connections) = of_peers.get_mut(&event.peer_id) {
+                connections.retain(|connection| *connection != event.connection_id);
+                if connections.is_empty() {
+                    of_peers.remove(&event.peer_id);
+                }
             }
         }
     }
@@ -147,7 +156,11 @@ impl Behaviour {
             return;
         };
         for request in self.waiting.remove(&peer).unwrap_or_default() {
-            request.fail(OpenError::Unreachable);
+            let relayed = self.relayed.contains_key(&peer);
+            request.fail(match relayed {
+                true => OpenError::Relayed,
+                false => OpenError::Unreachable,
+            });
         }
     }
 }

@@ -9,7 +9,7 @@ use chiral_core::{Bill, BillId, ByteRange, Cid, RangeSet};
 
 use super::deal::{Deal, Key, missing};
 use crate::channel::past::About;
-use crate::messages::Notice;
+use crate::messages::{Notice, Policy};
 
 /// Deals at most; beyond, those that are over and paid are forgotten, the oldest first.
 const MAX_DEALS: usize = 65_536;
@@ -171,6 +171,14 @@ impl Books {
         let Some(deal) = self.deals.get_mut(&agreement).filter(|deal| deal.agreed) else {
             return 0;
         };
+        if deal.policy == Policy::LockedVoucher {
+            // What came sealed was bought before it could be seen, whoever else delivered it.
+            fresh = missing(range, &deal.verified);
+            if deal.unsealed == Some(range) {
+                deal.unsealed = None;
+                deal.again = range.len() - fresh.len();
+            }
+        }
         for part in fresh.iter() {
             deal.verified.insert(part);
         }

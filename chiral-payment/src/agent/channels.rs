@@ -15,6 +15,9 @@ use crate::channel::{Channels, ChannelsError};
 use crate::gate::books_failed;
 use crate::messages::{Message, Policy};
 
+/// Pause before another look whether the lock of another agreement is paid.
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
 /// Times that a voucher is said again before an agreement is given up.
 const MAX_REPEATS: u8 = 4;
 
@@ -285,11 +288,12 @@ impl ChainAgent {
         {
             let mut books = self.books();
             let deal = books.deals.get_mut(&agreement);
-            let Some(deal) = deal.filter(|deal| deal.verified.len() >= share.bytes) else {
+            let Some(deal) = deal.filter(|deal| deal.opened() >= share.bytes) else {
                 return Ok(None);
             };
             deal.billed = deal.verified.clone();
             deal.in_band = share.bytes;
+            deal.again = 0;
             books.touch(agreement);
         }
         self.keep("agent-voucher").await?;
@@ -311,6 +315,7 @@ impl ChainAgent {
                 let due = unpaid > 0 && (unpaid >= batch || all || locked);
                 // Promised, perhaps by an earlier run, and nobody knows whether it arrived.
                 let due = due || (all && deal.in_band > deal.confirmed);
+                let due = due || (locked && deal.again > 0);
                 (agreement, due, deal.bound)
             })
         };
@@ -482,9 +487,24 @@ impl ChainAgent {
             bytes,
             amount,
         };
-        let locked = channels.lock_up(channel, share, seal.counter, seal.key_hash);
-        let lock = locked.await.map_err(failed)?;
-        Ok(Message::Channel(ChannelMessage::Lock(lock)).encode())
+        let until = tokio::time::Instant::now() + self.inner.config.settle_patience;
+        loop {
+            let locked = channels.lock_up(channel, share, seal.counter, seal.key_hash);
+            match locked.await {
+                Ok(lock) => return Ok(Message::Channel(ChannelMessage::Lock(lock)).encode()),
+                // Of another agreement, most likely: what is bought there comes first.
+                Err(ChannelsError::Pay(PayFault::Locked))
+                    if tokio::time::Instant::now() < until =>
+                {
+                    tokio::time::sleep(LOCK_PAUSE).await;
+                }
+                Err(ChannelsError::Pay(PayFault::Locked)) => return Err(GateError::Ledger),
+                Err(ChannelsError::Pay(PayFault::Short { missing })) => {
+                    self.top_up(channel, missing).await?;
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
     }
 
     pub(super) async fn unseal_with(
@@ -501,6 +521,8 @@ impl ChainAgent {
             {
                 key
             }
+            // It does not see the deposit yet.
+            Message::NotYet { .. } => return Err(GateError::Ledger),
             Message::Refused { reason } => {
                 tracing::debug!(%reason, "the seeder gives no key");
                 return Err(GateError::Terms {
@@ -522,10 +544,28 @@ impl ChainAgent {
         let channel = channels.of(seal.agreement).ok_or(GateError::Message {
             reason: "nothing is locked",
         })?;
-        channels.unlock(channel, key).await.map_err(failed)?;
+        match channels.unlock(channel, key).await {
+            // The lock was claimed before its key came: it opens what it is for all the same.
+            Ok(()) | Err(ChannelsError::Pay(PayFault::NotUnlocked)) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        if let Some(deal) = self.books().deals.get_mut(&seal.agreement) {
+            deal.unsealed = Some(range);
+        }
         let mut data = BytesMut::from(&sealed.data[..]);
         cipher::apply(&key, &mut data);
         Ok(data.freeze())
+    }
+
+    /// Whether a seeder sells sealed bytes, as far as anything is agreed on.
+    pub(super) fn is_sealed_by(&self, purchase: &Purchase) -> bool {
+        let Some(key) = key(purchase).filter(|_| !purchase.offer.price.is_free()) else {
+            return false;
+        };
+        let now = self.now();
+        let mut books = self.books();
+        let deal = books.usable(&key, now);
+        deal.is_some_and(|(_, deal)| deal.policy == Policy::LockedVoucher)
     }
 
     /// Bytes that one request to this seeder may ask for now.

@@ -66,6 +66,10 @@ pub(super) struct Deal {
     pub(super) confirmed: u64,
     /// Times that the last voucher was said again.
     pub(super) repeats: u8,
+    /// What the last key opened, until it is verified.
+    pub(super) unsealed: Option<ByteRange>,
+    /// Bytes of it that had been verified before: bought for a second time.
+    pub(super) again: u64,
 }
 
 impl Deal {
@@ -114,6 +118,15 @@ impl Deal {
     pub(super) fn cost(&self, bytes: u64) -> Result<U256, AmountOverflow> {
         let cost = self.pricing.cost(self.position(), bytes);
         cost.ok_or(AmountOverflow)
+    }
+
+    /// Bytes that were bought sealed and found right; those that were bought twice count twice.
+    pub(super) fn opened(&self) -> u64 {
+        let twice = self.in_band.saturating_sub(self.billed.len());
+        self.verified
+            .len()
+            .saturating_add(twice)
+            .saturating_add(self.again)
     }
 
     /// The price that was agreed on, without what is taken off.

@@ -228,6 +228,8 @@ pub(super) fn propose(
         bound: false,
         confirmed: 0,
         repeats: 0,
+        unsealed: None,
+        again: 0,
     })
 }
 

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{ChainGate, books_failed, denied, not_yet, refused};
 use crate::channel::cipher::{self, MAX_SEALED};
 use crate::channel::messages::{Bind, ChannelMessage, Leave, Pay, PayLocked, Seal, wei};
+use crate::channel::payee::TakeFault;
 use crate::channel::{Channels, ChannelsError};
 use crate::messages::{Message, Policy, Request, Signed};
 
@@ -144,25 +145,53 @@ impl ChainGate {
         let Some(amount) = self.cost_in(channels, agreement, lock.channel, lock.bytes) else {
             return Ok(Message::Ended { agreement });
         };
+        let key = channels.key(agreement, lock.counter);
+        let before = channels.paid_under(agreement).bytes;
         let length = {
             let books = self.books();
             let account = books.accounts.get(&agreement);
             account.and_then(|account| account.sealed.get(&lock.counter).copied())
         };
+        // A lock that was taken before a restart is told its key again.
+        let length = length.or_else(|| {
+            let held = *channels.payee(lock.channel)?.lock()?;
+            let same = held.key == key && held.share.bytes == lock.bytes;
+            same.then(|| lock.bytes.saturating_sub(before))
+        });
         let Some(length) = length else {
             return Ok(refused("nothing was sealed for that request"));
         };
         // The whole of what was sealed, on top of what was paid before: nothing else.
-        let before = channels.paid_under(agreement).bytes;
         let (true, Some(amount)) = (before.checked_add(length) == Some(lock.bytes), wei(amount))
         else {
             return Ok(refused("pays for something else than was sealed"));
         };
-        let key = channels.key(agreement, lock.counter);
-        match channels.take_lock(&lock, amount, key).await {
+        let mut taken = channels.take_lock(&lock, amount, key).await;
+        if let Err(ChannelsError::Take(TakeFault::OverDeposit)) = taken {
+            // There may be more in it since it was looked at.
+            match self.look_again(channels, agreement, lock.channel).await {
+                true => taken = channels.take_lock(&lock, amount, key).await,
+                false => return Ok(not_yet()),
+            }
+        }
+        match taken {
             Ok(()) => Ok(Message::Channel(ChannelMessage::Key { agreement, key })),
             Err(error) => taken_or_refused(error),
         }
+    }
+
+    /// Whether the chain could be asked how much is in a channel.
+    async fn look_again(&self, channels: &Channels, agreement: B256, channel: B256) -> bool {
+        let terms = {
+            let books = self.books();
+            let account = books.accounts.get(&agreement);
+            account.map(|account| (account.terms.payer, account.terms.channel.challenge))
+        };
+        let (Some((payer, challenge)), Ok(_look)) = (terms, self.inner.looks.try_acquire()) else {
+            return false;
+        };
+        let seen = channels.bind(agreement, payer, channel, challenge).await;
+        !matches!(seen, Err(ChannelsError::Chain(_)))
     }
 
     async fn leave(&self, channels: &Channels, leave: Signed<Leave>) -> Result<Message, GateError> {

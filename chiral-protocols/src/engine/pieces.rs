@@ -144,7 +144,7 @@ impl Active<'_> {
             lookup.begun(&self.partial);
         }
         // Each byte is checked soon after it came.
-        self.run.tellers.root_known();
+        self.run.tellers.pieces_known();
         for index in 0..self.layout.count() {
             if !self.present.get(index) {
                 self.scheduler.want(self.layout.range(index));

@@ -55,7 +55,7 @@ impl Active<'_> {
             .clone()
             .filter(|index| !self.proven.get(*index))
             .count() as u32;
-        self.run.tellers.root_known();
+        self.run.tellers.root_known(root);
         let needed = |page: &u32| {
             let span = page * PAGE_CHUNKS..page.saturating_add(1).saturating_mul(PAGE_CHUNKS);
             let first = span.start.max(chunks.start);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chiral_core::{ByteRange, ChunkSource, RangeSet};
+use chiral_core::{ByteRange, ChunkSource, MerkleRoot, RangeSet};
 use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -55,25 +55,35 @@ struct Teller {
 pub(super) struct Tellers {
     by_source: BTreeMap<SourceId, Teller>,
     tasks: JoinSet<()>,
-    root_known: bool,
+    /// Whether every chunk is checked as it comes, and under which root, if under one.
+    known: Option<Option<MerkleRoot>>,
 }
 
 impl Tellers {
     /// A source takes part.
     pub(super) fn join(&mut self, id: SourceId, source: Arc<dyn ChunkSource>) {
-        if self.root_known {
-            source.root_known();
+        if let Some(root) = self.known {
+            say(&*source, root);
         }
         let mailbox = Arc::<Mailbox>::default();
         self.tasks.spawn(tell(source.clone(), mailbox.clone()));
         self.by_source.insert(id, Teller { source, mailbox });
     }
 
-    /// Every chunk is checked as it comes from now on.
-    pub(super) fn root_known(&mut self) {
-        if !std::mem::replace(&mut self.root_known, true) {
+    /// Every chunk is checked as it comes from now on, under this root.
+    pub(super) fn root_known(&mut self, root: MerkleRoot) {
+        self.checked(Some(root));
+    }
+
+    /// Every byte is checked soon after it came, by the hashes of another network.
+    pub(super) fn pieces_known(&mut self) {
+        self.checked(None);
+    }
+
+    fn checked(&mut self, root: Option<MerkleRoot>) {
+        if self.known.replace(root).is_none() {
             for teller in self.by_source.values() {
-                teller.source.root_known();
+                say(&*teller.source, root);
             }
         }
     }
@@ -111,6 +121,14 @@ impl Tellers {
         };
         // One that does not close in time is dropped with this.
         join_all(self.by_source.values().map(close)).await;
+    }
+}
+
+/// Tells a source that what it brings is checked.
+fn say(source: &dyn ChunkSource, root: Option<MerkleRoot>) {
+    match root {
+        Some(root) => source.root_is(root),
+        None => source.root_known(),
     }
 }
 

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::limits::Uploads;
 
+/// Most sealed chunks that are fetched ahead.
+pub const MAX_AHEAD: usize = 64;
+
 /// Limits and times.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -16,6 +19,10 @@ pub struct PrivateConfig {
     pub max_sessions_per_peer: usize,
     /// Requests for bytes under way at once in a session.
     pub max_requests: usize,
+    /// Sealed chunks that are fetched ahead of their keys, 1 to [`MAX_AHEAD`]; fewer if the
+    /// seeder's window is smaller. A buyer that goes away costs the seeder the upload of so
+    /// many; a seeder that seals garbage costs the buyer the price of one, however many.
+    pub sealed_ahead: usize,
     /// How long a seeder may take to answer anything but a payment.
     pub answer_timeout: Duration,
     /// How long nothing may come of a request that is being served.
@@ -37,6 +44,7 @@ impl Default for PrivateConfig {
             max_sessions: 256,
             max_sessions_per_peer: 16,
             max_requests: 8,
+            sealed_ahead: 8,
             answer_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(20),
             session_timeout: Duration::from_secs(300),

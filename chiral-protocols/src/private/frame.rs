@@ -58,6 +58,23 @@ impl Frame {
         self
     }
 
+    /// Takes a frame off the front of what has come; `None` if it is not all there yet.
+    ///
+    /// # Errors
+    /// [`FrameError`]; what follows cannot be read then.
+    pub fn take(buffer: &mut BytesMut) -> Result<Option<Self>, FrameError> {
+        let mut ahead = buffer.clone();
+        let Some(begun) = take_header(&mut ahead)? else {
+            return Ok(None);
+        };
+        if ahead.len() < begun.data_length {
+            return Ok(None);
+        }
+        buffer.advance(buffer.len() - ahead.len());
+        let data = buffer.split_to(begun.data_length).freeze();
+        Ok(Some(Self::new(begun.id, begun.body).with_data(data)))
+    }
+
     /// What is sent before the raw bytes.
     ///
     /// # Errors
@@ -135,12 +152,15 @@ mod tests {
     fn body() -> impl Strategy<Value = Body> {
         let bytes = |max| proptest::collection::vec(any::<u8>(), 0..max).prop_map(Bytes::from);
         prop_oneof![
-            bytes(40).prop_map(|file_hash| Body::OpenSession(OpenSession { file_hash })),
+            (bytes(40), any::<u32>()).prop_map(|(file_hash, version)| Body::OpenSession(
+                OpenSession { file_hash, version }
+            )),
             (bytes(512), bytes(33), bytes(21)).prop_map(|(manifest_header, price, wallet)| {
                 Body::SessionAccepted(SessionAccepted {
                     manifest_header,
                     price,
                     wallet,
+                    version: 1,
                 })
             }),
             any::<u32>().prop_map(|index| Body::RequestPage(RequestPage { index })),

@@ -3,6 +3,12 @@
 
 use bytes::Bytes;
 
+/// Version of the messages that is spoken here.
+pub const VERSION: u32 = 1;
+
+/// Most wants of one [`ChunkRequest`].
+pub const MAX_WANTS: usize = 32;
+
 /// What stands before the raw bytes of a frame.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Header {
@@ -15,7 +21,7 @@ pub struct Header {
     /// What is said.
     #[prost(
         oneof = "Body",
-        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32"
+        tags = "16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34"
     )]
     pub body: Option<Body>,
 }
@@ -74,6 +80,13 @@ pub enum Body {
     /// Raw bytes: as many of those asked for as lie in the chunk that they begin in.
     #[prost(message, tag = "32")]
     FileResponse(FileResponse),
+    /// Chunks, please, each answered on its own: a want-list. The number is that of the first
+    /// want, the others have those that follow.
+    #[prost(message, tag = "33")]
+    ChunkRequest(ChunkRequest),
+    /// Raw bytes: all that one want is for, sealed or plain.
+    #[prost(message, tag = "34")]
+    ChunkResponse(ChunkResponse),
 }
 
 /// Begins a session for one file.
@@ -82,6 +95,9 @@ pub struct OpenSession {
     /// The cid: 32 bytes. Empty in a session that only carries payment messages.
     #[prost(bytes = "bytes", tag = "1")]
     pub file_hash: Bytes,
+    /// The newest version that is spoken; 0 is 1.
+    #[prost(uint32, tag = "2")]
+    pub version: u32,
 }
 
 /// The session stands.
@@ -96,6 +112,9 @@ pub struct SessionAccepted {
     /// Where payments go: 20 bytes, or none.
     #[prost(bytes = "bytes", tag = "3")]
     pub wallet: Bytes,
+    /// The version that is spoken: the newest that both know; 0 is 1.
+    #[prost(uint32, tag = "4")]
+    pub version: u32,
 }
 
 /// Asks for the coverage.
@@ -230,4 +249,50 @@ pub struct FileResponse {
     /// The hash of the next chunk: 32 bytes, if it is known and there is one.
     #[prost(bytes = "bytes", tag = "2")]
     pub next_chunk_hash: Bytes,
+}
+
+/// Asks for chunks one by one.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ChunkRequest {
+    /// At most [`MAX_WANTS`].
+    #[prost(message, repeated, tag = "1")]
+    pub wants: Vec<Want>,
+    /// From the buyer's payment side: what shows that it paid. The seeder's looks at it before
+    /// anything is served; its answer comes with the first want's.
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    pub payment_proof: Option<Bytes>,
+}
+
+/// Bytes of one chunk that are wanted.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Want {
+    /// Where they begin.
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    /// How many; no more than lie in the chunk.
+    #[prost(uint64, tag = "2")]
+    pub length: u64,
+    /// What the payment side shows with this request.
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    pub credential: Option<Bytes>,
+    /// Whether they have to be sealed: then they come sealed or not at all.
+    #[prost(bool, tag = "4")]
+    pub sealed: bool,
+}
+
+/// The bytes of a [`Want`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ChunkResponse {
+    /// Where they begin.
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    /// The seeder's word on sealed bytes, for the buyer's payment side; empty if they are plain.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub seal: Bytes,
+    /// Hash of the chunk that they are of, if it is known: 32 bytes.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub verification_hash: Bytes,
+    /// The seeder's answer to the payment that came with the request.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub payment_answer: Bytes,
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chiral_core::peer_network::{BoxedPeerStream, IncomingStreams};
 use chiral_core::{
-    Capabilities, ChunkSource, ChunkStore, ContentProtocol, Endpoint, FileIdentification,
+    Capabilities, ChunkSource, ChunkStore, Cid, ContentProtocol, Endpoint, FileIdentification,
     FileMetadata, NetworkError, PaymentAgent, PaymentGate, PeerId, PeerNetwork, PeerOffer,
     Protocol, SeedRequest, StoreError, TransferError, TransferRegistry,
 };
@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::STREAM_NAME;
 use super::config::PrivateConfig;
 use super::frame::Frame;
-use super::messages::{Body, FileRequest, FileResponse};
+use super::messages::{Body, ChunkRequest, ChunkResponse, FileRequest, FileResponse};
 use super::serve::Host;
 use super::session::protocol;
 use super::source::{Client, Line, PrivateSource};
@@ -138,6 +138,37 @@ impl PrivateProtocol {
             }),
             _ => Err(protocol(&name, "an answer that answers nothing")),
         }
+    }
+
+    /// Chunks of a file, each on its own and unverified, with a payment that the seeder's gate
+    /// looks at first: say, the notice of a transaction. There is an answer for each want, in
+    /// their order, sealed where that was asked for.
+    ///
+    /// # Errors
+    /// [`TransferError`], if there is no session or it breaks. What is wrong with one want is
+    /// the answer to that one: [`TransferError::PaymentRequired`] with the seeder's terms, if it
+    /// is not free.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the request; the payment may have been seen.
+    pub async fn request_chunks(
+        &self,
+        offer: &PeerOffer,
+        cid: Cid,
+        request: ChunkRequest,
+    ) -> Result<Vec<Result<(ChunkResponse, Bytes), TransferError>>, TransferError> {
+        self.open()?;
+        let (peer, name) = (peer_of(offer)?, offer.endpoint.clone());
+        let line = Line::new(
+            &self.client,
+            peer,
+            name.clone(),
+            Bytes::copy_from_slice(cid.as_bytes()),
+        );
+        let work = line.chunks(request);
+        let answers = self.client.closed.run_until_cancelled(work).await;
+        line.close().await;
+        answers.unwrap_or(Err(TransferError::Closed))
     }
 
     fn open(&self) -> Result<(), TransferError> {

@@ -2,37 +2,91 @@
 
 use std::sync::Arc;
 
-use chiral_core::{ByteRange, Delivery, DeliveryStream, TransferError};
-use futures_util::StreamExt;
+use bytes::Bytes;
+use chiral_core::{ByteRange, CHUNK_SIZE, Delivery, DeliveryStream, TransferError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use super::frame::Frame;
-use super::messages::{Body, RequestChunks};
+use super::messages::{Body, ChunkRequest, RequestChunks, Want};
 use super::session::{Asking, failure, protocol, timed_out};
 use super::source::Seeder;
+use super::wanted::Wanted;
+use crate::payer::Room;
 
 /// Most bytes of one request: a gate lends only so much at once.
 const MAX_REQUEST: u64 = 8 << 20;
 
-/// Asks for a range, in several requests if it is long.
+/// Asks for a range, in several requests if it is long; sealed, if that is how it is sold.
 pub(super) fn fetch(seeder: Arc<Seeder>, range: ByteRange) -> DeliveryStream {
-    let parts = (range.start..range.end)
-        .step_by(MAX_REQUEST as usize)
-        .map(move |start| ByteRange::new(start, range.end.min(start + MAX_REQUEST)));
-    let deliveries =
-        futures_util::stream::iter(parts).flat_map(move |part| fetch_part(seeder.clone(), part));
-    // Nothing comes behind an error.
-    Box::pin(deliveries.scan(false, |failed, item| {
-        let before = std::mem::replace(failed, item.is_err());
-        std::future::ready((!before).then_some(item))
-    }))
+    let state = (seeder, State::Next(range));
+    Box::pin(futures_util::stream::unfold(
+        state,
+        |(seeder, state)| async move {
+            let (item, state) = step(&seeder, state).await?;
+            Some((item, (seeder, state)))
+        },
+    ))
 }
 
 enum State {
-    Asking(Arc<Seeder>, ByteRange),
-    Reading(Box<Reading>),
+    /// What is not asked for yet.
+    Next(ByteRange),
+    Reading(Box<Reading>, ByteRange),
+    Sealed(Box<Wanted>),
     Ended,
+}
+
+type Item = Result<Delivery, TransferError>;
+
+/// The next delivery. Nothing comes behind an error.
+async fn step(seeder: &Arc<Seeder>, mut state: State) -> Option<(Item, State)> {
+    loop {
+        state = match state {
+            State::Ended => return None,
+            State::Next(left) if left.is_empty() => return None,
+            State::Next(left) if seeder.is_sealed() => {
+                State::Sealed(Box::new(Wanted::new(seeder.clone(), left)))
+            }
+            State::Next(left) => {
+                let part = seeder.part(left);
+                match begin(seeder.clone(), part).await {
+                    Ok(Some(reading)) => {
+                        let left = ByteRange::new(part.end, left.end);
+                        State::Reading(Box::new(reading), left)
+                    }
+                    // As it turned out it is sold sealed.
+                    Ok(None) => State::Next(left),
+                    Err(error) => return Some((Err(error), State::Ended)),
+                }
+            }
+            State::Reading(mut reading, left) => match reading.next().await {
+                Ok(Some(delivery)) => return Some((Ok(delivery), State::Reading(reading, left))),
+                Ok(None) => State::Next(left),
+                Err(error) => return Some((Err(error), State::Ended)),
+            },
+            State::Sealed(mut wanted) => match wanted.next().await? {
+                Ok(delivery) => return Some((Ok(delivery), State::Sealed(wanted))),
+                Err(error) => return Some((Err(error), State::Ended)),
+            },
+        };
+    }
+}
+
+impl Seeder {
+    /// Whether what is bought here comes sealed.
+    fn is_sealed(&self) -> bool {
+        self.payer.as_ref().is_some_and(|payer| payer.is_sealed())
+    }
+
+    /// What to ask for at once: a part of what is served ahead of payment, cut where a chunk
+    /// ends, for what is not whole cannot be paid for.
+    fn part(&self, left: ByteRange) -> ByteRange {
+        let most = self.payer.as_ref().map_or(u64::MAX, |p| p.most_at_once());
+        let most = (most / 4).clamp(CHUNK_SIZE, MAX_REQUEST);
+        let end = (left.start.saturating_add(most) / CHUNK_SIZE).saturating_mul(CHUNK_SIZE);
+        ByteRange::new(left.start, end.min(left.end))
+    }
 }
 
 /// Bytes on their way in.
@@ -43,62 +97,112 @@ struct Reading {
     first: Option<Frame>,
     /// What has not come yet.
     left: ByteRange,
+    /// Its part of what is served ahead of payment.
+    room: Option<Room>,
     _permit: OwnedSemaphorePermit,
 }
 
-fn fetch_part(seeder: Arc<Seeder>, range: ByteRange) -> DeliveryStream {
-    let state = State::Asking(seeder, range);
-    Box::pin(futures_util::stream::unfold(state, |state| async move {
-        let mut reading = match state {
-            State::Ended => return None,
-            State::Asking(seeder, range) => match begin(seeder, range).await {
-                Ok(reading) => Box::new(reading),
-                Err(error) => return Some((Err(error), State::Ended)),
-            },
-            State::Reading(reading) => reading,
-        };
-        match reading.next().await {
-            Ok(Some(delivery)) => Some((Ok(delivery), State::Reading(reading))),
-            Ok(None) => None,
-            Err(error) => Some((Err(error), State::Ended)),
-        }
-    }))
-}
-
-async fn begin(seeder: Arc<Seeder>, range: ByteRange) -> Result<Reading, TransferError> {
+/// `None` if it is sold sealed.
+async fn begin(seeder: Arc<Seeder>, range: ByteRange) -> Result<Option<Reading>, TransferError> {
+    let room = match &seeder.payer {
+        Some(payer) => Some(payer.room(range.len()).await),
+        None => None,
+    };
     let permits = seeder.permits.clone();
     let permit = permits
         .acquire_owned()
         .await
         .map_err(|_| TransferError::Closed)?;
-    let (asking, first) = admission(&seeder, range).await?;
-    Ok(Reading {
+    let ask = |credential| Ask::plain(range, credential);
+    let Some((asking, first)) = admission(&seeder, range, ask, None).await? else {
+        return Ok(None);
+    };
+    Ok(Some(Reading {
         seeder,
         asking,
         first: Some(first),
         left: range,
+        room,
         _permit: permit,
-    })
+    }))
 }
 
-/// Asks until the range is admitted, as often as payment has to be agreed on first. Answers
-/// the first frame of the delivery too.
-async fn admission(seeder: &Seeder, range: ByteRange) -> Result<(Asking, Frame), TransferError> {
-    let begun = Instant::now();
-    let (mut broken, mut refusals, mut waiting) = (false, 0, None);
-    while begun.elapsed() <= seeder.config.payment_timeout {
-        let (agreements, credential) = match &seeder.payer {
-            Some(payer) => payer.credential(range).await?,
-            None => (0, None),
-        };
+/// One request as it is made.
+pub(super) struct Ask {
+    body: Body,
+    sealed: bool,
+}
+
+impl Ask {
+    fn plain(range: ByteRange, credential: Option<Bytes>) -> Self {
         let body = Body::RequestChunks(RequestChunks {
             offset: range.start,
             length: range.len(),
             credential,
         });
-        let session = seeder.session().await?;
+        Self {
+            body,
+            sealed: false,
+        }
+    }
+
+    /// For one chunk, sealed.
+    pub(super) fn sealed(range: ByteRange, credential: Option<Bytes>) -> Self {
+        let wants = vec![want(range, credential)];
+        let payment_proof = None;
+        let body = Body::ChunkRequest(ChunkRequest {
+            wants,
+            payment_proof,
+        });
+        Self { body, sealed: true }
+    }
+}
+
+/// A sealed chunk that is wanted.
+pub(super) fn want(range: ByteRange, credential: Option<Bytes>) -> Want {
+    Want {
+        offset: range.start,
+        length: range.len(),
+        credential,
+        sealed: true,
+    }
+}
+
+/// Asks until the range is admitted, as often as payment has to be agreed on first. Answers
+/// the first frame of the delivery too; `None` if what was agreed on is sold in the other way.
+/// `asked` is a request that was made already, and how many agreements there were then.
+pub(super) async fn admission(
+    seeder: &Seeder,
+    range: ByteRange,
+    ask: impl Fn(Option<Bytes>) -> Ask,
+    mut asked: Option<(u64, Asking)>,
+) -> Result<Option<(Asking, Frame)>, TransferError> {
+    let begun = Instant::now();
+    let (mut broken, mut refusals, mut waiting) = (false, 0, None);
+    while begun.elapsed() <= seeder.config.payment_timeout {
+        let (agreements, asking) = match asked.take() {
+            Some(asked) => asked,
+            None => {
+                let (agreements, credential) = match &seeder.payer {
+                    Some(payer) => payer.credential(range).await?,
+                    None => (0, None),
+                };
+                let Ask { body, sealed } = ask(credential);
+                if seeder.is_sealed() != sealed {
+                    return Ok(None);
+                }
+                let session = seeder.session().await?;
+                match session.ask(body).await {
+                    Err(TransferError::Connection { .. }) if !broken => {
+                        broken = true;
+                        continue;
+                    }
+                    asking => (agreements, asking?),
+                }
+            }
+        };
         let answer = async {
-            let mut asking = session.ask(body).await?;
+            let mut asking = asking;
             let first = timeout(seeder.config.idle_timeout, asking.next()).await;
             let first = first.map_err(|_| timed_out(&seeder.name))??;
             Ok((asking, first))
@@ -139,7 +243,7 @@ async fn admission(seeder: &Seeder, range: ByteRange) -> Result<(Asking, Frame),
                     payer.admitted();
                 }
                 let first = Frame::new(first.id, body).with_data(first.data);
-                return Ok((asking, first));
+                return Ok(Some((asking, first)));
             }
         }
     }
@@ -167,6 +271,9 @@ impl Reading {
                     return Err(protocol(name, "bytes that were not asked for"));
                 }
                 self.left.start = end;
+                if let Some(room) = &mut self.room {
+                    room.delivered(frame.data.len() as u64);
+                }
                 Ok(Some(Delivery {
                     offset: chunk.offset,
                     bytes: frame.data,

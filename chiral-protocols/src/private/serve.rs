@@ -17,13 +17,18 @@ use super::config::PrivateConfig;
 use super::frame::{Frame, FrameError};
 use super::link::{FrameReader, FrameWriter, LinkError, split};
 use super::messages::{
-    Body, ChunksDone, Failed, FailureKind, FileRequest, FileResponse, Have, OpenSession, Page,
-    PaymentAnswer, PaymentRequired, RequestChunks, SessionAccepted, StreamChunk,
+    Body, ChunksDone, Failed, FailureKind, FileRequest, FileResponse, Have, MAX_WANTS, OpenSession,
+    Page, PaymentAnswer, PaymentRequired, RequestChunks, SessionAccepted, StreamChunk, VERSION,
+    Want,
 };
 use super::source::write_have;
 use crate::chunk_hashes::ChunkHashes;
 use crate::meter::Meter;
 use crate::seeds::{Opened, Seeds};
+use payments::Payments;
+
+mod chunks;
+mod payments;
 
 /// Frames that wait to be sent: read ahead of the stream.
 const SENDING: usize = 8;
@@ -59,6 +64,7 @@ struct Serving {
     host: Arc<Host>,
     file: Option<Opened>,
     requests: Mutex<Requests>,
+    payments: Payments,
 }
 
 impl Host {
@@ -76,7 +82,7 @@ impl Host {
             }
         };
         let (out, queue) = mpsc::channel(SENDING);
-        let (ask, asked) = mpsc::channel(config.max_requests.max(1));
+        let (ask, asked) = mpsc::channel(config.max_requests.max(1) + MAX_WANTS);
         let (tell, told) = mpsc::channel(MAX_MESSAGES);
         let result = tokio::select! {
             result = serving.listen(&mut reader, &out, ask, tell) => result,
@@ -100,11 +106,13 @@ impl Host {
         let Some(frame) = reader.next().await? else {
             return Ok(None);
         };
-        let Body::OpenSession(OpenSession { file_hash }) = frame.body else {
+        let Body::OpenSession(OpenSession { file_hash, version }) = frame.body else {
             return Err(FrameError::Header.into());
         };
+        // Who says nothing speaks the first.
+        let version = version.clamp(1, VERSION);
         let (answer, file) = match self.file(&file_hash).await {
-            Ok(Some(opened)) => match self.accepted(&*opened.content) {
+            Ok(Some(opened)) => match self.accepted(&*opened.content, version) {
                 Some(accepted) => (accepted, Some(opened)),
                 None => (
                     failed(FailureKind::Internal, "it cannot be described"),
@@ -116,6 +124,7 @@ impl Host {
                     manifest_header: Bytes::new(),
                     price: Bytes::new(),
                     wallet: Bytes::new(),
+                    version,
                 };
                 (Body::SessionAccepted(accepted), None)
             }
@@ -136,6 +145,7 @@ impl Host {
             host: self.clone(),
             file,
             requests: Mutex::default(),
+            payments: Payments::default(),
         }))
     }
 
@@ -146,7 +156,7 @@ impl Host {
         }
     }
 
-    fn accepted(&self, content: &dyn StoredContent) -> Option<Body> {
+    fn accepted(&self, content: &dyn StoredContent, version: u32) -> Option<Body> {
         let header = content.header();
         let tariff = self.gate.tariff(header.cid);
         let price = tariff.price.wei_per_mib().to_be_bytes_trimmed_vec();
@@ -155,8 +165,24 @@ impl Host {
             manifest_header: header.encode().ok()?.into(),
             price: price.into(),
             wallet: wallet.unwrap_or_default().into(),
+            version,
         }))
     }
+}
+
+/// A request that waits for its turn.
+struct Asked {
+    id: u32,
+    request: Request,
+    /// Payment messages that came before it.
+    behind: u64,
+}
+
+enum Request {
+    Chunks(RequestChunks),
+    File(FileRequest),
+    /// One want of a list, and the payment that came with the list.
+    Want(Want, Option<Bytes>),
 }
 
 /// What was sent of an admitted request. The gate is told once, at its end, however it ends.
@@ -233,7 +259,7 @@ impl Serving {
         &self,
         reader: &mut FrameReader,
         out: &Out,
-        ask: mpsc::Sender<(u32, Body)>,
+        ask: mpsc::Sender<Asked>,
         tell: mpsc::Sender<(u32, Bytes)>,
     ) -> Result<(), LinkError> {
         loop {
@@ -248,21 +274,19 @@ impl Serving {
                     let frame = self.page(id, page.index).await;
                     send(out, frame).await?;
                 }
-                Body::RequestChunks(_) | Body::FileRequest(_) => {
-                    let new = self.requests().open.insert(id);
-                    if !new || ask.try_send((id, body)).is_err() {
-                        if new {
-                            self.requests().open.remove(&id);
-                        }
-                        send(
-                            out,
-                            Frame::new(id, failed(FailureKind::Busy, "too many requests")),
-                        )
-                        .await?;
-                    }
+                Body::RequestChunks(request) => {
+                    let request = Request::Chunks(request);
+                    self.enqueue(id, request, &ask, out).await?;
                 }
+                Body::FileRequest(request) => {
+                    let request = Request::File(request);
+                    self.enqueue(id, request, &ask, out).await?;
+                }
+                Body::ChunkRequest(list) => self.wanted(id, list, &ask, out).await?,
                 Body::PaymentBatch(batch) => {
+                    self.payments.come();
                     if tell.try_send((id, batch.message)).is_err() {
+                        self.payments.seen();
                         send(
                             out,
                             Frame::new(id, failed(FailureKind::Busy, "too many messages")),
@@ -280,6 +304,31 @@ impl Serving {
                 _ => return Err(FrameError::Header.into()),
             }
         }
+    }
+
+    /// Puts a request into the line.
+    async fn enqueue(
+        &self,
+        id: u32,
+        request: Request,
+        ask: &mpsc::Sender<Asked>,
+        out: &Out,
+    ) -> Result<(), LinkError> {
+        let new = self.requests().open.insert(id);
+        let behind = self.payments.come_so_far();
+        let asked = Asked {
+            id,
+            request,
+            behind,
+        };
+        if new && ask.try_send(asked).is_ok() {
+            return Ok(());
+        }
+        if new {
+            self.requests().open.remove(&id);
+        }
+        let busy = failed(FailureKind::Busy, "too many requests");
+        send(out, Frame::new(id, busy)).await
     }
 
     /// The next frame; `None` at the end, and if it does not come for too long while nothing
@@ -339,22 +388,25 @@ impl Serving {
                 Ok(message) => Body::PaymentAnswer(PaymentAnswer { message }),
                 Err(error) => refused(&error),
             };
+            self.payments.seen();
             send(out, Frame::new(id, body)).await?;
         }
         std::future::pending().await
     }
 
     /// Works requests for bytes off, one after the other.
-    async fn deliver(
-        &self,
-        mut asked: mpsc::Receiver<(u32, Body)>,
-        out: &Out,
-    ) -> Result<(), LinkError> {
-        while let Some((id, request)) = asked.recv().await {
+    async fn deliver(&self, mut asked: mpsc::Receiver<Asked>, out: &Out) -> Result<(), LinkError> {
+        while let Some(Asked {
+            id,
+            request,
+            behind,
+        }) = asked.recv().await
+        {
+            self.payments.wait_for(behind).await;
             let last = match request {
-                Body::RequestChunks(request) => Frame::new(id, self.one(id, request, out).await?),
-                Body::FileRequest(request) => self.some(id, request).await,
-                _ => return Err(FrameError::Header.into()),
+                Request::Chunks(request) => Frame::new(id, self.one(id, request, out).await?),
+                Request::File(request) => self.some(id, request).await,
+                Request::Want(want, proof) => self.chunk(id, want, proof).await,
             };
             let cancelled = {
                 let mut requests = self.requests();

@@ -120,28 +120,48 @@ impl Session {
 
     /// Asks for something that is answered by any number of frames.
     pub(super) async fn ask(self: &Arc<Self>, body: Body) -> Result<Asking, TransferError> {
-        let (answers, frames) = mpsc::channel(WAITING);
-        let id = {
+        let mut asked = self.ask_many(body, 1).await?;
+        let asking = asked.pop();
+        asking.ok_or_else(|| broken(&self.name, "ended the session"))
+    }
+
+    /// Asks for so many things at once, each of which is answered under a number of its own.
+    pub(super) async fn ask_many(
+        self: &Arc<Self>,
+        body: Body,
+        count: usize,
+    ) -> Result<Vec<Asking>, TransferError> {
+        let mut asking = Vec::with_capacity(count);
+        let first = {
             let mut pending = lock(&self.pending);
-            if pending.answers.len() >= MAX_PENDING {
+            if pending.answers.len() + count > MAX_PENDING {
                 return Err(TransferError::Refused {
                     source_name: self.name.to_string(),
                     reason: "too many requests wait for an answer".to_owned(),
                     retryable: true,
                 });
             }
-            pending.last = pending.last.wrapping_add(1).max(1);
-            let id = pending.last;
-            pending.answers.insert(id, answers);
-            id
+            // Numbers that are used up are the end of a session.
+            let used_up = pending.last.checked_add(count as u32).is_none();
+            if used_up {
+                self.over.cancel();
+                return Err(broken(&self.name, "has answered too many requests"));
+            }
+            let first = pending.last + 1;
+            for id in (first..).take(count) {
+                let (answers, frames) = mpsc::channel(WAITING);
+                pending.answers.insert(id, answers);
+                pending.last = id;
+                asking.push(Asking {
+                    id,
+                    frames,
+                    session: self.clone(),
+                    answered: false,
+                });
+            }
+            first
         };
-        let asking = Asking {
-            id,
-            frames,
-            session: self.clone(),
-            answered: false,
-        };
-        let sent = self.out.send(Frame::new(id, body)).await;
+        let sent = self.out.send(Frame::new(first, body)).await;
         // A session that ended meanwhile has let go of those who wait: nobody tells this one.
         if sent.is_err() || self.is_over() {
             return Err(broken(&self.name, "ended the session"));

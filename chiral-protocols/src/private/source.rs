@@ -1,25 +1,34 @@
 //! [`PrivateSource`]: a seeder of the private protocol as a [`ChunkSource`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use chiral_core::{
     Address, ByteRange, ChunkLayout, ChunkRuns, ChunkSource, Cid, Coverage, DeliveryStream,
-    Endpoint, ManifestHeader, ManifestPage, NetworkError, PaymentAgent, PeerId, PeerNetwork,
-    PeerOffer, Price, Purchase, RequestGrid, TransferError, U256,
+    Endpoint, ManifestHeader, ManifestPage, MerkleRoot, NetworkError, PaymentAgent, PeerId,
+    PeerNetwork, PeerOffer, Price, Purchase, RequestGrid, TransferError, U256,
 };
 use tokio::sync::{Mutex, Semaphore};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::STREAM_NAME;
+use super::checkout::Checkout;
 use super::config::PrivateConfig;
 use super::frame::Frame;
-use super::messages::{Body, OpenSession, PaymentBatch, RequestHave, RequestPage, SessionAccepted};
+use super::messages::{
+    Body, ChunkRequest, ChunkResponse, MAX_WANTS, OpenSession, PaymentBatch, RequestHave,
+    RequestPage, SessionAccepted, VERSION,
+};
 use super::request::fetch;
-use super::session::{Session, connection, failure, protocol};
+use super::session::{Session, connection, failure, protocol, timed_out};
 use crate::payer::{Carrier, Patience, Payer};
+
+/// How long what is being bought may take when a source is closed.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What sources are made with.
 #[derive(Debug)]
@@ -50,7 +59,10 @@ impl Line {
             network: client.network.clone(),
             peer,
             name,
-            open: OpenSession { file_hash },
+            open: OpenSession {
+                file_hash,
+                version: VERSION,
+            },
             config: client.config.clone(),
             closed: client.closed.child_token(),
             tasks: client.tasks.clone(),
@@ -76,6 +88,11 @@ impl Line {
                 retryable: false,
             },
             NetworkError::Closed => TransferError::Closed,
+            NetworkError::Relayed { .. } => TransferError::Refused {
+                source_name: name.to_string(),
+                reason: "only a relayed connection leads there, which carries no data".to_owned(),
+                retryable: true,
+            },
             error => connection(name, error),
         })?;
         let open = Body::OpenSession(self.open.clone());
@@ -87,6 +104,9 @@ impl Line {
             None => return Err(TransferError::Closed),
         };
         match answer.body {
+            Body::SessionAccepted(accepted) if accepted.version > VERSION => {
+                Err(protocol(name, "a version that was not offered"))
+            }
             Body::SessionAccepted(accepted) => {
                 let session = Arc::new(session);
                 *held = Some(session.clone());
@@ -99,6 +119,39 @@ impl Line {
 
     pub(super) async fn question(&self, body: Body) -> Result<Frame, TransferError> {
         self.session().await?.0.question(body).await
+    }
+
+    /// Asks for single chunks; an answer for each want.
+    pub(super) async fn chunks(
+        &self,
+        request: ChunkRequest,
+    ) -> Result<Vec<Result<(ChunkResponse, Bytes), TransferError>>, TransferError> {
+        let name = &self.name;
+        let wants = request.wants.clone();
+        if wants.is_empty() || wants.len() > MAX_WANTS {
+            return Err(protocol(name, "a want-list of no possible length"));
+        }
+        let session = self.session().await?.0;
+        let asked = session.ask_many(Body::ChunkRequest(request), wants.len());
+        let mut answers = Vec::with_capacity(wants.len());
+        for (want, mut asking) in wants.iter().zip(asked.await?) {
+            let frame = timeout(self.config.idle_timeout, asking.next()).await;
+            let Frame { body, data, .. } = frame.map_err(|_| timed_out(name))??;
+            asking.answered();
+            let its = data.len() as u64 == want.length;
+            answers.push(match body {
+                Body::ChunkResponse(response) if its && response.offset == want.offset => {
+                    Ok((response, data))
+                }
+                Body::PaymentRequired(required) => Err(TransferError::PaymentRequired {
+                    source_name: name.to_string(),
+                    offer: required.terms,
+                }),
+                Body::Failed(failed) => Err(failure(name, &failed)),
+                _ => return Err(protocol(name, "an answer that answers nothing")),
+            });
+        }
+        Ok(answers)
     }
 
     /// Ends the session, and opens none any more.
@@ -132,12 +185,22 @@ pub(super) struct Seeder {
     pub(super) config: PrivateConfig,
     pub(super) payer: Option<Arc<Payer>>,
     pub(super) permits: Arc<Semaphore>,
+    pub(super) layout: ChunkLayout,
     line: Arc<Line>,
+    /// There is one if there is somebody who pays.
+    checkout: Option<Arc<Checkout>>,
+    /// Nothing is bought any more.
+    closing: CancellationToken,
 }
 
 impl Seeder {
     pub(super) async fn session(&self) -> Result<Arc<Session>, TransferError> {
         Ok(self.line.session().await?.0)
+    }
+
+    /// What sealed chunks need.
+    pub(super) fn sealing(&self) -> Option<(Arc<Payer>, Arc<Checkout>)> {
+        Some((self.payer.clone()?, self.checkout.clone()?))
     }
 }
 
@@ -194,12 +257,25 @@ impl PrivateSource {
             ))
         });
         let permits = Arc::new(Semaphore::new(config.max_requests));
+        let closing = CancellationToken::new();
+        let checkout = payer.as_ref().map(|payer| {
+            let (checkout, parcels) = Checkout::new(config.sealed_ahead, layout);
+            let run = checkout
+                .clone()
+                .run(parcels, payer.clone(), line.clone(), closing.clone());
+            let closed = line.closed.clone();
+            client.tasks.spawn(closed.run_until_cancelled_owned(run));
+            checkout
+        });
         let seeder = Seeder {
             name,
             config,
             payer,
             permits,
+            layout,
             line,
+            checkout,
+            closing,
         };
         Ok(Self {
             offer,
@@ -302,8 +378,17 @@ impl ChunkSource for PrivateSource {
     }
 
     async fn verified(&self, range: ByteRange) {
-        if let Some(payer) = &self.seeder.payer {
-            payer.verified(range).await;
+        let Some(payer) = &self.seeder.payer else {
+            return;
+        };
+        match self.seeder.checkout.as_ref().filter(|it| it.has_sold()) {
+            // What was bought sealed was verified, and paid for, when it was opened.
+            Some(checkout) => {
+                for range in checkout.not_sold(range) {
+                    payer.verified(range).await;
+                }
+            }
+            None => payer.verified(range).await,
         }
     }
 
@@ -313,6 +398,13 @@ impl ChunkSource for PrivateSource {
         }
     }
 
+    fn root_is(&self, root: MerkleRoot) {
+        if let Some(checkout) = &self.seeder.checkout {
+            checkout.root_is(root);
+        }
+        self.root_known();
+    }
+
     fn is_paying(&self) -> bool {
         let payer = self.seeder.payer.as_ref();
         payer.is_some_and(|payer| payer.is_paying())
@@ -320,6 +412,13 @@ impl ChunkSource for PrivateSource {
 
     async fn close(&self) {
         self.seeder.permits.close();
+        self.seeder.closing.cancel();
+        if let Some(checkout) = &self.seeder.checkout {
+            checkout.close();
+            if timeout(FAREWELL, checkout.ended()).await.is_err() {
+                tracing::debug!(source = %self.seeder.name, "a purchase was cut short");
+            }
+        }
         if let Some(payer) = &self.seeder.payer {
             payer.finish().await;
         }

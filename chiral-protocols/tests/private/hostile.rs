@@ -39,6 +39,7 @@ fn accepted(bytes: &Bytes) -> Frame {
         manifest_header: header.encode().unwrap().into(),
         price: Bytes::new(),
         wallet: Bytes::new(),
+        version: 1,
     };
     Frame::new(0, Body::SessionAccepted(accepted))
 }
@@ -154,7 +155,13 @@ async fn ranges_that_are_none_and_floods_are_answered_and_nothing_else() {
     let hostile = hub.join(peer(6));
     let mut stream = hostile.open(&peer(1), STREAM_NAME).await.unwrap();
     let file_hash = Bytes::copy_from_slice(from.target.cid().unwrap().as_bytes());
-    let open = Frame::new(0, Body::OpenSession(OpenSession { file_hash }));
+    let open = Frame::new(
+        0,
+        Body::OpenSession(OpenSession {
+            file_hash,
+            version: 1,
+        }),
+    );
     stream.write_all(&encoded(&open)).await.unwrap();
     for (id, (offset, length)) in [(0, 0), (u64::MAX, 2), (0, u64::MAX), (999_999, 2)]
         .into_iter()
@@ -221,7 +228,10 @@ proptest! {
             let mut stream = hostile.open(&peer(1), STREAM_NAME).await.unwrap();
             if opened {
                 let file_hash = Bytes::copy_from_slice(from.target.cid().unwrap().as_bytes());
-                let open = Frame::new(0, Body::OpenSession(OpenSession { file_hash }));
+                let open = Frame::new(0, Body::OpenSession(OpenSession {
+        file_hash,
+        version: 1,
+    }));
                 stream.write_all(&encoded(&open)).await.unwrap();
             }
             // The seeder may have hung up in the middle of it.

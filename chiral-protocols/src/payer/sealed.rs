@@ -1,0 +1,136 @@
+//! Buying the keys of sealed bytes: one lock at a time, and what pays for it goes before the
+//! next.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use chiral_core::payment_gate::MAX_ROUNDS;
+use chiral_core::{ByteRange, GateError, Sealed, TransferError};
+
+use super::{Payer, Refusal};
+
+/// Most times that a lock or voucher is said again to a seeder that was not reached.
+const ATTEMPTS: u32 = 6;
+
+/// What pays for the bytes that were bought last.
+#[derive(Debug, Default)]
+pub(crate) struct Owed {
+    /// Not said yet.
+    pub(crate) due: Option<Bytes>,
+    /// Whether the last payment was answered with nothing that wanted an answer.
+    plain: bool,
+}
+
+impl Payer {
+    /// Whether what is bought here comes sealed.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.agent.is_sealed(&self.purchase())
+    }
+
+    /// Has the key of sealed bytes bought, and opens them. What has to be paid for the bytes
+    /// before them goes in front, and is taken once the gate has heard it.
+    ///
+    /// Said again, both, if the seeder is not reached: to repeat them does no harm.
+    ///
+    /// # Errors
+    /// Then nothing more can be bought here for now.
+    pub(crate) async fn open_sealed(
+        self: &Arc<Self>,
+        owed: &mut Owed,
+        range: ByteRange,
+        sealed: &Sealed,
+    ) -> Result<Bytes, TransferError> {
+        let _floor = self.floor.lock().await;
+        let no = |error: &GateError| self.refusal(Refusal::of(error));
+        let purchase = self.purchase();
+        let lock = self.agent.lock(&purchase, range, sealed).await;
+        let lock = lock.map_err(|error| no(&error))?;
+        let mut attempt = 0;
+        loop {
+            let failed = match self.carry_both(owed, lock.clone()).await {
+                Ok(key) => match self.agent.unseal(&purchase, range, sealed, key).await {
+                    Ok(plain) => return Ok(plain),
+                    Err(error) => no(&error),
+                },
+                Err(error) => error,
+            };
+            if !failed.is_retryable() || attempt == ATTEMPTS {
+                return Err(failed);
+            }
+            attempt += 1;
+            self.pause(attempt).await;
+        }
+    }
+
+    /// What is owed, if anything is, and a lock behind it: without a pause in between, once it
+    /// was seen that a payment is answered with a word to which nothing is to be said.
+    async fn carry_both(&self, owed: &mut Owed, lock: Bytes) -> Result<Bytes, TransferError> {
+        let Some(due) = owed.due.clone().filter(|_| owed.plain) else {
+            self.pay_now(owed).await?;
+            return self.carrier.carry(lock).await;
+        };
+        let mut pay = pin!(self.carrier.carry(due));
+        let first = poll_fn(|cx| Poll::Ready(pay.as_mut().poll(cx))).await;
+        self.settled(self.unsettled());
+        let lock = self.carrier.carry(lock);
+        let (paid, key) = match first {
+            Poll::Ready(paid) => (paid, lock.await),
+            Poll::Pending => futures_util::future::join(pay, lock).await,
+        };
+        let paid = paid?;
+        owed.due = None;
+        self.took(owed, paid).await?;
+        key
+    }
+
+    /// The gate answered a payment: whatever is left to say is said.
+    async fn took(&self, owed: &mut Owed, mut answer: Bytes) -> Result<(), TransferError> {
+        owed.plain = true;
+        for _ in 0..MAX_ROUNDS {
+            let next = self.agent.respond(&self.purchase(), answer).await;
+            match next.map_err(|error| self.refusal(Refusal::of(&error)))? {
+                None => return Ok(()),
+                Some(next) => {
+                    owed.plain = false;
+                    owed.due = Some(next.clone());
+                    answer = self.carrier.carry(next).await?;
+                    owed.due = None;
+                }
+            }
+        }
+        Err(self.refusal(Refusal::lasting("it does not come to an end")))
+    }
+
+    async fn pay_now(&self, owed: &mut Owed) -> Result<(), TransferError> {
+        let Some(message) = owed.due.clone() else {
+            return Ok(());
+        };
+        let answer = self.carrier.carry(message).await?;
+        self.settled(self.unsettled());
+        owed.due = None;
+        self.took(owed, answer).await
+    }
+
+    /// What was opened is right: the payment that takes the lock's place.
+    pub(crate) async fn redeem(&self, range: ByteRange) -> Result<Option<Bytes>, TransferError> {
+        let _floor = self.floor.lock().await;
+        self.agent.verified(&self.purchase(), range).await;
+        self.count_verified(range.len());
+        let due = self.agent.due(&self.purchase()).await;
+        due.map_err(|error| self.refusal(Refusal::of(&error)))
+    }
+
+    /// Says what is owed when nothing is bought behind it.
+    pub(crate) async fn pay(&self, owed: &mut Owed) -> Result<(), TransferError> {
+        let _floor = self.floor.lock().await;
+        self.pay_now(owed).await
+    }
+
+    /// The agent's own word that it does not pay where nothing can be checked.
+    pub(crate) fn unchecked(&self) -> TransferError {
+        self.refusal(Refusal::of(&GateError::RootUnknown))
+    }
+}
