@@ -197,7 +197,7 @@ async fn a_source_that_is_gone_is_called_again() {
     leecher.protocol.shutdown().await.unwrap();
 }
 
-/// The swarm pays nobody: what has a price is neither seeded nor, once it has one, given.
+/// The swarm pays nobody: what has a price, once it has one, is not given.
 #[tokio::test]
 async fn what_has_a_price_is_not_given_away() {
     let bytes = content(1_000_000);
