@@ -132,15 +132,18 @@ impl Discovery {
         let udp = ports.udp.as_ref();
         let local = ports.local_addr();
         let public = config.public_address.map(|address| address.port());
-        let mut tracker_config = TrackerConfig::default();
-        tracker_config.addresses = config.addresses;
+        let tracker_config = TrackerConfig {
+            addresses: config.addresses,
+            ..TrackerConfig::default()
+        };
         let trackers = TrackerClient::new(tracker_config, udp);
         let utp = udp.filter(|_| config.utp).map(|port| {
-            let mut utp = UtpConfig::default();
-            // Whom to dial is decided before; who comes is welcome as over TCP.
-            utp.addresses = AddressPolicy::Any;
-            utp.max_connections = config.max_connections;
-            utp.max_per_ip = config.max_connections_per_ip;
+            let utp = UtpConfig {
+                // Whom to dial is decided before; who comes is welcome as over TCP.
+                addresses: AddressPolicy::Any,
+                max_connections: config.max_connections,
+                max_per_ip: config.max_connections_per_ip,
+            };
             UtpSocket::start(utp, port)
         });
         let (dht, names) = match (&config.dht, udp) {
@@ -238,9 +241,11 @@ fn start_dht(
     bootstrap: &[String],
     port: &UdpPort,
 ) -> Result<(MainlineDht, Vec<String>), BitTorrentError> {
-    let mut node = NodeConfig::default();
-    node.addresses = config.addresses;
-    node.saved.clone_from(&config.dht_saved);
+    let mut node = NodeConfig {
+        addresses: config.addresses,
+        saved: config.dht_saved.clone(),
+        ..NodeConfig::default()
+    };
     let mut names = Vec::new();
     for place in bootstrap.iter().take(MAX_BOOTSTRAP) {
         match place.parse() {
