@@ -58,6 +58,8 @@ ready() {
 ours() {
     local name=$1
     shift
+    # What an earlier one said is not this one's.
+    rm -f "$dir/$name.out"
     "$swarm" "$@" >"$dir/$name.out" 2>"$dir/$name.err" &
     pid=$!
     pids+=("$pid")
@@ -68,6 +70,8 @@ ours() {
 theirs() {
     local name=$1
     shift
+    # What an earlier one said is not this one's.
+    rm -f "$dir/$name.out"
     "${peer_py[@]}" "$@" >"$dir/$name.out" 2>"$dir/$name.err" &
     pid=$!
     pids+=("$pid")
