@@ -311,7 +311,11 @@ impl Model for Sale {
                 self.left.waits -= 1;
                 self.ends.pass(LOCK + 60);
                 if !self.ends.buyer_gone {
-                    self.ends.public.clone().into_iter().for_each(|key| self.opens(key));
+                    self.ends
+                        .public
+                        .clone()
+                        .into_iter()
+                        .for_each(|key| self.opens(key));
                 }
             }
             Action::Close => {
