@@ -1,7 +1,9 @@
 //! How much is asked for ahead of payment: no more than the gate serves, so that requests are
 //! not refused only to be made again.
 
-use std::sync::{Arc, PoisonError};
+#[cfg(feature = "private")]
+use std::sync::Arc;
+use std::sync::PoisonError;
 #[cfg(feature = "private")]
 use std::time::Duration;
 

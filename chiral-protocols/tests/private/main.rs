@@ -5,9 +5,11 @@
 // The helpers are tests too, which the lint cannot know.
 #![allow(clippy::unwrap_used)]
 
+mod by_name;
 mod conformance;
 mod hostile;
 mod paying;
+mod sealed;
 mod sessions;
 mod support;
 #[path = "../http/till.rs"]
