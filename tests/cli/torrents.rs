@@ -1,5 +1,6 @@
 //! Torrents on the command line: shared, got by magnet link and by `.torrent`, interrupted.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use serde_json::Value;
@@ -45,8 +46,9 @@ fn a_magnet_link_and_a_torrent_file_lead_to_the_same_file() {
     std::fs::create_dir(&directory).unwrap();
     let mut command = chiral(&home);
     command.args(["get", torrent.to_str().unwrap()]);
-    command.args(["--bittorrent-peer", &peer, "-o"]);
-    let (code, events) = Running::start(command, [&directory]).end();
+    command.args(["--bittorrent-peer", &peer]);
+    let to = [OsStr::new("-o"), directory.as_os_str()];
+    let (code, events) = Running::start(command, to).end();
     assert_eq!(code, 0, "{:?}", events.last());
     assert!(same(&original, &directory.join("film")));
     let kinds: Vec<_> = events.iter().map(|event| &event["event"]).collect();
@@ -74,8 +76,9 @@ fn a_torrent_that_is_interrupted_goes_on_where_it_was() {
     let (_seeder, magnet) = share(&home, &original, &torrent);
     let copy = home.path().join("copy");
     let mut command = chiral(&home);
-    command.args(["get", &magnet, "--limit-rate", "2MiB", "-o"]);
-    let first = Running::start(command, [&copy]);
+    let to = [OsStr::new("-o"), copy.as_os_str()];
+    command.args(["get", &magnet, "--limit-rate", "2MiB"]);
+    let first = Running::start(command, to);
     loop {
         let progress = first.until("torrent_progress");
         if progress["passed"].as_u64().unwrap() >= 8 {
@@ -87,8 +90,8 @@ fn a_torrent_that_is_interrupted_goes_on_where_it_was() {
     assert_eq!(code, 130);
     assert!(!copy.exists());
     let mut command = chiral(&home);
-    command.args(["get", &magnet, "-o"]);
-    let (code, events) = Running::start(command, [&copy]).end();
+    command.args(["get", &magnet]);
+    let (code, events) = Running::start(command, to).end();
     assert_eq!(code, 0, "{:?}", events.last());
     assert!(same(&original, &copy));
     let started = events.iter().find(|event| event["event"] == "started");

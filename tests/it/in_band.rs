@@ -229,7 +229,7 @@ async fn what_is_public_elsewhere_can_be_taken_privately() {
     let copy = shop.get(cid).mirror(&format!("{url}/file/{cid}"));
     within(copy.into_future()).await.unwrap();
     within(web.shutdown()).await.unwrap();
-    within(shop.share(Share::stored(cid))).await.unwrap();
+    let link = within(shop.share(Share::stored(cid))).await.unwrap().link;
 
     let wallet = PrivateKey::random().unwrap();
     fund(&network, wallet.address()).await;
@@ -237,7 +237,7 @@ async fn what_is_public_elsewhere_can_be_taken_privately() {
     let builder = network.node(2).without_http().payments(payments);
     let builder = builder.private(PrivateConfig::default().fetch_only());
     let buyer = within(builder.start()).await.unwrap();
-    let got = within(buyer.get(cid).to_bytes().into_future())
+    let got = within(buyer.get(&link).to_bytes().into_future())
         .await
         .unwrap();
     assert!(got.bytes.as_deref() == Some(&content[..]));

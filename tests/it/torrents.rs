@@ -150,9 +150,10 @@ async fn the_directory_leads_from_an_info_hash_to_seeders_of_every_protocol() {
     // Nothing but the hash.
     magnet.peers.clear();
     let getter = start(3, true).await;
-    let getting = within(getter.download_torrent(magnet).start())
-        .await
-        .unwrap();
+    // Slow enough for both to have a part in it.
+    let limit = "4MiB".parse().unwrap();
+    let get = getter.download_torrent(magnet).limit_down(limit);
+    let getting = within(get.start()).await.unwrap();
     let got = within(getting.outcome()).await.unwrap();
     assert_eq!(got.files[0].header.cid, shared.cid());
     let from = |protocol: &Protocol| {
@@ -351,14 +352,16 @@ async fn a_torrent_of_several_files_becomes_a_directory_and_a_collection() {
         assert!(!some.join("album/three.bin").exists());
         let whole = dir.path().join("whole");
         std::fs::create_dir(&whole).unwrap();
-        // The same file is there; another one is in the way of its own.
+        // The same file is there.
         let get = third.download_torrent(magnet.clone()).to_directory(&some);
         let getting = within(get.start()).await.unwrap();
         let all = within(getting.outcome()).await.unwrap();
         assert_eq!(all.files.len(), album.files.len());
+        // Another one is in the way of its own.
+        let fourth = node(&dir.path().join("fourth")).await;
         std::fs::create_dir(whole.join("album")).unwrap();
         std::fs::write(whole.join("album/three.bin"), "mine").unwrap();
-        let get = third.download_torrent(magnet).to_directory(&whole);
+        let get = fourth.download_torrent(magnet).to_directory(&whole);
         let getting = within(get.start()).await.unwrap();
         let refused = within(getting.outcome()).await;
         assert!(matches!(refused, Err(NodeError::Unpack(_))), "{refused:?}");
@@ -366,6 +369,7 @@ async fn a_torrent_of_several_files_becomes_a_directory_and_a_collection() {
             std::fs::read(whole.join("album/three.bin")).unwrap(),
             b"mine"
         );
+        within(fourth.shutdown()).await.unwrap();
         within(third.shutdown()).await.unwrap();
         within(getter.shutdown()).await.unwrap();
     }

@@ -449,7 +449,9 @@ impl Books {
         most: u64,
     ) -> Option<u64> {
         let deal = self.deals.get(&agreement)?;
-        let left = size.map_or(u64::MAX, |size| size.saturating_sub(deal.verified.len()));
+        // What is paid for already is on its way, or will be.
+        let had = deal.verified.len().max(deal.prepaid);
+        let left = size.map_or(u64::MAX, |size| size.saturating_sub(had));
         let bytes = usual.max(deal.prepay_bytes).min(left).max(needed);
         let of_payee = self
             .deals

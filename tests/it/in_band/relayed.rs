@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chiral::core::PeerId;
 use chiral::core::transfer::TransferEventKind;
-use chiral::dht::MemoryNetworkHub;
+use chiral::dht::{MemoryDirectoryNetwork, MemoryNetworkHub};
 use chiral::protocols::EngineConfig;
 use chiral::protocols::private::{PrivateConfig, PrivateProtocol};
 use chiral::{Node, PeerOffer, Protocol, Share};
@@ -17,10 +17,12 @@ fn peer(name: u8) -> PeerId {
     PeerId::from_bytes(&[0x12, 0x20, name]).unwrap()
 }
 
-async fn node(hub: &MemoryNetworkHub, name: u8) -> Node {
+async fn node(hub: &MemoryNetworkHub, directory: &MemoryDirectoryNetwork, name: u8) -> Node {
     let patience = EngineConfig::default().with_source_patience(Duration::from_secs(2));
     let builder = Node::builder()
+        .peer_id(peer(name))
         .network(Arc::new(hub.join(peer(name))))
+        .directory(Arc::new(directory.join(peer(name))))
         .without_http()
         .engine(patience)
         .private(PrivateConfig::default());
@@ -30,7 +32,9 @@ async fn node(hub: &MemoryNetworkHub, name: u8) -> Node {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_behind_a_relay_is_no_source_and_an_event_says_why() {
     let hub = MemoryNetworkHub::new();
-    let (seeder, getter) = (node(&hub, 1).await, node(&hub, 2).await);
+    // Of its own for each: the offer that is given is the only one.
+    let alone = MemoryDirectoryNetwork::new;
+    let (seeder, getter) = (node(&hub, &alone(), 1).await, node(&hub, &alone(), 2).await);
     let content = data(3_000_000);
     let shared = within(seeder.share(Share::bytes(content.clone())));
     let link = shared.await.unwrap().link;

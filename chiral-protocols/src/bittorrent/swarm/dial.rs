@@ -18,6 +18,9 @@ use crate::bittorrent::session::Session;
 use crate::bittorrent::utp::UtpStream;
 use crate::bittorrent::wire::Handshake;
 
+/// How often, and for how long, a download waits for a connection that another one has.
+const KNOWN_WAITS: u32 = 12;
+const KNOWN_WAIT: Duration = Duration::from_millis(250);
 /// Who does not answer over TCP for so long is called over uTP too.
 const UTP_AFTER: Duration = Duration::from_secs(1);
 
@@ -103,9 +106,20 @@ impl Node {
             if is_announced && !self.shared.config.addresses.allows(address.ip()) {
                 continue;
             }
-            match self.dial(torrent, address, true).await {
-                Ok(handle) => return Ok(handle),
-                Err(error) => last = error,
+            // One that an earlier download had may be about to be given up.
+            let mut waits = 0;
+            loop {
+                match self.dial(torrent, address, true).await {
+                    Ok(handle) => return Ok(handle),
+                    Err(DialError::Known) if waits < KNOWN_WAITS => {
+                        waits += 1;
+                        tokio::time::sleep(KNOWN_WAIT).await;
+                    }
+                    Err(error) => {
+                        last = error;
+                        break;
+                    }
+                }
             }
         }
         Err(last)
