@@ -191,7 +191,7 @@ async fn of_those_who_are_paid_one_is_asked_for_the_chunk_that_shows_the_size() 
     let files = [3, 7, 11].map(|n| file.with_wrong_hash(n));
     let paid = |pays| Manners {
         pays: Some(Duration::from_millis(pays)),
-        slow: Some(Duration::from_millis(400)),
+        slow: Some(Duration::from_millis(300)),
         ..honest()
     };
     // It takes long to agree on the price, and bytes come slowly: both are no stall.
