@@ -64,6 +64,21 @@ fn paid(from: &Node, to: &Node) -> (u128, u64) {
     (wei, shares.map(|share| share.bytes).sum())
 }
 
+/// The same, once the seller has taken in the last word of the buyer, which may come after the
+/// download.
+async fn agreed(from: &Node, to: &Node) -> (u128, u64) {
+    let agree = async {
+        loop {
+            let (wei, bytes) = paid(from, to);
+            if U256::from(wei) == price().cost(bytes).unwrap() {
+                return (wei, bytes);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within(agree).await
+}
+
 /// Has the seller take what it is owed, and answers how much that was, as the contract says.
 async fn claimed(network: &Loopback, seller: &Node) -> u128 {
     let channels = seller.payments().unwrap().channels();
@@ -179,11 +194,11 @@ async fn all_styles_mix_in_one_download_and_nothing_is_paid_twice() {
     };
     let (by_a, by_b) = (delivered(&a), delivered(&b));
     assert!(by_a > 0 && by_b > 0, "{:?}", got.sources);
-    let (wei_b, bytes_b) = paid(&buyer, &b);
+    let (wei_b, bytes_b) = agreed(&buyer, &b).await;
     assert_eq!(bytes_b, by_b, "what was proven, and no more");
     assert_eq!(U256::from(wei_b), price().cost(by_b).unwrap());
     // A sealed chunk that somebody else delivered first was bought all the same.
-    let (wei_a, bytes_a) = paid(&buyer, &a);
+    let (wei_a, bytes_a) = agreed(&buyer, &a).await;
     assert!(bytes_a >= by_a && bytes_a - by_a <= 8 * CHUNK, "{bytes_a}");
     assert_eq!(U256::from(wei_a), price().cost(bytes_a).unwrap());
     // Bills are for the one who sends them, and for nothing that was paid in a channel.
