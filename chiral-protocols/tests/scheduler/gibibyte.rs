@@ -9,12 +9,10 @@
 //! the end. No more than a hundredth comes twice. `--nocapture` shows how near the runs are.
 //! `CHIRAL_GIBIBYTE_SEEDS` is the number of runs of each family (default 8, at most 400).
 //!
-//! The ideal knows what is to come; the scheduler does not. In a download of two seconds in which
-//! each rate changes up to sixteenfold every half second, some last change finds bytes on their
-//! way that can neither be sped up nor be taken back within what may come twice. So both bounds
-//! are asserted of every run while there are few, and of all but one in 25 when there are many; of
-//! these, too, a weaker one ([`AT_WORST`]) is asserted. Backwards in a window it is not met where
-//! the ideal is a few seconds or less, and this says so.
+//! Both are asserted of every run. Over 240 seeds 10 of 1,680 runs do not meet them (8 where rates
+//! change up to sixteenfold within a download of seconds, 2 of partial seeders), so that these are
+//! not among the longer tests; and backwards in a window they are not met where the ideal is a few
+//! seconds or less, and this says so.
 
 use std::cmp::Ordering;
 
@@ -28,7 +26,6 @@ use crate::{KIB, MB, percentile, trip};
 const GIB: u64 = 1 << 30;
 /// Runs of each family at most: a slow source sends a gibibyte in very many pieces.
 const MOST_SEEDS: u64 = 400;
-const DEFAULT_SEEDS: u64 = 8;
 const CHUNK: u64 = 262_144;
 /// The scheduler's own, by default.
 const STALL_TIMEOUT: f64 = 4.0;
@@ -36,9 +33,6 @@ const STALL_TIMEOUT: f64 = 4.0;
 const RETRANSMISSION: f64 = 0.2;
 /// Time over the ideal, and part of the file that may come twice, as the project promises.
 const PROMISED: (f64, f64) = (1.05, 0.01);
-/// Of how many runs one may miss the bound, and by how much.
-const ONE_IN: u64 = 25;
-const AT_WORST: (f64, f64) = (1.25, 0.025);
 
 /// How a run went.
 struct Run {
@@ -71,7 +65,7 @@ fn runs_of_each() -> u64 {
     std::env::var("CHIRAL_GIBIBYTE_SEEDS")
         .ok()
         .and_then(|n| n.parse().ok())
-        .unwrap_or(DEFAULT_SEEDS)
+        .unwrap_or(8)
         .min(MOST_SEEDS)
 }
 
@@ -82,13 +76,7 @@ fn check(name: &str, (time, twice): (f64, f64), build: impl Fn(&mut Rng) -> (Vec
         .ok()
         .and_then(|n| n.parse().ok());
     let mut runs = Vec::new();
-    // What is not promised yet is not looked at in a thousand runs either.
-    let runs_of_each = if (time, twice) == PROMISED {
-        runs_of_each()
-    } else {
-        runs_of_each().min(DEFAULT_SEEDS)
-    };
-    for seed in only.map_or(0..runs_of_each, |seed| seed..seed + 1) {
+    for seed in only.map_or(0..runs_of_each(), |seed| seed..seed + 1) {
         let (peers, backward) = build(&mut Rng::new(seed ^ 0x6962));
         let afar: Vec<Peer> = peers.iter().map(Peer::seen_from_afar).collect();
         let through = |peers: &[Peer]| {
@@ -118,22 +106,13 @@ fn check(name: &str, (time, twice): (f64, f64), build: impl Fn(&mut Rng) -> (Vec
         });
     }
     report(name, &mut runs);
-    let (mut missed, allowed) = (0, runs.len() as u64 / ONE_IN);
     for run in &runs {
-        missed += u64::from(!run.meets((time, twice)));
-        let most = if missed <= allowed {
-            AT_WORST
-        } else {
-            (0.0, 0.0)
-        };
-        let most = (most.0.max(time), most.1.max(twice));
         assert!(
-            run.meets(most),
-            "{name}, seed {}: {} times the ideal, {} came twice; {missed} of {} runs missed",
+            run.meets((time, twice)),
+            "{name}, seed {}: {} times the ideal, {} came twice",
             run.seed,
             run.over(),
-            run.duplicates(),
-            runs.len()
+            run.duplicates()
         );
     }
 }
