@@ -6,6 +6,7 @@
 //! away, the upload of what was fetched ahead.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -61,6 +62,45 @@ impl Drop for Place {
 
 type Opened = Result<Bytes, TransferError>;
 
+/// Whether a chunk of one range did not open: none behind it is bought.
+pub(super) type Broken = Arc<AtomicBool>;
+
+/// A chunk in the line of those whose keys are bought.
+#[derive(Debug)]
+pub(super) struct Order {
+    chunk: ByteRange,
+    opened: oneshot::Receiver<Opened>,
+}
+
+impl Order {
+    /// One that was bought before.
+    pub(super) fn bought(chunk: ByteRange, bytes: Bytes) -> Self {
+        let (reply, opened) = oneshot::channel();
+        // The receiver is right here.
+        let _ = reply.send(Ok(bytes));
+        Self { chunk, opened }
+    }
+
+    /// Waits until it is open, and takes a part of it.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if the future is dropped.
+    pub(super) async fn opened(&mut self, part: ByteRange) -> Opened {
+        let opened = (&mut self.opened).await;
+        let bytes = opened.unwrap_or(Err(TransferError::Closed))?;
+        let from = (part.start - self.chunk.start) as usize;
+        Ok(bytes.slice(from..from + part.len() as usize))
+    }
+}
+
+/// What the desk finds in the line.
+#[derive(Debug)]
+pub(super) struct Ordered {
+    parcel: Parcel,
+    reply: oneshot::Sender<Opened>,
+    broken: Broken,
+}
+
 #[derive(Debug, Default)]
 struct Shelf {
     /// Nobody waits for them any more, and they are not bought.
@@ -82,14 +122,14 @@ pub(super) struct Checkout {
     room: Arc<Semaphore>,
     ahead: usize,
     shelf: Mutex<Shelf>,
-    queue: mpsc::Sender<(Parcel, oneshot::Sender<Opened>)>,
+    queue: mpsc::Sender<Ordered>,
     root: OnceLock<MerkleRoot>,
     layout: ChunkLayout,
     landed: Notify,
     idle: tokio::sync::Mutex<()>,
 }
 
-type Queue = mpsc::Receiver<(Parcel, oneshot::Sender<Opened>)>;
+type Queue = mpsc::Receiver<Ordered>;
 
 impl Checkout {
     pub(super) fn new(ahead: usize, layout: ChunkLayout) -> (Arc<Self>, Queue) {
@@ -160,6 +200,17 @@ impl Checkout {
         shelf.given_up.remove(at)
     }
 
+    /// Keeps a sealed chunk that nobody waits for. If they are too many, answers the one that
+    /// is there longest.
+    fn give_up(&self, parcel: Parcel) -> Option<Parcel> {
+        let mut shelf = self.shelf();
+        shelf.given_up.push_back(parcel);
+        match shelf.given_up.len() * 2 > self.ahead {
+            true => shelf.given_up.pop_front(),
+            false => None,
+        }
+    }
+
     /// Whether anything was bought.
     pub(super) fn has_sold(&self) -> bool {
         !self.shelf().sold.is_empty()
@@ -187,11 +238,18 @@ impl Checkout {
     }
 
     /// Has a chunk's key bought, when its turn has come.
-    pub(super) async fn open(&self, parcel: Parcel) -> Opened {
+    pub(super) fn order(&self, parcel: Parcel, broken: Broken) -> Result<Order, TransferError> {
         let (reply, opened) = oneshot::channel();
-        let queued = self.queue.send((parcel, reply)).await;
+        let chunk = parcel.range;
+        let ordered = Ordered {
+            parcel,
+            reply,
+            broken,
+        };
+        // There is room for as many as have a place.
+        let queued = self.queue.try_send(ordered);
         queued.map_err(|_| TransferError::Closed)?;
-        opened.await.unwrap_or(Err(TransferError::Closed))
+        Ok(Order { chunk, opened })
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -238,11 +296,19 @@ impl Checkout {
                 None => next.await,
             };
             match next.flatten() {
-                Some((parcel, reply)) => desk.serve(parcel, reply).await,
+                Some(ordered) => desk.serve(ordered).await,
                 None => break,
             }
         }
         desk.settle().await;
+    }
+}
+
+/// Tells whoever waits, and answers what nobody waited for.
+fn answer(reply: Option<oneshot::Sender<Opened>>, opened: Opened) -> Option<Opened> {
+    match reply {
+        Some(reply) => reply.send(opened).err(),
+        None => Some(opened),
     }
 }
 
@@ -257,40 +323,43 @@ struct Desk {
 }
 
 impl Desk {
-    async fn serve(&mut self, parcel: Parcel, reply: oneshot::Sender<Opened>) {
-        let parcel = match reply.is_closed() {
-            false => parcel,
+    async fn serve(&mut self, ordered: Ordered) {
+        let Ordered {
+            parcel,
+            reply,
+            broken,
+        } = ordered;
+        let broke = broken.load(Ordering::Relaxed);
+        let (parcel, reply) = match reply.is_closed() || broke {
+            false => (parcel, Some(reply)),
             // Nobody waits for it. It stays where it is unless too many do.
-            true => {
-                let mut shelf = self.checkout.shelf();
-                shelf.given_up.push_back(parcel);
-                match shelf.given_up.len() * 2 > self.checkout.ahead {
-                    true => match shelf.given_up.pop_front() {
-                        Some(oldest) => oldest,
-                        None => return,
-                    },
-                    false => return,
-                }
-            }
+            true => match self.checkout.give_up(parcel) {
+                Some(oldest) if !broke => (oldest, None),
+                _ => return,
+            },
         };
         if let Some(reason) = self.checkout.refused() {
             let source_name = self.line.name().to_string();
             let retryable = false;
-            let _ = reply.send(Err(TransferError::Refused {
-                source_name,
-                reason,
-                retryable,
-            }));
+            answer(
+                reply,
+                Err(TransferError::Refused {
+                    source_name,
+                    reason,
+                    retryable,
+                }),
+            );
             return;
         }
         let range = parcel.range;
         let opened = self.buy(&parcel).await;
-        if let Err(error) = &opened
-            && !error.is_retryable()
-        {
-            self.checkout.shelf().refused = Some(error.to_string());
+        if let Err(error) = &opened {
+            broken.store(true, Ordering::Relaxed);
+            if !error.is_retryable() {
+                self.checkout.shelf().refused = Some(error.to_string());
+            }
         }
-        if let Err(Ok(bytes)) = reply.send(opened) {
+        if let Some(Ok(bytes)) = answer(reply, opened) {
             self.checkout.keep(range, bytes);
         }
     }

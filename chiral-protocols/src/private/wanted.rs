@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use chiral_core::{ByteRange, ChunkLayout, Delivery, Sealed, TransferError};
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use futures_util::stream::FuturesOrdered;
 
-use super::checkout::{Checkout, Parcel, Place};
+use super::checkout::{Broken, Checkout, Order, Parcel, Place};
 use super::messages::{Body, ChunkRequest, MAX_WANTS};
 use super::request::{Ask, admission, want};
 use super::session::{Asking, protocol};
@@ -17,13 +17,34 @@ use super::source::Seeder;
 use crate::payer::{Payer, Room};
 
 type Item = Result<Delivery, TransferError>;
+type Arriving = BoxFuture<'static, Result<Arrived, TransferError>>;
 
 /// A range on its way.
 pub(super) struct Wanted {
     seeder: Arc<Seeder>,
     /// What is not asked for yet, cut where chunks end.
     left: VecDeque<ByteRange>,
-    flying: FuturesOrdered<BoxFuture<'static, Item>>,
+    /// What is asked for, in order.
+    arriving: FuturesOrdered<Arriving>,
+    /// What has come and waits for its key, in order.
+    opening: VecDeque<(Order, ByteRange)>,
+    /// What was wrong with the next one: nothing behind it is opened.
+    failed: Option<TransferError>,
+    broken: Broken,
+}
+
+enum Arrived {
+    /// It was bought before.
+    Open(Delivery),
+    /// A part of it is wanted.
+    Sealed(Parcel, ByteRange),
+}
+
+/// How to get a part, before anything is asked for.
+enum Way {
+    Bought(Delivery),
+    GivenUp(Parcel, ByteRange),
+    Ask(Ticket, ByteRange),
 }
 
 /// What a chunk has to have before it is asked for.
@@ -42,16 +63,62 @@ impl Wanted {
         Self {
             left: parts.collect(),
             seeder,
-            flying: FuturesOrdered::new(),
+            arriving: FuturesOrdered::new(),
+            opening: VecDeque::new(),
+            failed: None,
+            broken: Broken::default(),
         }
     }
 
-    /// The next delivery, in order.
+    /// The next delivery, in order. Keys are bought in the same order, and none behind what
+    /// failed.
     pub(super) async fn next(&mut self) -> Option<Item> {
-        if let Err(error) = self.ask().await {
-            return Some(Err(error));
+        loop {
+            if self.failed.is_none()
+                && let Err(error) = self.ask().await
+            {
+                self.failed = Some(error);
+            }
+            let waits = !self.arriving.is_empty() && self.failed.is_none();
+            tokio::select! {
+                biased;
+                arrived = self.arriving.next(), if waits => match arrived {
+                    Some(Ok(Arrived::Open(delivery))) if self.opening.is_empty() => {
+                        return Some(Ok(delivery));
+                    }
+                    Some(Ok(arrived)) => self.arrived(arrived),
+                    Some(Err(error)) => self.failed = Some(error),
+                    None => {}
+                },
+                opened = next_opened(&mut self.opening), if !self.opening.is_empty() => {
+                    self.opening.pop_front();
+                    return Some(opened);
+                }
+                else => return self.failed.take().map(Err),
+            }
         }
-        self.flying.next().await
+    }
+
+    /// Puts what came into the line.
+    fn arrived(&mut self, arrived: Arrived) {
+        let Some((_, checkout)) = self.seeder.sealing() else {
+            self.failed = Some(TransferError::Closed);
+            return;
+        };
+        let order = match arrived {
+            Arrived::Open(delivery) => {
+                let part = delivery.range();
+                Ok((Order::bought(part, delivery.bytes), part))
+            }
+            Arrived::Sealed(parcel, part) => {
+                let order = checkout.order(parcel, self.broken.clone());
+                order.map(|order| (order, part))
+            }
+        };
+        match order {
+            Ok(order) => self.opening.push_back(order),
+            Err(error) => self.failed = Some(error),
+        }
     }
 
     /// Asks for as much as there is room for; waits for room only if nothing is on its way.
@@ -59,23 +126,21 @@ impl Wanted {
         let Some((payer, checkout)) = self.seeder.sealing() else {
             return Err(TransferError::Closed);
         };
-        let mut batch = Vec::new();
+        let mut ways = Vec::new();
         while let Some(&part) = self.left.front()
-            && batch.len() < MAX_WANTS
+            && ways.len() < MAX_WANTS
         {
             let chunk = self.seeder.layout.range(ChunkLayout::chunk_at(part.start));
             if let Some(bytes) = checkout.bought(part) {
                 let offset = part.start;
-                let have = async move { Ok(Delivery { offset, bytes }) };
-                self.flying.push_back(Box::pin(have));
+                ways.push(Way::Bought(Delivery { offset, bytes }));
             } else if let Some(parcel) = checkout.given_up(chunk) {
-                let checkout = checkout.clone();
-                let open = async move { open(&checkout, parcel, part).await };
-                self.flying.push_back(Box::pin(open));
+                ways.push(Way::GivenUp(parcel, part));
             } else {
+                let idle = self.arriving.is_empty() && self.opening.is_empty();
                 match ticket(&payer, &checkout, chunk, part) {
-                    Some(ticket) => batch.push((part, ticket)),
-                    None if batch.is_empty() && self.flying.is_empty() => {
+                    Some(ticket) => ways.push(Way::Ask(ticket, part)),
+                    None if ways.is_empty() && idle => {
                         wait(&payer, &checkout).await?;
                         continue;
                     }
@@ -84,32 +149,66 @@ impl Wanted {
             }
             self.left.pop_front();
         }
-        if batch.is_empty() {
-            return Ok(());
+        let asked = request(&self.seeder, &payer, &ways).await?;
+        let mut asked = asked.into_iter();
+        for way in ways {
+            let arriving: Arriving = match way {
+                Way::Bought(delivery) => Box::pin(ready(Ok(Arrived::Open(delivery)))),
+                Way::GivenUp(parcel, part) => Box::pin(ready(Ok(Arrived::Sealed(parcel, part)))),
+                Way::Ask(ticket, part) => {
+                    let seeder = self.seeder.clone();
+                    let asking = asked.next().ok_or(TransferError::Closed)?;
+                    Box::pin(async move {
+                        let parcel = arrive(&seeder, ticket, asking).await?;
+                        Ok(Arrived::Sealed(parcel, part))
+                    })
+                }
+            };
+            self.arriving.push_back(arriving);
         }
-        let mut wants = Vec::with_capacity(batch.len());
-        let mut agreements = 0;
-        for (_, ticket) in &batch {
+        Ok(())
+    }
+}
+
+/// One want-list for all that has to be asked for. Answers how many agreements there were
+/// when each was asked for, too.
+async fn request(
+    seeder: &Seeder,
+    payer: &Payer,
+    ways: &[Way],
+) -> Result<Vec<(u64, Asking)>, TransferError> {
+    let (mut wants, mut agreements) = (Vec::new(), 0);
+    for way in ways {
+        if let Way::Ask(ticket, _) = way {
             let credential;
             (agreements, credential) = payer.credential(ticket.chunk).await?;
             wants.push(want(ticket.chunk, credential));
         }
-        let request = Body::ChunkRequest(ChunkRequest {
-            wants,
-            payment_proof: None,
-        });
-        let session = self.seeder.session().await?;
-        let asked = session.ask_many(request, batch.len()).await?;
-        for ((part, ticket), asking) in batch.into_iter().zip(asked) {
-            let (seeder, checkout) = (self.seeder.clone(), checkout.clone());
-            let asking = (agreements, asking);
-            self.flying.push_back(Box::pin(async move {
-                let parcel = arrive(&seeder, ticket, asking).await?;
-                open(&checkout, parcel, part).await
-            }));
-        }
-        Ok(())
     }
+    if wants.is_empty() {
+        return Ok(Vec::new());
+    }
+    let count = wants.len();
+    let request = Body::ChunkRequest(ChunkRequest {
+        wants,
+        payment_proof: None,
+    });
+    let session = seeder.session().await?;
+    let asked = session.ask_many(request, count).await?;
+    Ok(asked
+        .into_iter()
+        .map(|asking| (agreements, asking))
+        .collect())
+}
+
+/// The first of those that wait for their keys. Nothing is lost if it is not waited for.
+async fn next_opened(opening: &mut VecDeque<(Order, ByteRange)>) -> Item {
+    let (order, part) = opening.front_mut().ok_or(TransferError::Closed)?;
+    let bytes = order.opened(*part).await?;
+    Ok(Delivery {
+        offset: part.start,
+        bytes,
+    })
 }
 
 /// A place among those that are fetched ahead, and room in what is served ahead of payment.
@@ -175,16 +274,5 @@ async fn arrive(
         range: chunk,
         sealed: Sealed::new(response.seal, first.data),
         place,
-    })
-}
-
-/// Has a chunk opened, and takes the part of it that was asked for.
-async fn open(checkout: &Checkout, parcel: Parcel, part: ByteRange) -> Item {
-    let chunk = parcel.range;
-    let bytes = checkout.open(parcel).await?;
-    let from = (part.start - chunk.start) as usize;
-    Ok(Delivery {
-        offset: part.start,
-        bytes: bytes.slice(from..from + part.len() as usize),
     })
 }
