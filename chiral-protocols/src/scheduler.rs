@@ -58,6 +58,7 @@ mod tests;
 mod twice;
 mod victim;
 mod whole;
+mod windowed;
 
 pub use config::SchedulerConfig;
 pub use messages::{

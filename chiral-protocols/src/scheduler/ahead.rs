@@ -212,7 +212,7 @@ impl Scheduler {
 
     /// Which source in use would deliver `piece` first if it were asked for that before
     /// everything else, in how many seconds, and at what pace.
-    fn soonest(
+    pub(super) fn soonest(
         &self,
         now: Duration,
         piece: ByteRange,
@@ -249,11 +249,15 @@ impl Scheduler {
         let holders: Vec<(ByteRange, RequestId)> = self.ledger.first.within(piece);
         let claimed = !holders.is_empty();
         for (part, holder) in holders {
-            let own = self.requests.get(&holder).map(|known| known.source) == Some(fastest);
+            let Some(owner) = self.requests.get(&holder).map(|known| known.source) else {
+                continue;
+            };
+            let own = owner == fastest;
             let left = self.until(now, holder, part.end);
             let slow = (anew || !own) && left > patience && !self.is_new(now, holder);
             if slow && (anew || self.may_come_twice(now, holder, part)) {
                 self.give_back_from(now, holder, part.start);
+                self.robbed(now, owner);
             }
         }
         let open: u64 = self.ledger.pool.open().within(piece).map(|r| r.len()).sum();
@@ -265,6 +269,16 @@ impl Scheduler {
         }
         if open > 0 || claimed {
             self.wake_all();
+        }
+    }
+
+    /// A source lost to a faster one what it was asked for. If it brought nothing yet, it rests.
+    fn robbed(&mut self, now: Duration, id: SourceId) {
+        if let Some(source) = self.sources.get_mut(&id)
+            && source.queue.is_empty()
+            && source.meter.rate().is_none()
+        {
+            source.robbed_at = Some(now);
         }
     }
 

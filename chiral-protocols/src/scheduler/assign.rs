@@ -237,13 +237,18 @@ impl Scheduler {
         portion: Portion,
     ) -> Option<ByteRange> {
         let list = source.list(id);
-        let mut to = self.ledger.size;
+        let (mut to, mut portion) = (self.ledger.size, portion);
+        if self.is_windowed() {
+            let pace = self.pace_or_guess(now, source);
+            portion.bytes = portion.bytes.min(self.part_of_window(source, pace));
+            to = self.in_time(now, id, source, portion.bytes)?;
+        }
         let mut partial = None;
         for _ in 0..MAX_RUNS {
             let Some(run) = self.ledger.pool.seek_back(list, to) else {
                 break;
             };
-            let mut run = source.tail_of(run);
+            let mut run = source.tail_of(ByteRange::new(run.start, run.end.min(to)));
             if self.is_for_others(now, id, source, run) {
                 run.end = run
                     .end

@@ -67,7 +67,11 @@ impl Scheduler {
         let Some(last) = victims.first().map(|victim| victim.finish) else {
             return false;
         };
-        let worth_it = !self.comes_late(thief);
+        let least = self.config.min_steal_bytes;
+        let worth_it = match self.is_windowed() {
+            true => self.in_time(now, id, source, least) == Some(self.ledger.window.end),
+            false => !self.comes_late(thief),
+        };
         for victim in victims {
             if victim.finish <= thief.ready || !worth_it {
                 break;
