@@ -60,6 +60,9 @@ impl Scheduler {
         {
             return false;
         }
+        if self.steal_early(now, id) {
+            return true;
+        }
         if portion.bytes > 0
             && let Some(ask) = self.pick(now, id, portion, ahead == Ahead::Leave)
         {

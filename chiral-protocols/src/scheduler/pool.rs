@@ -172,6 +172,11 @@ impl Pool {
             .map_or(&[], |(_, s)| s.members.as_slice())
     }
 
+    /// Whether there are no partial seeders.
+    pub(super) fn is_covered_by_all(&self) -> bool {
+        self.by_source.is_empty()
+    }
+
     /// Ranges that no partial seeder has, ascending.
     pub(super) fn uncovered(&self) -> impl Iterator<Item = ByteRange> + '_ {
         self.segments

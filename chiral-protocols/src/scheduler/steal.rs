@@ -9,7 +9,7 @@ use super::assign::FINE_CUT;
 use super::meter::span;
 use super::source::{Source, Standing};
 use super::victim::{Thief, Victim};
-use super::{RequestId, Scheduler, SourceId};
+use super::{Order, RequestId, Scheduler, SourceId};
 
 /// Most sources whose work is considered in one decision.
 const MAX_VICTIMS: usize = 8;
@@ -23,6 +23,11 @@ const LOOK_AGAIN_PART: f64 = 0.125;
 const LOOK_AGAIN: (f64, f64) = (0.01, 0.1);
 /// Most sources among which the nearest one of the whole file is looked for.
 const MAX_NEAR: usize = 4;
+
+/// Most sources from which work is taken before it has to be.
+const MAX_EARLY: usize = 4;
+/// What would take the thief less than this part of the time that is left can wait.
+const EARLY: f64 = 0.03;
 
 /// A source that lost all it had before it brought a byte takes nothing over for so many latencies.
 const REST_LATENCIES: f64 = 4.0;
@@ -87,6 +92,48 @@ impl Scheduler {
         }
         self.touch(id);
         false
+    }
+
+    /// Takes work for a source that could do open bytes from one that will be the last to finish,
+    /// if it takes this one long, too: a fast source can still do that at the end. Where sources
+    /// have parts of the file, a slow one may be the only one that can.
+    pub(super) fn steal_early(&mut self, now: Duration, id: SourceId) -> bool {
+        if self.order != Order::Rarest || self.ledger.pool.is_covered_by_all() {
+            return false;
+        }
+        let left = (self.ledger.pool.open().len() + self.ledger.first.len()) as f64;
+        let all = left / self.index.busy_pace().max(1.0);
+        let Some(source) = self.sources.get(&id) else {
+            return false;
+        };
+        if source.standing != Standing::Active || source.pace(now).is_none() {
+            return false;
+        }
+        let thief = self.thief(now, id, source);
+        let last = self.index.last().filter(|other| *other != id);
+        let late: Vec<Victim> = last
+            .take(MAX_EARLY)
+            .filter_map(|other| Some(self.victim(now, other, self.sources.get(&other)?)))
+            .filter(|victim| victim.finish > all && victim.finish > thief.ready && !victim.doubtful)
+            .collect();
+        self.index.count(0, late.len() as u64);
+        let open = self.ledger.pool.best_rank(source.list(id));
+        late.into_iter().any(|victim| {
+            // What more sources could do comes later, whoever was asked for it.
+            if open.is_some_and(|open| self.last_rank(victim.id).is_none_or(|last| last > open)) {
+                return false;
+            }
+            let together = victim.pace * thief.pace / (victim.pace + thief.pace);
+            let even = (victim.finish - thief.ready) * together;
+            even / thief.pace > EARLY * all && self.steal_from(now, thief, victim)
+        })
+    }
+
+    /// The rank of the last bytes that a source was asked for.
+    fn last_rank(&self, id: SourceId) -> Option<u32> {
+        let last = self.sources.get(&id)?.queue.back()?;
+        let run = self.requests.get(last)?.claim.prev_run(u64::MAX)?;
+        Some(self.ledger.pool.rank_at(run.end - 1))
     }
 
     /// Whether nearer sources will have delivered everything before the first byte from this
