@@ -4,6 +4,7 @@
 // The helpers are tests too, which the lint cannot know.
 #![allow(clippy::unwrap_used)]
 
+mod common;
 #[path = "bittorrent/conformance.rs"]
 mod conformance;
 #[path = "bittorrent/discovery.rs"]

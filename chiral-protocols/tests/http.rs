@@ -6,6 +6,7 @@
 
 #[path = "http/codings.rs"]
 mod codings;
+mod common;
 #[path = "http/conformance.rs"]
 mod conformance;
 #[path = "http/curl.rs"]

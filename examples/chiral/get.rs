@@ -12,7 +12,7 @@ use chiral::core::{Bill, SettlementStatus};
 use chiral::protocols::EngineConfig;
 use chiral::protocols::private::PrivateConfig;
 use chiral::storage::identify_file;
-use chiral::{Cid, Getting, Got, Link, Node, Price, Transfer};
+use chiral::{Cid, Got, Link, Node, NodeError, Price, Transfer};
 use futures_util::StreamExt;
 use serde_json::json;
 
@@ -272,10 +272,21 @@ async fn download(
     let events = node.events();
     let getting = get.start().await?;
     let transfer = getting.transfer().clone();
+    finish(transfer, events, getting.outcome(), output, signals).await
+}
+
+/// Shows a transfer until it ends, or cancels it if the program is told to stop.
+pub(crate) async fn finish<T>(
+    transfer: Transfer,
+    events: EventStream,
+    outcome: impl Future<Output = Result<T, NodeError>>,
+    output: &Output,
+    signals: &mut Signals,
+) -> Result<T, Failure> {
     let watching = tokio::spawn(watch(transfer.clone(), events, *output));
     let mut interrupted = None;
     let outcome = async {
-        let mut outcome = std::pin::pin!(Getting::outcome(getting));
+        let mut outcome = std::pin::pin!(outcome);
         tokio::select! {
             outcome = &mut outcome => return outcome,
             exit = signals.next() => interrupted = Some(exit),

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::arguments::Get;
 use super::failure::{Exit, Failure};
-use super::get::{advise, pay, seed_on, start, taken, watch};
+use super::get::{advise, finish, pay, seed_on, start, taken};
 use super::output::Output;
 use super::signals::Signals;
 
@@ -128,25 +128,7 @@ async fn download(
     let events = node.events();
     let getting = get.seed(command.seed).start().await?;
     let transfer = getting.transfer().clone();
-    let watching = tokio::spawn(watch(transfer.clone(), events, *output));
-    let mut interrupted = None;
-    let outcome = async {
-        let mut outcome = std::pin::pin!(getting.outcome());
-        tokio::select! {
-            outcome = &mut outcome => return outcome,
-            exit = signals.next() => interrupted = Some(exit),
-        }
-        transfer.cancel();
-        outcome.await
-    }
-    .await;
-    // It ends with the transfer; whether anybody still reads is of no importance here.
-    watching.await.unwrap_or_default();
-    match (outcome, interrupted) {
-        (Err(_), Some(exit)) => Err(Failure::new(exit, "interrupted; what has come is kept")
-            .next("run the same command again")),
-        (outcome, _) => Ok(outcome?),
-    }
+    finish(transfer, events, getting.outcome(), output, signals).await
 }
 
 fn tell(output: &Output, got: &GotTorrent) -> Result<(), Failure> {

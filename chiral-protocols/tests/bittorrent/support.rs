@@ -19,32 +19,7 @@ use chiral_protocols::bittorrent::swarm::{BitTorrentConfig, TorrentInfo};
 use chiral_storage::MemoryStore;
 use ed25519_dalek::{Signer, SigningKey};
 
-/// Limit on anything that a test waits for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Waits, but not for ever.
-pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .expect("took too long")
-}
-
-/// Admits everybody.
-#[derive(Debug)]
-pub(crate) struct OpenGate;
-
-#[async_trait]
-impl PaymentGate for OpenGate {
-    async fn admit(&self, _: &ServeRequest) -> Result<Admission, GateError> {
-        Ok(Admission::Granted)
-    }
-
-    async fn served(&self, _: &ServeRequest, _: ByteRange) {}
-
-    async fn message(&self, _: Bytes) -> Result<Bytes, GateError> {
-        Err(GateError::Closed)
-    }
-}
+pub(crate) use crate::common::{OpenGate, content, soon};
 
 /// Admits everybody, and asks a price once it is told to.
 #[derive(Debug, Default)]
@@ -93,14 +68,6 @@ impl PeerSigner for Key {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, PeerSignError> {
         Ok(self.0.sign(message).to_bytes().to_vec())
     }
-}
-
-/// Bytes that look different everywhere.
-pub(crate) fn content(size: usize) -> Bytes {
-    (0..size as u64)
-        .map(|i| ((i * 2_654_435_761) >> 13) as u8)
-        .collect::<Vec<_>>()
-        .into()
 }
 
 /// A configuration on a free port of the loopback interface.

@@ -17,40 +17,10 @@ use chiral_storage::MemoryStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Limit on anything that a test waits for.
+pub(crate) use crate::common::{OpenGate, content, soon};
+
+/// Limit on what a client waits for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Waits, but not for ever.
-pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .expect("took too long")
-}
-
-/// Admits everybody.
-#[derive(Debug)]
-pub(crate) struct OpenGate;
-
-#[async_trait]
-impl PaymentGate for OpenGate {
-    async fn admit(&self, _: &ServeRequest) -> Result<Admission, GateError> {
-        Ok(Admission::Granted)
-    }
-
-    async fn served(&self, _: &ServeRequest, _: ByteRange) {}
-
-    async fn message(&self, _: Bytes) -> Result<Bytes, GateError> {
-        Err(GateError::Closed)
-    }
-}
-
-/// Bytes that look different everywhere.
-pub(crate) fn content(size: usize) -> Bytes {
-    (0..size as u64)
-        .map(|i| ((i * 2_654_435_761) >> 13) as u8)
-        .collect::<Vec<_>>()
-        .into()
-}
 
 /// A configuration on a free port of the loopback interface.
 pub(crate) fn loopback() -> HttpConfig {

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod by_name;
+#[path = "../common/mod.rs"]
+mod common;
 mod conformance;
 mod hostile;
 mod paying;

@@ -15,37 +15,7 @@ use chiral_dht::MemoryNetworkHub;
 use chiral_protocols::private::{PrivateConfig, PrivateProtocol};
 use chiral_storage::MemoryStore;
 
-/// Waits, but not for ever.
-pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(30), future)
-        .await
-        .expect("took too long")
-}
-
-/// Admits everybody.
-#[derive(Debug)]
-pub(crate) struct OpenGate;
-
-#[async_trait]
-impl PaymentGate for OpenGate {
-    async fn admit(&self, _: &ServeRequest) -> Result<Admission, GateError> {
-        Ok(Admission::Granted)
-    }
-
-    async fn served(&self, _: &ServeRequest, _: ByteRange) {}
-
-    async fn message(&self, _: Bytes) -> Result<Bytes, GateError> {
-        Err(GateError::Closed)
-    }
-}
-
-/// Bytes that look different everywhere.
-pub(crate) fn content(size: usize) -> Bytes {
-    (0..size as u64)
-        .map(|i| ((i * 2_654_435_761) >> 13) as u8)
-        .collect::<Vec<_>>()
-        .into()
-}
+pub(crate) use crate::common::{OpenGate, content, soon};
 
 pub(crate) fn peer(name: u8) -> PeerId {
     PeerId::from_bytes(&[0x12, 0x20, name]).unwrap()
