@@ -92,6 +92,9 @@ async fn hash_blocks(torrent: &Arc<Torrent>, range: ByteRange) -> Option<Vec<Nod
 #[derive(Debug, Default)]
 pub(super) struct Trees {
     meta: Option<Arc<Metainfo>>,
+    /// Whether the swarm is that of the torrent's version 1: whoever greeted by that hash may
+    /// take a question of version 2 for a fault, and its pieces can be checked without.
+    first_version: bool,
     fetching: Option<(u32, PieceLayer)>,
     /// Who is asked for what.
     asked: HashMap<HashRequest, u64>,
@@ -100,8 +103,9 @@ pub(super) struct Trees {
 }
 
 impl Trees {
-    /// The torrent became known.
-    pub(super) fn learn(&mut self, meta: Arc<Metainfo>) {
+    /// The torrent became known, in the swarm of this hash.
+    pub(super) fn learn(&mut self, meta: Arc<Metainfo>, swarm: [u8; 20]) {
+        self.first_version = meta.hashes().v1 == Some(swarm);
         self.meta.get_or_insert(meta);
     }
 
@@ -111,7 +115,7 @@ impl Trees {
 
     /// The next question, for a peer that may have the answer.
     pub(super) fn next(&mut self, peer: u64) -> Option<HashRange> {
-        if self.without.contains(&peer) {
+        if self.first_version || self.without.contains(&peer) {
             return None;
         }
         if self.fetching.is_none() {
@@ -187,9 +191,12 @@ mod tests {
     use crate::bittorrent::create::TorrentHasher;
     use crate::bittorrent::metainfo::{InfoHashes, Version};
 
-    /// A torrent of version 2 with its trees, and as a magnet gives it.
-    fn torrents(len: usize) -> (Metainfo, Metainfo) {
-        let mut hasher = TorrentHasher::new(Version::V2);
+    /// Hash of a swarm that is not asked for.
+    const SWARM: [u8; 20] = [7; 20];
+
+    /// A torrent with its trees, and as a magnet gives it.
+    fn torrents(len: usize, version: Version) -> (Metainfo, Metainfo) {
+        let mut hasher = TorrentHasher::new(version);
         let bytes: Vec<u8> = (0..len).map(|at| (at / 1000) as u8).collect();
         hasher.update(&bytes);
         let whole = hasher
@@ -213,9 +220,9 @@ mod tests {
     #[test]
     fn a_tree_is_fetched_from_several_peers() {
         // More hashes than one question asks for.
-        let (whole, bare) = torrents(600 * 262_144 + 5);
+        let (whole, bare) = torrents(600 * 262_144 + 5, Version::V2);
         let mut trees = Trees::default();
-        trees.learn(Arc::new(bare));
+        trees.learn(Arc::new(bare), SWARM);
         let first = trees.next(1).unwrap();
         let second = trees.next(2).unwrap();
         assert_eq!(trees.next(3), None);
@@ -232,10 +239,23 @@ mod tests {
     }
 
     #[test]
+    fn peers_of_the_first_version_are_asked_for_no_tree() {
+        let (_, bare) = torrents(9 * 262_144, Version::Hybrid);
+        let hashes = bare.hashes();
+        assert_eq!(hashes.wire().count(), 2);
+        for swarm in hashes.wire() {
+            let is_first = hashes.v1 == Some(swarm);
+            let mut trees = Trees::default();
+            trees.learn(Arc::new(bare.clone()), swarm);
+            assert_eq!(trees.next(1).is_some(), !is_first);
+        }
+    }
+
+    #[test]
     fn a_liar_is_found_out_and_another_asked() {
-        let (whole, bare) = torrents(9 * 262_144);
+        let (whole, bare) = torrents(9 * 262_144, Version::V2);
         let mut trees = Trees::default();
-        trees.learn(Arc::new(bare));
+        trees.learn(Arc::new(bare), SWARM);
         let range = trees.next(1).unwrap();
         let mut false_ones = given(&whole, &range);
         false_ones[0][0] ^= 1;

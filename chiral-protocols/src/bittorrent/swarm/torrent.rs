@@ -121,7 +121,7 @@ impl Torrent {
         let meta = info.metainfo().clone();
         if self.info.set(info).is_ok() {
             self.learnt.notify_waiters();
-            lock(&self.trees).learn(meta);
+            lock(&self.trees).learn(meta, self.info_hash);
             self.peers().iter().for_each(|peer| peer.note_known());
             self.look();
             self.upkeep.notify_one();
