@@ -408,7 +408,7 @@ impl Ending {
         let header = all.then(|| got.header.clone());
         let joined = Arc::new(Joined::new(header.clone(), layout, parts));
         let protocol = self.node.bittorrent()?;
-        let Some(info_hash) = plan.torrent.hashes().v1 else {
+        let Some(info_hash) = plan.torrent.hashes().wire().next() else {
             return Ok(());
         };
         protocol.seed_content(info_hash, joined)?;

@@ -12,9 +12,9 @@ use chiral::dht::MemoryDirectoryNetwork;
 use chiral::payment::FreeGate;
 use chiral::protocols::EngineConfig;
 use chiral::protocols::bittorrent::Joined;
-use chiral::protocols::bittorrent::create::CollectionHasher;
+use chiral::protocols::bittorrent::create::{CollectionHasher, TorrentHasher};
 use chiral::protocols::bittorrent::download::TorrentError;
-use chiral::protocols::bittorrent::magnet::Magnet;
+use chiral::protocols::bittorrent::magnet::{Magnet, MagnetPeer};
 use chiral::protocols::bittorrent::metainfo::{Metainfo, Outer, Version};
 use chiral::protocols::bittorrent::protocol::BitTorrentProtocol;
 use chiral::protocols::bittorrent::swarm::{BitTorrentConfig, TorrentInfo};
@@ -373,6 +373,46 @@ async fn a_torrent_of_several_files_becomes_a_directory_and_a_collection() {
         within(third.shutdown()).await.unwrap();
         within(getter.shutdown()).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_got_by_the_hash_of_version_2_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = data(2_000_001);
+    let mut hasher = TorrentHasher::new(Version::V2);
+    hasher.update(&content);
+    let torrent = hasher.finish().metainfo("film", Outer::default());
+    let torrent = torrent.unwrap();
+    let store = Arc::new(MemoryStore::new(1 << 30));
+    let import = ImportRequest::new(ImportSource::Bytes(content.clone().into()));
+    let cid = store.import(import).await.unwrap().header.cid;
+    let config = BitTorrentConfig::default().with_listen("127.0.0.1:0".parse().unwrap());
+    let (registry, gate) = (TransferRegistry::new(), Arc::new(FreeGate::default()));
+    let seeder = BitTorrentProtocol::bind(config, store, registry, gate, None);
+    let seeder = seeder.await.unwrap();
+    let info = TorrentInfo::of_metainfo(torrent.clone()).unwrap();
+    seeder.seed_torrent(info, cid).unwrap();
+    let mut magnet = torrent.magnet();
+    assert!(magnet.hashes.v1.is_none() && magnet.hashes.v2.is_some());
+    let address = seeder.local_addr().unwrap().to_string();
+    let peer: MagnetPeer = address.parse().unwrap();
+    magnet.peers.push(peer.clone());
+
+    // The tree comes from the peer, or with the torrent.
+    let one = node(&dir.path().join("1")).await;
+    let get = one.download_torrent(magnet).to_file(dir.path().join("a"));
+    let got = within(within(get.start()).await.unwrap().outcome()).await;
+    assert_eq!(got.unwrap().files[0].header.cid, cid);
+    let two = node(&dir.path().join("2")).await;
+    let get = two.download_torrent(torrent).to_file(dir.path().join("b"));
+    let got = within(within(get.peer(peer).start()).await.unwrap().outcome()).await;
+    assert_eq!(got.unwrap().files[0].header.cid, cid);
+    for copy in ["a", "b"] {
+        assert!(std::fs::read(dir.path().join(copy)).unwrap() == content);
+    }
+    within(two.shutdown()).await.unwrap();
+    within(one.shutdown()).await.unwrap();
+    within(seeder.shutdown()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,10 +22,11 @@ use tokio::sync::watch;
 use super::arriving::Arriving;
 use super::magnet::Magnet;
 use super::mapped::MappedSource;
-use super::metainfo::{InfoHashes, Metainfo, MetainfoError};
+use super::merkle::{NodeHash, TreeShape};
+use super::metainfo::{InfoHashes, Metainfo, MetainfoError, Version};
 use super::protocol::BitTorrentProtocol;
 use super::selection::Selection;
-use super::swarm::TorrentInfo;
+use super::swarm::{MAX_LAYER, TorrentInfo, info_hash_of};
 use super::target::{TargetDirectory, TargetError};
 use super::torrent_pieces::TorrentPieces;
 use crate::engine::Connector;
@@ -34,8 +35,11 @@ use crate::engine::Connector;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TorrentError {
-    /// It has no version 1: its pieces cannot be asked for here.
-    #[error("torrents of version 2 alone are not downloaded")]
+    /// It has too many pieces, or more than one file and no version 1: how peers have the gaps
+    /// between files of version 2 is not settled.
+    #[error(
+        "torrents of several files of version 2 alone, and of millions of pieces, are not downloaded"
+    )]
     Version,
     /// What peers sent, or the file has, is no torrent.
     #[error("not a torrent that can be downloaded")]
@@ -93,6 +97,11 @@ impl Plan {
         if files.is_empty() {
             return Err(TorrentError::Nothing);
         }
+        let second = torrent.info().version() == Version::V2;
+        let vast = |(_, _, shape): (u32, NodeHash, TreeShape)| shape.pieces() > MAX_LAYER;
+        if second && (torrent.files().len() > 1 || torrent.missing_trees().any(vast)) {
+            return Err(TorrentError::Version);
+        }
         let layout = torrent.layout();
         let selection = match files.len() == torrent.files().len() {
             true => Selection::all(layout),
@@ -116,6 +125,8 @@ impl Plan {
 pub struct TorrentDownload {
     protocol: Arc<BitTorrentProtocol>,
     hashes: InfoHashes,
+    /// What it is called, and what peers know it by: of version 1, if it has one.
+    alias: Alias,
     info_hash: [u8; 20],
     selected: Vec<RangeInclusive<u32>>,
     target: TorrentTarget,
@@ -162,8 +173,12 @@ impl TorrentDownload {
         trackers: Vec<Vec<String>>,
         torrent: Option<Metainfo>,
     ) -> Result<Arc<Self>, TorrentError> {
-        let info_hash = hashes.v1.ok_or(TorrentError::Version)?;
-        let alias = Alias::InfoHashV1(info_hash);
+        let alias = match (hashes.v1, hashes.v2) {
+            (Some(v1), _) => Alias::InfoHashV1(v1),
+            (None, Some(v2)) => Alias::InfoHashV2(v2),
+            (None, None) => return Err(TorrentError::Version),
+        };
+        let info_hash = info_hash_of(&alias).ok_or(TorrentError::Version)?;
         // If there is no room for it, sources will say so.
         protocol.add_trackers(&alias, &trackers).unwrap_or_default();
         let plan = match torrent {
@@ -182,6 +197,7 @@ impl TorrentDownload {
         Ok(Arc::new(Self {
             protocol,
             hashes,
+            alias,
             info_hash,
             selected,
             target,
@@ -193,7 +209,7 @@ impl TorrentDownload {
 
     /// What the download is called in the registry of transfers.
     pub fn identification(&self) -> FileIdentification {
-        FileIdentification::Alias(Alias::InfoHashV1(self.info_hash))
+        FileIdentification::Alias(self.alias)
     }
 
     /// What is known of the torrent, once it is.
@@ -203,8 +219,7 @@ impl TorrentDownload {
 
     /// An offer of the peer at `host:port`.
     pub fn peer(&self, place: &str) -> Option<PeerOffer> {
-        let alias = Alias::InfoHashV1(self.info_hash);
-        let endpoint = Endpoint::new(format!("{alias}@{place}")).ok()?;
+        let endpoint = Endpoint::new(format!("{}@{place}", self.alias)).ok()?;
         Some(PeerOffer::new(Protocol::BitTorrent, endpoint))
     }
 
@@ -224,9 +239,8 @@ impl TorrentDownload {
     /// The download is complete, and its stream has this identity: peers are given it from
     /// the store from now on, if it is seeded.
     pub fn completed(&self, cid: Cid) {
-        let alias = Alias::InfoHashV1(self.info_hash);
         // After a shutdown nobody is given anything.
-        self.protocol.expect(&alias, cid).unwrap_or_default();
+        self.protocol.expect(&self.alias, cid).unwrap_or_default();
     }
 
     /// The download is over, and peers are not given anything of it any more.
@@ -239,10 +253,15 @@ impl TorrentDownload {
             return Ok(plan);
         }
         let info = self.protocol.learnt(self.info_hash).await?;
-        let plan = Metainfo::from_info(&info.metadata, &self.hashes)
-            .map_err(TorrentError::from)
-            .and_then(|torrent| Plan::new(torrent, &self.selected));
-        let plan = Arc::new(plan.map_err(|error| unusable(&error))?);
+        let torrent = Metainfo::from_info(&info.metadata, &self.hashes);
+        let torrent = torrent.map_err(|error| unusable(&error.into()))?;
+        let plan = Plan::new(torrent, &self.selected);
+        let mut plan = plan.map_err(|error| unusable(&error))?;
+        if !plan.torrent.is_checkable() {
+            // Its pieces are checked by trees, which peers have.
+            plan.torrent = self.protocol.treed(self.info_hash).await?;
+        }
+        let plan = Arc::new(plan);
         self.plan.send_replace(Some(plan.clone()));
         Ok(plan)
     }
@@ -251,7 +270,9 @@ impl TorrentDownload {
 fn unusable(error: &TorrentError) -> TransferError {
     TransferError::BadLink {
         reason: match error {
-            TorrentError::Version => "torrents of version 2 alone are not downloaded",
+            TorrentError::Version => {
+                "it is a torrent of several files of version 2 alone, or of millions of pieces"
+            }
             TorrentError::Metainfo(_) => "what its hash is of is no torrent that can be downloaded",
             TorrentError::Nothing => "no file of the torrent is selected",
             TorrentError::Directory => "it is a torrent of several files: they go to a directory",

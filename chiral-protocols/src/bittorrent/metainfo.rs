@@ -282,6 +282,11 @@ impl Metainfo {
         })
     }
 
+    /// Whether all pieces can be checked: by hashes of version 1, or by trees that are known.
+    pub fn is_checkable(&self) -> bool {
+        self.info.version() != Version::V2 || self.missing_trees().next().is_none()
+    }
+
     /// Takes a tree that peers sent.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use crate::seeds::{import, unpin};
 use super::arriving::Arriving;
 use super::create::{CreateError, TorrentHashes, TorrentSidecar};
 use super::dht::DhtStatus;
-use super::metainfo::{InfoHashes, Metainfo, Outer, Version};
+use super::metainfo::{Metainfo, Outer, Version};
 use super::swarm::{
     BitTorrentConfig, BitTorrentError, DialError, Discovery, Node, Origin, Ports, Torrent,
     TorrentInfo,
@@ -120,14 +120,24 @@ impl BitTorrentProtocol {
         learnt.await.cloned().ok_or(TransferError::Closed)
     }
 
+    /// The same, once its pieces can be checked: of version 2, peers give the trees (BEP 52).
+    ///
+    /// # Errors
+    /// As [`learnt`](Self::learnt).
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn treed(&self, info_hash: [u8; 20]) -> Result<Arc<Metainfo>, TransferError> {
+        let torrent = self.node.open(info_hash).ok_or(TransferError::Closed)?;
+        let _in_use = torrent.in_use();
+        let treed = self.node.closed().run_until_cancelled(torrent.treed());
+        treed.await.ok_or(TransferError::Closed)
+    }
+
     /// The torrent as which content is seeded, as others read it, if it is.
     pub fn metainfo_of(&self, cid: Cid) -> Option<Metainfo> {
         let info = self.torrent_of(cid)?;
-        let hashes = InfoHashes {
-            v1: Some(info.info_hash),
-            v2: None,
-        };
-        Metainfo::from_info(&info.metadata, &hashes).ok()
+        Some(Metainfo::clone(info.metainfo()))
     }
 
     /// Seeds content that is not the store's as a torrent that is known.

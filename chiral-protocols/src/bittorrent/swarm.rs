@@ -33,6 +33,7 @@ pub use source::PeerSource;
 
 pub(super) use dial::DialError;
 pub(super) use discovery::{Discovery, Ports};
+pub(super) use hashes::MAX_LAYER;
 pub(super) use known::Origin;
 pub(super) use node::{Node, info_hash_of};
 pub(super) use torrent::Torrent;

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use chiral::Price;
 use chiral::core::{Address, B256};
 use chiral::payment::messages::Discount;
-use chiral::Price;
 use clap::{Args, Subcommand, ValueEnum};
 
 /// Whose money it is, and on which chain

@@ -20,7 +20,7 @@ const MAX_GIVEN: u32 = 512;
 const MAX_HASHED: u64 = 16 << 20;
 
 /// Longest piece layer that is fetched: of 2^20 pieces, 32 MiB.
-const MAX_LAYER: u64 = 1 << 20;
+pub(in crate::bittorrent) const MAX_LAYER: u64 = 1 << 20;
 
 /// Peers that are remembered as having no hashes.
 const MAX_WITHOUT: usize = 1000;

@@ -128,6 +128,18 @@ impl Torrent {
         }
     }
 
+    /// All of it, once its pieces can be checked.
+    pub(in crate::bittorrent) async fn treed(&self) -> Arc<Metainfo> {
+        loop {
+            let mut learnt = std::pin::pin!(self.learnt.notified());
+            learnt.as_mut().enable();
+            if let Some(meta) = self.metainfo().filter(|meta| meta.is_checkable()) {
+                return meta;
+            }
+            learnt.await;
+        }
+    }
+
     /// What is known of it, once it is.
     pub(in crate::bittorrent) async fn learnt(&self) -> &TorrentInfo {
         loop {
@@ -174,6 +186,7 @@ impl Torrent {
     ) -> Result<(), MerkleError> {
         let complete = lock(&self.trees).came(peer, range, hashes)?;
         if complete {
+            self.learnt.notify_waiters();
             self.upkeep.notify_one();
         }
         // There may be more to ask for.
