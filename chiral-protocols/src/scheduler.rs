@@ -190,6 +190,12 @@ impl Scheduler {
         self.order == Order::Backward && self.ledger.window.len() < self.ledger.size
     }
 
+    /// Whether there is more beyond that window, which cannot be asked for yet.
+    fn is_held_up(&self) -> bool {
+        let first = self.ledger.wanted.next_run(0);
+        self.is_windowed() && first.is_some_and(|first| first.start < self.ledger.window.start)
+    }
+
     /// Whether every wanted byte arrived.
     pub fn is_complete(&self) -> bool {
         self.ledger.wanted.is_empty()

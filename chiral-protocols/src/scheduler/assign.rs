@@ -241,7 +241,7 @@ impl Scheduler {
     ) -> Option<ByteRange> {
         let list = source.list(id);
         let (mut to, mut portion) = (self.ledger.size, portion);
-        if self.is_windowed() {
+        if self.is_held_up() {
             let pace = self.pace_or_guess(now, source);
             portion.bytes = portion.bytes.min(self.part_of_window(source, pace));
             to = self.in_time(now, id, source, portion.bytes)?;

@@ -73,7 +73,7 @@ impl Scheduler {
             return false;
         };
         let least = self.config.min_steal_bytes;
-        let worth_it = match self.is_windowed() {
+        let worth_it = match self.is_held_up() {
             true => self.in_time(now, id, source, least) == Some(self.ledger.window.end),
             false => !self.comes_late(thief),
         };
