@@ -67,7 +67,11 @@ fn numbers() -> impl Iterator<Item = u64> {
 }
 
 async fn download(file: &File, scenario: &Scenario, target: FileIdentification) -> Outcome {
-    let bench = Bench::with(EngineConfig::default());
+    let mut config = EngineConfig::default();
+    if let Some(window) = scenario.window {
+        config.window_chunks = window;
+    }
+    let bench = Bench::with(config);
     let peers = scenario.peers.iter();
     let offers = peers.map(|peer| bench.network.seeder(&peer.name, file, peer.manners.clone()));
     let begun = Instant::now();

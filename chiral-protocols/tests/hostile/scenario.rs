@@ -53,6 +53,9 @@ pub(crate) struct Peer {
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) peers: Vec<Peer>,
+    /// Chunks that are fetched ahead of the proof, where there is no root; usually all of these
+    /// files.
+    pub(crate) window: Option<u32>,
 }
 
 impl Scenario {
@@ -80,7 +83,9 @@ impl Scenario {
         for at in (1..peers.len()).rev() {
             peers.swap(at, rng.int(0, at as u64) as usize);
         }
-        Self { peers }
+        let window = rng.int(0, 1) == 0;
+        let window = window.then(|| rng.int(6, 16) as u32);
+        Self { peers, window }
     }
 
     /// Bytes per second of the honest sources together, one request at a time each.
