@@ -4,13 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use chiral_core::conformance::content_protocol::identification;
 use chiral_core::content_protocol::SeedContent;
 use chiral_core::{
-    Admission, ByteRange, ChunkStore, ContentProtocol, FileIdentification, GateError, PaymentGate,
-    PeerOffer, SeedRequest, ServeRequest, TransferRegistry,
+    ChunkStore, ContentProtocol, FileIdentification, PeerOffer, SeedRequest, TransferRegistry,
 };
 use chiral_protocols::http::{HttpConfig, HttpProtocol};
 use chiral_storage::MemoryStore;

@@ -1,15 +1,13 @@
 //! Nodes and content for the tests.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use chiral_core::conformance::content_protocol::identification;
 use chiral_core::content_protocol::SeedContent;
 use chiral_core::{
-    Admission, ByteRange, ChunkStore, ContentProtocol, FileIdentification, GateError, PaymentGate,
-    PeerId, PeerOffer, SeedRequest, ServeRequest, TransferRegistry,
+    ChunkStore, ContentProtocol, FileIdentification, PaymentGate, PeerId, PeerOffer, SeedRequest,
+    TransferRegistry,
 };
 use chiral_dht::MemoryNetworkHub;
 use chiral_protocols::private::{PrivateConfig, PrivateProtocol};

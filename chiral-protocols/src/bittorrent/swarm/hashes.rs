@@ -280,9 +280,8 @@ mod tests {
                 v2: Some(<sha2::Sha256 as sha2::Digest>::digest(info.as_bytes()).into()),
             };
             let mut trees = Trees::default();
-            trees.learn(Arc::new(
-                Metainfo::from_info(info.as_bytes(), &hashes).unwrap(),
-            ));
+            let meta = Metainfo::from_info(info.as_bytes(), &hashes).unwrap();
+            trees.learn(Arc::new(meta), SWARM);
             trees.next(1)
         };
         assert!(layer(MAX_LAYER * 16_384).is_some());
