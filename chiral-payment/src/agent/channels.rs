@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::deal::{Deal, Key, difference};
 use super::{ChainAgent, key};
 use crate::channel::cipher::{self, MAX_SEALED};
-use crate::channel::messages::{Bind, ChannelMessage, Leave, Seal, wei};
+use crate::channel::messages::{Bind, ChannelMessage, Leave, Reopen, Seal, wei};
 use crate::channel::payer::{PayFault, Phase};
 use crate::channel::voucher::Share;
 use crate::channel::{Channels, ChannelsError};
@@ -313,8 +313,9 @@ impl ChainAgent {
                 let all = difference(&deal.requested, &deal.verified).is_empty();
                 let locked = deal.policy == Policy::LockedVoucher;
                 let due = unpaid > 0 && (unpaid >= batch || all || locked);
-                // Promised, perhaps by an earlier run, and nobody knows whether it arrived.
-                let due = due || (all && deal.in_band > deal.confirmed);
+                // Promised, perhaps by an earlier run, and nobody knows whether it arrived. A
+                // payment that is not there keeps the next lock out.
+                let due = due || ((all || locked) && deal.in_band > deal.confirmed);
                 let due = due || (locked && deal.again > 0);
                 (agreement, due, deal.bound)
             })
@@ -469,6 +470,9 @@ impl ChainAgent {
         let agreement = seal.agreement;
         let channel = self.channel_for(agreement).await?;
         let channels = self.channels()?;
+        if self.is_bought(agreement, range) {
+            return self.reopening(agreement, seal.counter).await;
+        }
         let before = channels
             .payer(channel)
             .map_or(0, |c| c.share(agreement).bytes);
@@ -507,6 +511,39 @@ impl ChainAgent {
         }
     }
 
+    /// Whether the key of a sealed range was bought before: what it opened is on the books as
+    /// verified, or its lock was claimed while nobody was here to open it. What was lost since
+    /// is not paid for again.
+    fn is_bought(&self, agreement: B256, range: ByteRange) -> bool {
+        let channels = self.inner.channels.as_ref();
+        let channel = channels.and_then(|channels| channels.payer(channels.of(agreement)?));
+        let books = self.books();
+        let Some((deal, channel)) = books.deals.get(&agreement).zip(channel) else {
+            return false;
+        };
+        if deal.unknown.covers(range) {
+            return false;
+        }
+        let locked = channel
+            .lock()
+            .is_some_and(|lock| lock.share.agreement == agreement);
+        let missing = channel.share(agreement).bytes.saturating_sub(deal.opened());
+        deal.verified.covers(range) || (!locked && missing == range.len())
+    }
+
+    async fn reopening(&self, agreement: B256, counter: u64) -> Result<Bytes, GateError> {
+        let session = {
+            let books = self.books();
+            let deal = books.deals.get(&agreement);
+            deal.map(|deal| std::sync::Arc::clone(&deal.session))
+        };
+        let session = session.ok_or(GateError::Message {
+            reason: "an agreement that was not made",
+        })?;
+        let reopen = self.sign(Reopen { agreement, counter }, &session).await?;
+        Ok(Message::Channel(ChannelMessage::Reopen(reopen)).encode())
+    }
+
     pub(super) async fn unseal_with(
         &self,
         purchase: &Purchase,
@@ -525,6 +562,13 @@ impl ChainAgent {
             Message::NotYet { .. } => return Err(GateError::Ledger),
             Message::Refused { reason } => {
                 tracing::debug!(%reason, "the seeder gives no key");
+                if self.is_bought(seal.agreement, range) {
+                    // It has forgotten that it sold it. The next time it is bought.
+                    if let Some(deal) = self.books().deals.get_mut(&seal.agreement) {
+                        deal.unknown.insert(range);
+                    }
+                    return Err(GateError::Ledger);
+                }
                 return Err(GateError::Terms {
                     reason: "the seeder refuses",
                 });
@@ -544,13 +588,19 @@ impl ChainAgent {
         let channel = channels.of(seal.agreement).ok_or(GateError::Message {
             reason: "nothing is locked",
         })?;
-        match channels.unlock(channel, key).await {
-            // The lock was claimed before its key came: it opens what it is for all the same.
-            Ok(()) | Err(ChannelsError::Pay(PayFault::NotUnlocked)) => {}
-            Err(error) => return Err(failed(error)),
-        }
-        if let Some(deal) = self.books().deals.get_mut(&seal.agreement) {
-            deal.unsealed = Some(range);
+        let its = channels
+            .payer(channel)
+            .and_then(|channel| channel.lock().copied());
+        let its = its.is_some_and(|lock| lock.voucher.key_hash == seal.key_hash);
+        if its || !self.is_bought(seal.agreement, range) {
+            match channels.unlock(channel, key).await {
+                // The lock was claimed before its key came: it opens what it is for all the same.
+                Ok(()) | Err(ChannelsError::Pay(PayFault::NotUnlocked)) => {}
+                Err(error) => return Err(failed(error)),
+            }
+            if let Some(deal) = self.books().deals.get_mut(&seal.agreement) {
+                deal.unsealed = Some(range);
+            }
         }
         let mut data = BytesMut::from(&sealed.data[..]);
         cipher::apply(&key, &mut data);

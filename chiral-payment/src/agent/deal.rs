@@ -68,6 +68,8 @@ pub(super) struct Deal {
     pub(super) repeats: u8,
     /// What the last key opened, until it is verified.
     pub(super) unsealed: Option<ByteRange>,
+    /// What was bought before, and the seeder does not know of it.
+    pub(super) unknown: RangeSet,
     /// Bytes of it that had been verified before: bought for a second time.
     pub(super) again: u64,
 }

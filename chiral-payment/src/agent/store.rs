@@ -229,6 +229,7 @@ pub(super) fn propose(
         confirmed: 0,
         repeats: 0,
         unsealed: None,
+        unknown: Default::default(),
         again: 0,
     })
 }

@@ -5,6 +5,7 @@
 use alloy_primitives::{B256, keccak256};
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
+use chiral_core::ByteRange;
 
 /// Most bytes under one key: what ChaCha20's block counter is good for is far more.
 pub const MAX_SEALED: u64 = 8 << 20;
@@ -19,13 +20,16 @@ pub fn key_hash(key: &B256) -> B256 {
     keccak256(key)
 }
 
-/// The key of one request under an agreement: `secret` is random, of that agreement alone, and
-/// never leaves its owner. So nothing has to be remembered of keys that were never asked for.
-pub fn key_of(secret: &B256, agreement: &B256, counter: u64) -> B256 {
-    let mut bytes = [0; 72];
+/// The key of a range of the file under an agreement: `secret` is random, and never leaves its
+/// owner. So nothing has to be remembered of keys that were never asked for, and who asks for
+/// the same range again gets the same sealed bytes, which the key that it has bought opens. One
+/// key is used for one range of one file only: no two texts are sealed with it.
+pub fn key_of(secret: &B256, agreement: &B256, range: ByteRange) -> B256 {
+    let mut bytes = [0; 80];
     bytes[..32].copy_from_slice(&secret.0);
     bytes[32..64].copy_from_slice(&agreement.0);
-    bytes[64..].copy_from_slice(&counter.to_be_bytes());
+    bytes[64..72].copy_from_slice(&range.start.to_be_bytes());
+    bytes[72..].copy_from_slice(&range.end.to_be_bytes());
     keccak256(bytes)
 }
 
@@ -47,15 +51,17 @@ mod tests {
     #[test]
     fn what_is_sealed_twice_is_open_and_another_key_does_not_open_it() {
         let (secret, agreement) = (B256::repeat_byte(1), B256::repeat_byte(2));
-        let key = key_of(&secret, &agreement, 7);
+        let range = ByteRange::new(7, 9);
+        let key = key_of(&secret, &agreement, range);
         let plain: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
         let mut data = plain.clone();
         apply(&key, &mut data);
         assert_ne!(data, plain);
         for other in [
-            key_of(&secret, &agreement, 8),
-            key_of(&secret, &secret, 7),
-            key_of(&agreement, &agreement, 7),
+            key_of(&secret, &agreement, ByteRange::new(7, 8)),
+            key_of(&secret, &agreement, ByteRange::new(8, 9)),
+            key_of(&secret, &secret, range),
+            key_of(&agreement, &agreement, range),
         ] {
             assert_ne!(other, key);
             assert_ne!(key_hash(&other), key_hash(&key));

@@ -70,6 +70,12 @@ pub(crate) mod sol {
         }
 
         #[derive(Debug, PartialEq, Eq)]
+        struct Reopen {
+            bytes32 agreement;
+            uint64 counter;
+        }
+
+        #[derive(Debug, PartialEq, Eq)]
         struct Leave {
             bytes32 agreement;
             bytes32 channel;
@@ -106,6 +112,33 @@ impl Statement for Bind {
         Ok(Self {
             agreement: bind.agreement,
             channel: bind.channel,
+        })
+    }
+}
+
+/// The buyer has bought the key of these bytes before, and wants to be told it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reopen {
+    /// Under which agreement.
+    pub agreement: B256,
+    /// The counter of the request whose answer is sealed.
+    pub counter: u64,
+}
+
+impl Statement for Reopen {
+    type Sol = sol::Reopen;
+
+    fn to_sol(&self) -> sol::Reopen {
+        sol::Reopen {
+            agreement: self.agreement,
+            counter: self.counter,
+        }
+    }
+
+    fn from_sol(reopen: sol::Reopen) -> Result<Self, Malformed> {
+        Ok(Self {
+            agreement: reopen.agreement,
+            counter: reopen.counter,
         })
     }
 }
@@ -287,6 +320,8 @@ pub enum ChannelMessage {
         /// The key.
         key: B256,
     },
+    /// Buyer: the key again, of what was bought before.
+    Reopen(Signed<Reopen>),
     /// Buyer: let us end this channel.
     Leave(Signed<Leave>),
     /// Seeder: with so much paid; signed by its wallet, for the contract.
@@ -356,6 +391,7 @@ impl ChannelMessage {
                     key: *key,
                 },
             ),
+            Self::Reopen(reopen) => signed(out, 41, reopen),
             Self::Leave(leave) => signed(out, 39, leave),
             Self::Left(close, signature) => {
                 plain(
@@ -429,6 +465,7 @@ impl ChannelMessage {
                 let sol::Left { channel, paid } = read(body)?;
                 Self::Left(Close { channel, paid }, signature)
             }
+            41 => Self::Reopen(read_signed(rest)?),
             _ => {
                 return Err(Malformed {
                     reason: "an unknown kind of message",

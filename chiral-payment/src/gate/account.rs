@@ -33,6 +33,7 @@ pub(super) struct Account {
     /// Bytes sent, repeats included.
     pub(super) sent: u64,
     pub(super) served: RangeSet,
+    /// What the buyer said to have; of sealed bytes those of which it was told the key.
     pub(super) acked: RangeSet,
     pub(super) ack_sequence: u32,
     /// Bytes from the beginning that cost nothing, or are covered by verified payments on the
@@ -41,9 +42,9 @@ pub(super) struct Account {
     /// Bytes from the beginning that are covered by vouchers; the channels' own books have it on
     /// disk.
     pub(super) in_band: u64,
-    /// Sealed answers by the counter of their request, with their length: their keys can be
+    /// Sealed answers by the counter of their request, with what they are: their keys can be
     /// paid for. Not on disk: what was sealed before a restart is asked for again.
-    pub(super) sealed: BTreeMap<u64, u64>,
+    pub(super) sealed: BTreeMap<u64, ByteRange>,
     /// Wei of verified payments, and the bytes that they are said to be for.
     received: (U256, u64),
     pub(super) written_off: u64,
@@ -157,12 +158,12 @@ impl Account {
     /// Bytes that are sent again without being counted. A buyer that was killed before it had
     /// written down what came asks for it again, pays then, and goes on; what it can have
     /// without paying stays a window. As each byte that was paid is repeated once at most, and
-    /// a window beside, nobody has a file sent for ever. Not where nothing but the upload can
-    /// be lost, nor under a line of money, which waste shortens.
+    /// a window beside, nobody has a file sent for ever. Not where bytes are paid for before
+    /// they are sent, nor under a line of money, which waste shortens.
     fn tolerated(&self) -> u64 {
         match self.terms.policy {
-            Policy::PayAfter | Policy::PayFirst | Policy::LockedVoucher => 0,
-            Policy::Incremental | Policy::Channel => {
+            Policy::PayAfter | Policy::PayFirst => 0,
+            Policy::Incremental | Policy::Channel | Policy::LockedVoucher => {
                 let paid = self.paid_bytes();
                 let paid = paid.saturating_sub(self.terms.pricing.free_bytes());
                 let window = self.ahead().map_or(0, |window| window.bytes());
@@ -226,9 +227,13 @@ impl Account {
         cost.unwrap_or(U256::MAX)
     }
 
-    /// What the buyer said it owes, or has shown by paying, and has not paid.
+    /// What the buyer said it owes, or has shown by paying, and has not paid. Of sealed bytes
+    /// none are open before they are paid for, or locked.
     pub(super) fn owed(&self) -> U256 {
-        self.cost(self.acked.len().saturating_sub(self.paid_bytes()))
+        match self.terms.policy {
+            Policy::LockedVoucher => U256::ZERO,
+            _ => self.cost(self.acked.len().saturating_sub(self.paid_bytes())),
+        }
     }
 
     /// Bytes sent of which the buyer has said nothing.
@@ -288,6 +293,16 @@ impl Account {
             self.end(counter, range, now);
         }
         !late.is_empty()
+    }
+
+    /// The key of a sealed range was told: it can be told again. Answers whether that is news;
+    /// of a buyer that has everything in pieces not all of them are remembered.
+    pub(super) fn opened(&mut self, range: ByteRange) -> bool {
+        if self.acked.covers(range) || self.acked.fragments() >= MAX_FRAGMENTS {
+            return false;
+        }
+        self.acked.insert(range);
+        true
     }
 
     /// Notes an acknowledgement; one that was noted before changes nothing.

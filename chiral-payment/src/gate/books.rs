@@ -322,6 +322,14 @@ impl Books {
         Some(noted.map(|_| sequence))
     }
 
+    /// The key of a sealed range was told.
+    pub(super) fn opened(&mut self, agreement: B256, range: ByteRange) {
+        let account = self.accounts.get_mut(&agreement);
+        if account.is_some_and(|account| account.opened(range)) {
+            self.touch(agreement);
+        }
+    }
+
     /// A payment for a bill was verified, once.
     pub(super) fn pay(
         &mut self,

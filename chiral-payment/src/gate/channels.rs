@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{ChainGate, books_failed, denied, not_yet, refused};
 use crate::channel::cipher::{self, MAX_SEALED};
-use crate::channel::messages::{Bind, ChannelMessage, Leave, Pay, PayLocked, Seal, wei};
+use crate::channel::messages::{Bind, ChannelMessage, Leave, Pay, PayLocked, Reopen, Seal, wei};
 use crate::channel::payee::TakeFault;
 use crate::channel::{Channels, ChannelsError};
 use crate::messages::{Message, Policy, Request, Signed};
@@ -60,6 +60,7 @@ impl ChainGate {
             ChannelMessage::Bind(bind) => self.bind(channels, bind).await,
             ChannelMessage::Pay(pay) => self.take(channels, pay).await,
             ChannelMessage::Lock(lock) => self.sell_key(channels, lock).await,
+            ChannelMessage::Reopen(reopen) => self.tell_again(channels, reopen).await,
             ChannelMessage::Leave(leave) => self.leave(channels, leave).await,
             _ => Err(GateError::Message {
                 reason: "not a message for a gate",
@@ -145,20 +146,23 @@ impl ChainGate {
         let Some(amount) = self.cost_in(channels, agreement, lock.channel, lock.bytes) else {
             return Ok(Message::Ended { agreement });
         };
-        let key = channels.key(agreement, lock.counter);
         let before = channels.paid_under(agreement).bytes;
-        let length = {
+        let sealed = {
             let books = self.books();
             let account = books.accounts.get(&agreement);
             account.and_then(|account| account.sealed.get(&lock.counter).copied())
         };
-        // A lock that was taken before a restart is told its key again.
-        let length = length.or_else(|| {
-            let held = *channels.payee(lock.channel)?.lock()?;
-            let same = held.key == key && held.share.bytes == lock.bytes;
-            same.then(|| lock.bytes.saturating_sub(before))
-        });
-        let Some(length) = length else {
+        let found = match sealed {
+            Some(range) => Some((channels.key(agreement, range), range.len())),
+            // A lock that was taken before a restart is told its key again.
+            None => channels.payee(lock.channel).and_then(|channel| {
+                let held = *channel.lock()?;
+                let same =
+                    held.voucher.body().key_hash == lock.key_hash && held.share.bytes == lock.bytes;
+                same.then(|| (held.key, lock.bytes.saturating_sub(before)))
+            }),
+        };
+        let Some((key, length)) = found else {
             return Ok(refused("nothing was sealed for that request"));
         };
         // The whole of what was sealed, on top of what was paid before: nothing else.
@@ -175,9 +179,45 @@ impl ChainGate {
             }
         }
         match taken {
-            Ok(()) => Ok(Message::Channel(ChannelMessage::Key { agreement, key })),
+            Ok(()) => {
+                let mut books = self.books();
+                if let Some(range) = sealed {
+                    books.opened(agreement, range);
+                }
+                Ok(Message::Channel(ChannelMessage::Key { agreement, key }))
+            }
             Err(error) => taken_or_refused(error),
         }
+    }
+
+    /// The key of what was bought before, once more and for nothing: the buyer has it, or had
+    /// it, and what it opened was lost.
+    async fn tell_again(
+        &self,
+        channels: &Channels,
+        reopen: Signed<Reopen>,
+    ) -> Result<Message, GateError> {
+        let Reopen { agreement, counter } = reopen.body;
+        match self.is_of_session(agreement, &reopen) {
+            None => return Ok(Message::Ended { agreement }),
+            Some(false) => return Ok(refused("not signed by the session's key")),
+            Some(true) => {}
+        }
+        let range = {
+            let books = self.books();
+            let account = books.accounts.get(&agreement);
+            account.and_then(|account| {
+                let range = account.sealed.get(&counter).copied()?;
+                account.acked.covers(range).then_some(range)
+            })
+        };
+        Ok(match range {
+            Some(range) => {
+                let key = channels.key(agreement, range);
+                Message::Channel(ChannelMessage::Key { agreement, key })
+            }
+            None => refused("its key was not bought"),
+        })
     }
 
     /// Whether the chain could be asked how much is in a channel.
@@ -247,9 +287,9 @@ impl ChainGate {
                     reason: "a request that was not admitted is not sealed",
                 });
             };
-            account.sealed.insert(counter, length);
+            account.sealed.insert(counter, request.range);
         }
-        let key = channels.key(agreement, counter);
+        let key = channels.key(agreement, request.range);
         let mut data = data
             .try_into_mut()
             .unwrap_or_else(|shared| BytesMut::from(&shared[..]));

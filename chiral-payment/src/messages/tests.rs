@@ -130,7 +130,7 @@ async fn about_channels(
     buyer: &FixedKeySigner,
     seeder: &FixedKeySigner,
 ) -> Vec<ChannelMessage> {
-    use crate::channel::messages::{Bind, Leave, Pay, PayLocked, Seal};
+    use crate::channel::messages::{Bind, Leave, Pay, PayLocked, Reopen, Seal};
     let channel = B256::repeat_byte(0xcc);
     let cumulative = u128::MAX;
     let domain = crate::channel::ChannelDomain::new(1, CHAIN.batch_pay);
@@ -164,6 +164,8 @@ async fn about_channels(
         data: channel,
     };
     let (bind, leave) = (Bind { agreement, channel }, Leave { agreement, channel });
+    let counter = 5;
+    let reopen = Reopen { agreement, counter };
     let close = crate::channel::Close { channel, paid: 9 };
     vec![
         ChannelMessage::Bind(Signed::sign(bind, &CHAIN, buyer).await.unwrap()),
@@ -183,6 +185,7 @@ async fn about_channels(
             agreement,
             key: channel,
         },
+        ChannelMessage::Reopen(Signed::sign(reopen, &CHAIN, buyer).await.unwrap()),
         ChannelMessage::Leave(Signed::sign(leave, &CHAIN, buyer).await.unwrap()),
         ChannelMessage::Left(close, signature),
     ]

@@ -24,7 +24,7 @@ async fn worst(policy: Policy, left: Left) -> u128 {
         let (mut count, mut last) = (Count::default(), None);
         let end = match policy {
             Policy::LockedVoucher => {
-                let sealed = sides.sealed(&line, &purchase, &mut count, false, &mut last);
+                let sealed = sides.sealed(&line, &purchase, &mut count, false, &mut last, 0);
                 sealed.await
             }
             _ => sides.plain(&line, &purchase, &mut count, 0).await,

@@ -52,7 +52,7 @@ pub(crate) struct World {
     pub(crate) till: Arc<Till>,
     pub(crate) time: Arc<AtomicU64>,
     desks: [Arc<Desk>; 2],
-    policy: Policy,
+    pub(crate) policy: Policy,
     terms: ChannelTerms,
 }
 
@@ -338,8 +338,9 @@ impl Sides {
         count: &mut Count,
         garbage: bool,
         last: &mut Option<Bytes>,
+        first: u64,
     ) -> Result<(), Cut> {
-        let mut next = 0;
+        let mut next = first;
         while next < CHUNKS {
             let mut arrived = Vec::new();
             while next < CHUNKS {
@@ -419,7 +420,7 @@ async fn worst(policy: Policy, terms: ChannelTerms, channel_first: bool, garbage
         let end = match policy {
             Policy::LockedVoucher => {
                 sides
-                    .sealed(&line, &purchase, &mut count, garbage, &mut last)
+                    .sealed(&line, &purchase, &mut count, garbage, &mut last, 0)
                     .await
             }
             _ => sides.plain(&line, &purchase, &mut count, 0).await,

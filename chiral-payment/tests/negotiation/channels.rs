@@ -184,10 +184,25 @@ fn used(world: &World, sides: &Sides) -> usize {
     served.count()
 }
 
+/// Buys what is left, from `first` on; what an earlier run left to say comes before.
+async fn buy(world: &World, sides: &Sides, count: &mut Count, first: u64) -> Result<(), Cut> {
+    let (line, purchase) = (Line::cut_after(10_000), world.purchase());
+    match world.policy {
+        Policy::LockedVoucher => {
+            sides.pay(&line, &purchase).await?;
+            let mut last = None;
+            let sealed = sides.sealed(&line, &purchase, count, false, &mut last, first);
+            sealed.await
+        }
+        _ => sides.plain(&line, &purchase, count, first).await,
+    }
+}
+
 /// A buyer or a seeder that is killed at any of its durable steps goes on from there, in the
 /// same channel and agreement: every chunk is paid once, and nothing is lost but what a seeder
 /// that was killed itself had not written down.
 async fn crash_at(
+    policy: Policy,
     buyer_side: bool,
     side: CrashSide,
     number: u64,
@@ -195,7 +210,8 @@ async fn crash_at(
 ) -> bool {
     let who = if buyer_side { "buyer" } else { "seeder" };
     let what = format!("{side:?} step {number} of the {who}");
-    let world = World::new(Policy::Channel, terms());
+    let sealed = policy == Policy::LockedVoucher;
+    let world = World::new(policy, terms());
     let paths = [folder.join("buyer"), folder.join("seeder")];
     let open = |n: usize| Journal::open(&paths[n]).unwrap();
     let (ours, theirs) = (open(0), open(1));
@@ -205,9 +221,8 @@ async fn crash_at(
     let step = CrashStep::Number(journal.steps() + number);
     journal.crash(Crash { side, step });
     let mut count = Count::default();
-    let line = Line::cut_after(10_000);
     let purchase = world.purchase();
-    let ended = sides.plain(&line, &purchase, &mut count, 0).await;
+    let ended = buy(&world, &sides, &mut count, 0).await;
     let dead = |journal: Journal| async move { journal.read(|_| Ok(())).await.is_err() };
     let crashed = ended.is_err() || dead(ours.clone()).await || dead(theirs.clone()).await;
     sides.end().await;
@@ -220,11 +235,12 @@ async fn crash_at(
     let (ours, theirs) = (open(0), open(1));
     let sides = world.sides(&ours, &theirs).await;
     // What is not on the books is fetched again, and one chunk more: the disk may be behind.
-    let first = written_down(&sides, &purchase).saturating_sub(1);
-    let mut again = sides.plain(&line, &purchase, &mut count, first).await;
+    let behind = u64::from(buyer_side || !sealed);
+    let first = written_down(&sides, &purchase).saturating_sub(behind);
+    let mut again = buy(&world, &sides, &mut count, first).await;
     if again.is_err() && !buyer_side {
         // What it had promised and not written down it has not promised.
-        again = sides.plain(&line, &purchase, &mut count, first).await;
+        again = buy(&world, &sides, &mut count, first).await;
     }
     assert!(again.is_ok(), "{what}: it does not go on");
     assert_eq!(written_down(&sides, &purchase), CHUNKS, "{what}");
@@ -239,7 +255,7 @@ async fn crash_at(
         earned + 4 * CHUNK_PRICE >= price,
         "{what}: {earned} for {price}"
     );
-    if buyer_side {
+    if buyer_side || sealed {
         assert_eq!(earned, price, "{what}");
     }
     sides.end().await;
@@ -250,11 +266,10 @@ async fn crash_at(
 
 /// However often a buyer is killed, the seeder loses a window in all its lives together, and
 /// the buyer nothing; and as it pays it gets on.
-#[tokio::test]
-async fn over_all_lives_of_a_buyer_the_loss_is_one_window() {
+async fn all_lives(policy: Policy) {
     for every in [3, 5, 8] {
         let folder = tempfile::tempdir().unwrap();
-        let world = World::new(Policy::Channel, terms());
+        let world = World::new(policy, terms());
         let paths = ["buyer", "seeder"].map(|name| folder.path().join(name));
         let theirs = Journal::open(&paths[1]).unwrap();
         let purchase = world.purchase();
@@ -268,11 +283,8 @@ async fn over_all_lives_of_a_buyer_the_loss_is_one_window() {
             // More steps in each life: the first ones are those of a start.
             let step = CrashStep::Number(ours.steps() + every + lives as u64);
             ours.crash(Crash { side, step });
-            let (mut count, line) = (Count::default(), Line::cut_after(10_000));
-            done = sides
-                .plain(&line, &purchase, &mut count, first)
-                .await
-                .is_ok();
+            let mut count = Count::default();
+            done = buy(&world, &sides, &mut count, first).await.is_ok();
             reached = reached.max(first + u64::try_from(count.sent).unwrap());
             let paid: u64 = sides.seeders.shares().iter().map(|share| share.bytes).sum();
             let lost = (reached.min(CHUNKS) * CHUNK_SIZE).saturating_sub(paid) / CHUNK_SIZE;
@@ -283,16 +295,34 @@ async fn over_all_lives_of_a_buyer_the_loss_is_one_window() {
         assert!(done && lives > 1, "every {every}: {lives} lives");
         let ours = Journal::open(&paths[0]).unwrap();
         let sides = world.sides(&ours, &theirs).await;
+        if policy == Policy::LockedVoucher {
+            let (channels, agreements) = (sides.buyers.views().len(), used(&world, &sides));
+            assert_eq!((channels, agreements), (1, 1), "every {every}");
+        }
         world.aftermath(&sides).await;
         let (earned, price) = (world.earned(), u128::from(CHUNKS) * CHUNK_PRICE);
+        let lost = match policy {
+            Policy::LockedVoucher => 0,
+            _ => 4 * CHUNK_PRICE,
+        };
         assert!(
-            earned <= price && earned + 4 * CHUNK_PRICE >= price,
+            earned <= price && earned + lost >= price,
             "every {every}: {earned} for {price}"
         );
         sides.end().await;
         ours.close().await;
         theirs.close().await;
     }
+}
+
+#[tokio::test]
+async fn over_all_lives_of_a_buyer_the_loss_is_one_window() {
+    all_lives(Policy::Channel).await;
+}
+
+#[tokio::test]
+async fn over_all_lives_of_a_buyer_each_key_is_bought_once() {
+    all_lives(Policy::LockedVoucher).await;
 }
 
 /// Who has everything sent again and again and pays nothing gets a window, twice; and who pays
@@ -330,13 +360,13 @@ async fn what_is_sent_again_is_bounded_by_what_was_paid() {
     sides.end().await;
 }
 
-async fn every_step(buyer_side: bool) {
+async fn every_step(policy: Policy, buyer_side: bool) {
     let mut crashes = 0;
     for number in 1..200 {
         let mut any = false;
         for side in [CrashSide::Before, CrashSide::After] {
             let folder = tempfile::tempdir().unwrap();
-            any |= crash_at(buyer_side, side, number, folder.path()).await;
+            any |= crash_at(policy, buyer_side, side, number, folder.path()).await;
         }
         if !any {
             break;
@@ -348,10 +378,20 @@ async fn every_step(buyer_side: bool) {
 
 #[tokio::test]
 async fn no_chunk_is_paid_twice_whichever_step_of_the_buyer_is_the_last() {
-    every_step(true).await;
+    every_step(Policy::Channel, true).await;
 }
 
 #[tokio::test]
 async fn no_payment_is_lost_whichever_step_of_the_seeder_is_the_last() {
-    every_step(false).await;
+    every_step(Policy::Channel, false).await;
+}
+
+#[tokio::test]
+async fn no_key_is_bought_twice_whichever_step_of_the_buyer_is_the_last() {
+    every_step(Policy::LockedVoucher, true).await;
+}
+
+#[tokio::test]
+async fn no_lock_is_lost_whichever_step_of_the_seeder_is_the_last() {
+    every_step(Policy::LockedVoucher, false).await;
 }

@@ -52,7 +52,8 @@ pub(crate) struct Line {
     pub(crate) refuses: AtomicBool,
     /// Estimates are answered as this, unless it is 0.
     pub(crate) estimate: AtomicU32,
-    /// Transactions that were sent.
+    /// Transactions that were sent: the chain has answered. Who seals a block by hand when one is
+    /// in here finds it in that block.
     pub(crate) sent: Mutex<Vec<Bytes>>,
 }
 
@@ -150,14 +151,16 @@ impl ChainClient for Line {
     }
     async fn send_raw_transaction(&self, raw: Bytes) -> Result<B256, ChainError> {
         let chain = self.ask()?;
-        self.sent.lock().unwrap().push(raw.clone());
+        let sent = || self.sent.lock().unwrap().push(raw.clone());
         if take(&self.false_known) {
+            sent();
             return Err(ChainError::Refused {
                 kind: RefusalKind::AlreadyKnown,
                 reason: "already known".to_owned(),
             });
         }
-        let answer = chain.send_raw_transaction(raw).await;
+        let answer = chain.send_raw_transaction(raw.clone()).await;
+        sent();
         match take(&self.lost_answers) {
             true => Err(ChainError::Timeout),
             false => answer,

@@ -37,6 +37,14 @@ const LIVES: u32 = 10;
 /// Blocks that a reorganisation takes away, at most; failures count when they are deeper.
 const DEEPEST: u64 = 3;
 
+/// How deep a failure has to be for its bills to be paid anew.
+const FAILED: u64 = DEEPEST + 2;
+
+/// Blocks for which a payer is left alone, at least. What a bill's status says is what was seen
+/// last: a payment that was settled, and whose block and nonce were taken while the payer was
+/// dead, is found to be gone once the other transaction is deep enough.
+const HEALED: u64 = 3 * FAILED;
+
 fn kills() -> u32 {
     std::env::var("CHIRAL_SETTLER_KILLS")
         .ok()
@@ -63,10 +71,10 @@ async fn the_payer() {
         .append(true)
         .open(folder.join("sent"))
         .unwrap();
-    let line = Unreliable::over(chain, seed, sent);
+    let line = Unreliable::over(chain.clone(), seed, sent);
     let config = config()
         .with_confirmations(2)
-        .with_failed_after(DEEPEST + 2)
+        .with_failed_after(FAILED)
         .with_replace_after(Duration::from_millis(60))
         .with_poll(Duration::from_millis(20));
     let settler = ChainSettler::start(journal(&folder), line, wallet(), config);
@@ -77,6 +85,13 @@ async fn the_payer() {
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
     settled(&settler, &bills).await;
+    if seed.is_none() {
+        let begin = chain.head().await.unwrap().number;
+        while chain.head().await.unwrap().number < begin + HEALED {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        settled(&settler, &bills).await;
+    }
     settler.shutdown().await.unwrap();
 }
 

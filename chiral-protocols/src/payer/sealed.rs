@@ -22,6 +22,8 @@ pub(crate) struct Owed {
     pub(crate) due: Option<Bytes>,
     /// Whether the last payment was answered with nothing that wanted an answer.
     plain: bool,
+    /// Whether the agent was asked for what an earlier run left to say.
+    asked: bool,
 }
 
 impl Payer {
@@ -46,6 +48,12 @@ impl Payer {
         let _floor = self.floor.lock().await;
         let no = |error: &GateError| self.refusal(Refusal::of(error));
         let purchase = self.purchase();
+        if !std::mem::replace(&mut owed.asked, true) && owed.due.is_none() {
+            // A run that was killed may have promised what the seeder never heard of, and takes
+            // no lock before.
+            let due = self.agent.due(&purchase).await;
+            owed.due = due.map_err(|error| no(&error))?;
+        }
         let lock = self.agent.lock(&purchase, range, sealed).await;
         let lock = lock.map_err(|error| no(&error))?;
         let mut attempt = 0;
