@@ -5,6 +5,7 @@
 use alloy_primitives::{B256, keccak256};
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
+use chiral_core::ByteRange;
 
 /// Most bytes under one key: what ChaCha20's block counter is good for is far more.
 pub const MAX_SEALED: u64 = 8 << 20;
@@ -19,13 +20,18 @@ pub fn key_hash(key: &B256) -> B256 {
     keccak256(key)
 }
 
-/// The key of one request under an agreement: `secret` is random, of that agreement alone, and
-/// never leaves its owner. So nothing has to be remembered of keys that were never asked for.
-pub fn key_of(secret: &B256, agreement: &B256, counter: u64) -> B256 {
-    let mut bytes = [0; 72];
+/// The key of one request under an agreement: `secret` is random, and never leaves its owner.
+/// So nothing has to be remembered of keys that were never asked for. Of its range, too: a
+/// counter that a crash made its owner forget seals nothing else under the same key, of which
+/// one payment would open both.
+pub fn key_of(secret: &B256, agreement: &B256, counter: u64, range: ByteRange) -> B256 {
+    let mut bytes = [0; 88];
     bytes[..32].copy_from_slice(&secret.0);
     bytes[32..64].copy_from_slice(&agreement.0);
-    bytes[64..].copy_from_slice(&counter.to_be_bytes());
+    let numbers = [counter, range.start, range.end];
+    for (at, number) in bytes[64..].chunks_exact_mut(8).zip(numbers) {
+        at.copy_from_slice(&number.to_be_bytes());
+    }
     keccak256(bytes)
 }
 
@@ -47,15 +53,18 @@ mod tests {
     #[test]
     fn what_is_sealed_twice_is_open_and_another_key_does_not_open_it() {
         let (secret, agreement) = (B256::repeat_byte(1), B256::repeat_byte(2));
-        let key = key_of(&secret, &agreement, 7);
+        let range = ByteRange::new(3, 100_003);
+        let key = key_of(&secret, &agreement, 7, range);
         let plain: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
         let mut data = plain.clone();
         apply(&key, &mut data);
         assert_ne!(data, plain);
         for other in [
-            key_of(&secret, &agreement, 8),
-            key_of(&secret, &secret, 7),
-            key_of(&agreement, &agreement, 7),
+            key_of(&secret, &agreement, 8, range),
+            key_of(&secret, &secret, 7, range),
+            key_of(&agreement, &agreement, 7, range),
+            key_of(&secret, &agreement, 7, ByteRange::new(4, 100_003)),
+            key_of(&secret, &agreement, 7, ByteRange::new(3, 100_002)),
         ] {
             assert_ne!(other, key);
             assert_ne!(key_hash(&other), key_hash(&key));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use alloy_primitives::{Address, B256};
 use chiral_chain::{ChainClient, ChainError};
 use chiral_core::wallet::SignerError;
-use chiral_core::{SettleError, WalletSignature, WalletSigner};
+use chiral_core::{ByteRange, SettleError, WalletSignature, WalletSigner};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -245,8 +245,8 @@ impl Channels {
     }
 
     /// The key that seals the answer to a request under an agreement.
-    pub fn key(&self, agreement: B256, counter: u64) -> B256 {
-        cipher::key_of(&self.inner.secret, &agreement, counter)
+    pub fn key(&self, agreement: B256, counter: u64, range: ByteRange) -> B256 {
+        cipher::key_of(&self.inner.secret, &agreement, counter, range)
     }
 
     /// Ends what runs, and writes what is not written. Idempotent.

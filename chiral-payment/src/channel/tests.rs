@@ -3,7 +3,7 @@
 
 use alloy_primitives::{Address, B256};
 use chiral_core::conformance::wallet::FixedKeySigner;
-use chiral_core::{WalletKey, WalletSignature, WalletSigner};
+use chiral_core::{ByteRange, WalletKey, WalletSignature, WalletSigner};
 use futures_util::FutureExt;
 use proptest::prelude::*;
 
@@ -252,7 +252,12 @@ impl World {
             } => {
                 let chunks = self.payer.share(agreement(of)).bytes + 1;
                 let share = share(of, chunks);
-                let key = cipher::key_of(&B256::repeat_byte(4), &agreement(of), self.locks);
+                let key = cipher::key_of(
+                    &B256::repeat_byte(4),
+                    &agreement(of),
+                    self.locks,
+                    ByteRange::new(chunks - 1, chunks),
+                );
                 let (hash, expiry) = (cipher::key_hash(&key), self.time + LIFETIME);
                 match self.payer.lock_up(share, hash, expiry) {
                     Ok(voucher) => {

@@ -41,9 +41,9 @@ pub(super) struct Account {
     /// Bytes from the beginning that are covered by vouchers; the channels' own books have it on
     /// disk.
     pub(super) in_band: u64,
-    /// Sealed answers by the counter of their request, with their length: their keys can be
+    /// Sealed answers by the counter of their request, with their range: their keys can be
     /// paid for. Not on disk: what was sealed before a restart is asked for again.
-    pub(super) sealed: BTreeMap<u64, u64>,
+    pub(super) sealed: BTreeMap<u64, ByteRange>,
     /// Wei of verified payments, and the bytes that they are said to be for.
     received: (U256, u64),
     pub(super) written_off: u64,

@@ -145,20 +145,26 @@ impl ChainGate {
         let Some(amount) = self.cost_in(channels, agreement, lock.channel, lock.bytes) else {
             return Ok(Message::Ended { agreement });
         };
-        let key = channels.key(agreement, lock.counter);
         let before = channels.paid_under(agreement).bytes;
-        let length = {
+        let range = {
             let books = self.books();
             let account = books.accounts.get(&agreement);
             account.and_then(|account| account.sealed.get(&lock.counter).copied())
         };
-        // A lock that was taken before a restart is told its key again.
-        let length = length.or_else(|| {
-            let held = *channels.payee(lock.channel)?.lock()?;
-            let same = held.key == key && held.share.bytes == lock.bytes;
-            same.then(|| lock.bytes.saturating_sub(before))
-        });
-        let Some(length) = length else {
+        let sold = match range {
+            Some(range) => Some((channels.key(agreement, lock.counter, range), range.len())),
+            // A lock that was taken before a restart is told its key again.
+            None => channels
+                .payee(lock.channel)
+                .and_then(|channel| channel.lock().copied())
+                .filter(|held| {
+                    held.share.agreement == agreement
+                        && held.share.bytes == lock.bytes
+                        && cipher::key_hash(&held.key) == lock.key_hash
+                })
+                .map(|held| (held.key, lock.bytes.saturating_sub(before))),
+        };
+        let Some((key, length)) = sold else {
             return Ok(refused("nothing was sealed for that request"));
         };
         // The whole of what was sealed, on top of what was paid before: nothing else.
@@ -247,9 +253,9 @@ impl ChainGate {
                     reason: "a request that was not admitted is not sealed",
                 });
             };
-            account.sealed.insert(counter, length);
+            account.sealed.insert(counter, request.range);
         }
-        let key = channels.key(agreement, counter);
+        let key = channels.key(agreement, counter, request.range);
         let mut data = data
             .try_into_mut()
             .unwrap_or_else(|shared| BytesMut::from(&shared[..]));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use alloy_primitives::B256;
+use chiral_core::ByteRange;
 use chiral_payment::channel::cipher::{key_hash, key_of};
 use chiral_payment::channel::payer::Phase;
 use chiral_payment::channel::{LockedVoucher, Voucher};
@@ -80,7 +81,12 @@ enum Action {
 }
 
 fn key(counter: u64) -> B256 {
-    key_of(&B256::repeat_byte(0x5c), &agreement(), counter)
+    key_of(
+        &B256::repeat_byte(0x5c),
+        &agreement(),
+        counter,
+        ByteRange::new(0, 1),
+    )
 }
 
 impl Sale {

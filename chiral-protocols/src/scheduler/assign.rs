@@ -238,12 +238,17 @@ impl Scheduler {
     ) -> Option<ByteRange> {
         let list = source.list(id);
         let mut to = self.ledger.size;
+        let lowest = self.ledger.window.end.saturating_sub(source.reach);
         let mut partial = None;
         for _ in 0..MAX_RUNS {
             let Some(run) = self.ledger.pool.seek_back(list, to) else {
                 break;
             };
+            if run.end <= lowest {
+                break;
+            }
             let mut run = source.tail_of(run);
+            run.start = run.start.max(lowest).min(run.end);
             if self.is_for_others(now, id, source, run) {
                 run.end = run
                     .end
