@@ -148,7 +148,8 @@ async fn serve(arguments: &[String]) {
                 });
             }
         });
-        println!("{}", node.peer_id().unwrap());
+        // Found by nobody else: whoever fetches enters the network here.
+        println!("{}", node.libp2p().unwrap().listen_addresses()[0]);
     } else {
         let shared = node.share(Share::path(file)).await.unwrap();
         println!("{}", shared.link);
@@ -169,11 +170,21 @@ async fn fetch(arguments: &[String]) {
         panic!("fetch WAY RPC BOOTSTRAP WHAT DATA");
     };
     let way = Way::parse(way);
-    let node = node(way, 2, rpc, bootstrap, Path::new(data)).await;
+    let entrance = if way == Way::Raw { what } else { bootstrap };
+    let node = node(way, 2, rpc, entrance, Path::new(data)).await;
     let seconds = if way == Way::Raw {
-        let peer: PeerId = what.parse().unwrap();
+        let (_, peer) = what.rsplit_once("/p2p/").unwrap();
+        let peer: PeerId = peer.parse().unwrap();
         let network = node.libp2p().unwrap().network();
-        let mut stream = network.open(&peer, RAW).await.unwrap();
+        let mut tries = 0;
+        let mut stream = loop {
+            match network.open(&peer, RAW).await {
+                Ok(stream) => break stream,
+                Err(error) => assert!(tries < 100, "{error}"),
+            }
+            tries += 1;
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        };
         let mut piece = vec![0; 256 * 1024];
         let begun = Instant::now();
         let mut bytes = 0;
@@ -246,7 +257,7 @@ struct Figures {
 async fn compare(arguments: &[String]) {
     let (mib, runs) = (
         option(arguments, "--mib", 1024),
-        option(arguments, "--runs", 3),
+        option(arguments, "--runs", 5),
     );
     let folder = std::env::temp_dir().join(format!("chiral-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

@@ -226,6 +226,19 @@ pub trait ChunkSource: Send + Sync + fmt::Debug + 'static {
         self.root_known();
     }
 
+    /// How many bytes it serves ahead of payment now: where only what is proven is paid, it is
+    /// not asked for more than that before something is.
+    fn lends(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// In a download that is proven from its end towards its start: all from `offset` on is
+    /// proven, and what lies right before it is proven next. For sources that lend little and
+    /// are paid for what is proven: what lies further down waits for all that is between.
+    fn proven_from(&self, offset: u64) {
+        let _ = offset;
+    }
+
     /// Whether requests stand still because payment is being arranged, which may take long
     /// and is no fault. Looked at from time to time: meanwhile others are asked, and nothing
     /// is held against the source.

@@ -240,6 +240,12 @@ pub trait PaymentAgent: Send + Sync + fmt::Debug + 'static {
     /// what was verified. Its answer goes to [`PaymentAgent::respond`].
     async fn due(&self, purchase: &Purchase) -> Result<Option<Bytes>, GateError>;
 
+    /// The same when nothing more is asked for: what would have waited for more of its kind is
+    /// due, too.
+    async fn last_due(&self, purchase: &Purchase) -> Result<Option<Bytes>, GateError> {
+        self.due(purchase).await
+    }
+
     /// Bytes, at most, that one request to this seeder should ask for now: a gate serves only
     /// so much ahead of payment. No limit, unless an agent knows one.
     fn most_at_once(&self, purchase: &Purchase) -> u64 {
@@ -287,6 +293,22 @@ pub trait PaymentAgent: Send + Sync + fmt::Debug + 'static {
     ) -> Result<Bytes, GateError> {
         let _ = (purchase, range, sealed, answer);
         Err(GateError::Unsupported { what: "unsealing" })
+    }
+
+    /// The gate does not answer a lock. The bytes that were sealed, if the ledger shows the
+    /// key: whoever takes there what is locked has to show it. `None` as long as it does not.
+    /// What follows is as after [`PaymentAgent::unseal`].
+    ///
+    /// # Errors
+    /// As [`PaymentAgent::lock`], and if the ledger cannot be asked.
+    async fn unseal_by_ledger(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+    ) -> Result<Option<Bytes>, GateError> {
+        let _ = (purchase, range, sealed);
+        Ok(None)
     }
 
     /// Closes the books on what was verified of a file (of all files, without one) and is on

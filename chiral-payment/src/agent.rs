@@ -397,13 +397,8 @@ impl PaymentAgent for ChainAgent {
         let Some(key) = key(purchase).filter(|_| !purchase.offer.price.is_free()) else {
             return Ok(None);
         };
-        let in_channel = {
-            let mut books = self.books();
-            let deal = books.usable(&key, self.now());
-            deal.is_some_and(|(_, deal)| self.pays_in_channel(deal))
-        };
-        if in_channel {
-            return self.due_in_channel(&key).await;
+        if self.is_in_channel(&key) {
+            return self.due_in_channel(&key, false).await;
         }
         let is_due = {
             let mut books = self.books();
@@ -414,6 +409,15 @@ impl PaymentAgent for ChainAgent {
         match is_due {
             true => self.acknowledgement(&key).await,
             false => Ok(None),
+        }
+    }
+
+    async fn last_due(&self, purchase: &Purchase) -> Result<Option<Bytes>, GateError> {
+        self.check_open()?;
+        let paid = key(purchase).filter(|_| !purchase.offer.price.is_free());
+        match paid.filter(|key| self.is_in_channel(key)) {
+            Some(key) => self.due_in_channel(&key, true).await,
+            None => self.due(purchase).await,
         }
     }
 
@@ -444,6 +448,16 @@ impl PaymentAgent for ChainAgent {
     ) -> Result<Bytes, GateError> {
         self.check_open()?;
         self.unseal_with(purchase, range, sealed, &answer).await
+    }
+
+    async fn unseal_by_ledger(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+    ) -> Result<Option<Bytes>, GateError> {
+        self.check_open()?;
+        self.unseal_by_claim(purchase, range, sealed).await
     }
 
     async fn bills(&self, cid: Option<Cid>) -> Result<Vec<Bill>, GateError> {

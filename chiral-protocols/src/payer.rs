@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use ahead::Ahead;
 #[cfg(feature = "private")]
-pub(crate) use {ahead::Room, sealed::Owed};
+pub(crate) use {ahead::Room, ahead::at_once, sealed::Owed};
 
 mod ahead;
 #[cfg(feature = "private")]
@@ -153,6 +153,7 @@ impl Payer {
     /// From now on, payment in advance is for something that can be checked.
     pub(crate) fn root_known(&self) {
         self.root_known.store(true, Ordering::Relaxed);
+        self.in_any_order();
         let mut state = self.state();
         state.refused = state.refused.take().filter(|r| !r.for_want_of_root);
     }
@@ -253,7 +254,7 @@ impl Payer {
         let (payer, fruitless) = (self.clone(), state.fruitless);
         drop(state);
         self.tasks.spawn(async move {
-            let search = payer.search(terms, fruitless);
+            let search = payer.search(agreements, terms, fruitless);
             let result = payer.closed.run_until_cancelled(search).await;
             payer.note(result.as_ref());
             tell.send_replace(result);
@@ -261,8 +262,8 @@ impl Payer {
         Ok(Some(outcome))
     }
 
-    /// Seeks an agreement.
-    async fn search(&self, terms: Bytes, fruitless: u32) -> Outcome {
+    /// Seeks an agreement, after so many.
+    async fn search(&self, agreements: u64, terms: Bytes, fruitless: u32) -> Outcome {
         if let Some(in_vain) = fruitless.checked_sub(1) {
             // Either the agent has more to acknowledge then, or the gate has calmed down.
             self.pause(in_vain).await;
@@ -270,9 +271,15 @@ impl Payer {
         let limit = self.patience.timeout;
         let talk = async {
             let _floor = self.floor.lock().await;
-            // The gate may only be waiting to hear what has come.
-            self.told(self.acknowledge().await);
-            self.converse(terms).await
+            // The gate may only be waiting to hear what has come, or have heard it meanwhile.
+            let in_date = || self.state().agreements == agreements;
+            if in_date() {
+                self.told(self.acknowledge(false).await);
+            }
+            match in_date() {
+                true => self.converse(terms).await,
+                false => Ok(()),
+            }
         };
         match timeout(limit, talk).await {
             Ok(outcome) => outcome,
@@ -315,11 +322,15 @@ impl Payer {
         }
     }
 
-    /// Sends what is due to the gate, if anything is. Needs the floor.
-    async fn acknowledge(&self) -> Outcome {
+    /// Sends what is due to the gate, if anything is; whatever can be, if it is the last. Needs
+    /// the floor.
+    async fn acknowledge(&self, last: bool) -> Outcome {
         self.state().acknowledged = Some(Instant::now());
         let unsettled = self.unsettled();
-        let due = self.agent.due(&self.purchase()).await;
+        let due = match last {
+            true => self.agent.last_due(&self.purchase()).await,
+            false => self.agent.due(&self.purchase()).await,
+        };
         match due.map_err(|error| Refusal::of(&error))? {
             None => Ok(()),
             Some(message) => {
@@ -336,7 +347,12 @@ impl Payer {
                     retryable: error.is_retryable(),
                     for_want_of_root: false,
                 })?;
-                self.converse(answer).await
+                self.converse(answer).await?;
+                if self.most_at_once() != u64::MAX {
+                    // Where a window decides, terms for what was asked for before are out of date.
+                    self.state().agreements += 1;
+                }
+                Ok(())
             }
         }
     }
@@ -366,7 +382,7 @@ impl Payer {
                         break;
                     };
                     payer.more.store(false, Ordering::SeqCst);
-                    payer.told(payer.acknowledge().await);
+                    payer.told(payer.acknowledge(false).await);
                     if !windowed {
                         break;
                     }
@@ -383,7 +399,7 @@ impl Payer {
         }
         let last = async {
             let _floor = self.floor.lock().await;
-            self.told(self.acknowledge().await);
+            self.told(self.acknowledge(true).await);
         };
         if timeout(FAREWELL, last).await.is_err() {
             tracing::debug!(source = %self.carrier.name(), "the last acknowledgement was cut short");

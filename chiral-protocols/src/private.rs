@@ -20,6 +20,18 @@
 //! | option B | nothing | what it serves ahead of payment: the window |
 //! | option A | the price of one chunk, to garbage behind a right key | the upload of what it sealed ahead |
 //!
+//! What somebody else delivered first while it lay here sealed is bought all the same if there
+//! is too much of it, at most what was sent ahead: it is in the way of what is wanted.
+//!
+//! With the cid alone a file is proven from its end. Option B pays for what is proven, so that
+//! nothing changes but the order: of the window a buyer keeps room for what is proven next, or it
+//! could never pay for what it has of the rest. Under option A
+//! nothing is bought then: a chunk would be paid before it is looked at, and by a root that
+//! nobody but the seller vouches for.
+//!
+//! A seeder that takes a lock and keeps its key can be paid on the chain only, where it has to
+//! show it: the buyer reads it there.
+//!
 //! Data never runs over a relayed connection: the network opens no stream over one.
 
 mod checkout;

@@ -144,6 +144,16 @@ impl Scheduler {
         }
     }
 
+    /// In [`Order::Backward`], gives a source nothing that begins farther than so many bytes
+    /// before the end of the window.
+    pub fn set_reach(&mut self, id: SourceId, reach: u64) {
+        if let Some(source) = self.sources.get_mut(&id)
+            && std::mem::replace(&mut source.reach, reach) < reach
+        {
+            self.wake(id);
+        }
+    }
+
     /// Chooses which bytes of the window are assigned first.
     pub fn set_order(&mut self, order: Order) {
         self.order = order;

@@ -17,8 +17,12 @@ use chiral::{Got, Loopback, Node, Price, Rate, Share};
 
 use crate::support::{data, within};
 
+mod bare_cid;
+mod by_claim;
 mod literal;
+mod mixed;
 mod relayed;
+mod resumed;
 mod strangers;
 
 const CHUNK: u64 = 256 * 1024;
@@ -267,6 +271,9 @@ async fn what_is_public_elsewhere_can_be_taken_privately() {
 /// Ten coins for a wallet that was never seen.
 pub(crate) async fn fund(network: &Loopback, wallet: chiral::core::Address) {
     use chiral::chain::{BlockId, Fees, Transaction};
+    // One at a time, or two would have the same nonce.
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _turn = TURN.lock().await;
     let (chain, from) = (network.chain(), DEV_ACCOUNTS[9]);
     let transaction = Transaction {
         chain_id: chain.chain_id().await.unwrap(),

@@ -26,6 +26,8 @@ pub(super) use registry::{RegisterError, Registry};
 
 mod handler;
 mod registry;
+#[cfg(test)]
+mod tests;
 
 /// Streams that wait for a connection to one peer; what comes beyond is refused.
 const MAX_WAITING_OPENS: usize = 256;
@@ -123,6 +125,13 @@ impl Behaviour {
         if event.endpoint.is_relayed() {
             let connections = self.relayed.entry(event.peer_id).or_default();
             connections.push(event.connection_id);
+            // What was dialled for them leads through a relay: there is nothing to wait for.
+            if event.endpoint.is_dialer() {
+                let waiting = self.waiting.remove(&event.peer_id).unwrap_or_default();
+                for request in waiting {
+                    request.fail(OpenError::Relayed);
+                }
+            }
             return;
         }
         let connections = self.direct.entry(event.peer_id).or_default();

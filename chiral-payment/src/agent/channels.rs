@@ -84,14 +84,30 @@ impl ChainAgent {
                 Some(voucher) => Ok(Some(voucher)),
                 None => {
                     // Much of what was sent never arrived: the next request begins anew.
-                    let latest = self.books().latest(key).map(|(agreement, _)| agreement);
-                    if latest == Some(agreement) {
+                    let (latest, sealed) = {
+                        let mut books = self.books();
+                        let latest = books.latest(key);
+                        let latest = latest.map(|(of, deal)| (of == agreement, deal.policy));
+                        let sealed = matches!(latest, Some((_, Policy::LockedVoucher)));
+                        (latest.is_some_and(|(latest, _)| latest), sealed)
+                    };
+                    if latest {
                         self.books().end(agreement);
                     }
-                    Err(GateError::Credit)
+                    match latest && sealed {
+                        // At once: nothing but uploads is lost with it. A buyer that was killed
+                        // has forgotten what was sealed for it.
+                        true => Ok(Some(self.anew(key))),
+                        false => Err(GateError::Credit),
+                    }
                 }
             },
         }
+    }
+
+    fn anew(&self, key: &Key) -> Bytes {
+        let (cid, payer) = (key.cid, self.inner.payer);
+        Message::QuoteRequest { cid, payer }.encode()
     }
 
     /// The last voucher once more: it may have been lost, or have crossed the seeder's demand.
@@ -215,6 +231,20 @@ impl ChainAgent {
                 return Ok(None);
             };
             let fresh = difference(&deal.verified, &deal.billed);
+            // A lock that was claimed on the chain has paid for what its key opened.
+            let claimed = channels
+                .payer(channel)
+                .map_or(0, |channel| channel.share(agreement).bytes);
+            if deal.policy == Policy::LockedVoucher
+                && claimed > deal.in_band
+                && deal.opened() >= claimed
+            {
+                deal.billed = deal.verified.clone();
+                deal.in_band = claimed;
+                deal.again = 0;
+                books.touch(agreement);
+                return Ok(None);
+            }
             // Sealed bytes are paid by locks only.
             if deal.policy != Policy::LockedVoucher {
                 fresh.iter().for_each(|range| {
@@ -301,8 +331,20 @@ impl ChainAgent {
         Ok(Some(Message::Channel(ChannelMessage::Pay(pay)).encode()))
     }
 
-    /// What is due to a seeder that is paid in a channel though nothing is requested.
-    pub(super) async fn due_in_channel(&self, key: &Key) -> Result<Option<Bytes>, GateError> {
+    /// Whether a seeder is paid in a channel, as far as anything is agreed on.
+    pub(super) fn is_in_channel(&self, key: &Key) -> bool {
+        let mut books = self.books();
+        let deal = books.usable(key, self.now());
+        deal.is_some_and(|(_, deal)| self.pays_in_channel(deal))
+    }
+
+    /// What is due to a seeder that is paid in a channel though nothing is requested; nothing
+    /// waits for more of it if it is the last.
+    pub(super) async fn due_in_channel(
+        &self,
+        key: &Key,
+        last: bool,
+    ) -> Result<Option<Bytes>, GateError> {
         let found = {
             let mut books = self.books();
             let now = self.now();
@@ -310,7 +352,7 @@ impl ChainAgent {
                 let unpaid = difference(&deal.verified, &deal.billed).len();
                 let batch = u64::from(deal.channel.batch) * chiral_core::CHUNK_SIZE;
                 // The last of what was asked for is not kept waiting for a batch.
-                let all = difference(&deal.requested, &deal.verified).is_empty();
+                let all = last || difference(&deal.requested, &deal.verified).is_empty();
                 let locked = deal.policy == Policy::LockedVoucher;
                 let due = unpaid > 0 && (unpaid >= batch || all || locked);
                 // Promised, perhaps by an earlier run, and nobody knows whether it arrived. A
@@ -579,6 +621,36 @@ impl ChainAgent {
                 });
             }
         };
+        self.opened_with(&seal, range, sealed, key).await
+    }
+
+    /// The same with the key that was shown on the chain, if it was: to whoever did not hear it
+    /// from the seeder, who claimed what was locked.
+    pub(super) async fn unseal_by_claim(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+    ) -> Result<Option<Bytes>, GateError> {
+        let (_, seal) = self.seal(purchase, range, sealed)?;
+        let channels = self.channels()?;
+        let Some(channel) = channels.of(seal.agreement) else {
+            return Ok(None);
+        };
+        let shown = channels.key_shown(channel, seal.key_hash).await;
+        match shown.map_err(failed)? {
+            Some(key) => self.opened_with(&seal, range, sealed, key).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn opened_with(
+        &self,
+        seal: &Seal,
+        range: ByteRange,
+        sealed: &Sealed,
+        key: B256,
+    ) -> Result<Bytes, GateError> {
         if cipher::key_hash(&key) != seal.key_hash {
             return Err(GateError::Message {
                 reason: "not the key of the lock",
@@ -635,7 +707,9 @@ impl ChainAgent {
         let Some(mut window) = deal.channel.window(deal.policy) else {
             return u64::MAX;
         };
-        window.paid(deal.billed.len());
+        // What is promised may still be on its way: what is asked for before it is there, of a
+        // window that it is to widen, would be refused.
+        window.paid(deal.confirmed.min(deal.in_band));
         match deal.policy {
             Policy::LockedVoucher => window.bytes().min(MAX_SEALED),
             _ => window.bytes(),

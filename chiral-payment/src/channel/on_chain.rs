@@ -7,9 +7,10 @@ use std::time::Duration;
 use alloy_primitives::{Address, B256, U256};
 use async_trait::async_trait;
 use bytes::Bytes;
-use chiral_chain::{BlockId, CallRequest, ChainClient, ChainError};
+use chiral_chain::{BlockId, CallRequest, ChainClient, ChainError, LogFilter};
 use chiral_core::{BillId, PaymentSettler, SettleError, SettlementStatus};
 
+use super::cipher::key_hash;
 use crate::ChainSettler;
 use crate::contracts::{ChannelState, channels};
 
@@ -100,6 +101,28 @@ impl Contract {
             reason: "no channels where they should be",
         })?;
         Ok(Sight { state, head, time })
+    }
+
+    /// The key with this hash, if a lock of the channel was claimed with it up to this block.
+    pub(super) async fn key(
+        &self,
+        id: B256,
+        hash: B256,
+        head: u64,
+    ) -> Result<Option<B256>, ChainError> {
+        let filter = LogFilter {
+            from_block: 0,
+            to_block: head,
+            address: Some(self.address),
+            topics: vec![Some(channels::UNLOCKED_TOPIC), Some(id), Some(hash)],
+        };
+        let logs = self.client.logs(filter).await?;
+        let mut shown = logs
+            .iter()
+            .filter_map(|log| channels::unlocked(log, self.address));
+        // Whatever a node answers, a key is one by its hash.
+        let its = |shown: &(B256, B256, B256)| shown.0 == id && key_hash(&shown.2) == hash;
+        Ok(shown.find(its).map(|(_, _, key)| key))
     }
 
     /// Number and time of the newest block.

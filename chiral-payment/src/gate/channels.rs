@@ -157,8 +157,9 @@ impl ChainGate {
             // A lock that was taken before a restart is told its key again.
             None => channels.payee(lock.channel).and_then(|channel| {
                 let held = *channel.lock()?;
-                let same =
-                    held.voucher.body().key_hash == lock.key_hash && held.share.bytes == lock.bytes;
+                let same = held.share.agreement == agreement
+                    && held.voucher.body().key_hash == lock.key_hash
+                    && held.share.bytes == lock.bytes;
                 same.then(|| (held.key, lock.bytes.saturating_sub(before)))
             }),
         };

@@ -2,8 +2,9 @@
 //! search.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Debug;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::fmt::{self, Debug, Write};
+use std::hash::{DefaultHasher, Hasher};
+use std::rc::Rc;
 use std::sync::{LazyLock, Mutex};
 
 use alloy_primitives::{Address, B256};
@@ -210,25 +211,53 @@ pub(crate) trait Model: Clone + Debug {
     fn judge(&self);
 }
 
+/// How a state was reached.
+struct Way<A> {
+    action: A,
+    before: Option<Rc<Way<A>>>,
+}
+
+/// Hashes what is written to it.
+struct Hashing(DefaultHasher);
+
+impl fmt::Write for Hashing {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// All that a state says of itself, as a number.
+fn number(state: &impl Debug) -> u64 {
+    let mut hashing = Hashing(DefaultHasher::new());
+    write!(hashing, "{state:?}").unwrap();
+    hashing.0.finish()
+}
+
 /// Goes through all states that can be reached. Answers how many there are.
 pub(crate) fn explore<M: Model>(start: M, mut each: impl FnMut(&M)) -> usize {
-    let mut seen = HashSet::new();
-    let mut open = vec![(start, Vec::new())];
-    while let Some((state, way)) = open.pop() {
-        let mut hasher = DefaultHasher::new();
-        format!("{state:?}").hash(&mut hasher);
-        if !seen.insert(hasher.finish()) {
-            continue;
-        }
+    let mut seen = HashSet::from([number(&start)]);
+    let mut open: Vec<(M, Option<Rc<Way<M::Action>>>)> = vec![(start, None)];
+    while let Some((state, before)) = open.pop() {
         let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| state.judge()));
-        assert!(judged.is_ok(), "after {way:?}: {state:#?}");
+        if judged.is_err() {
+            let mut way = Vec::new();
+            let mut at = before.as_ref();
+            while let Some(step) = at {
+                way.push(step.action);
+                at = step.before.as_ref();
+            }
+            way.reverse();
+            panic!("after {way:?}: {state:#?}");
+        }
         each(&state);
         for action in state.actions() {
             let mut next = state.clone();
             next.act(action);
-            let mut way = way.clone();
-            way.push(action);
-            open.push((next, way));
+            if seen.insert(number(&next)) {
+                let before = before.clone();
+                open.push((next, Some(Rc::new(Way { action, before }))));
+            }
         }
     }
     seen.len()

@@ -131,6 +131,13 @@ impl Active<'_> {
 
     /// Lets bytes be fetched only from the window below the frontier.
     fn slide(&mut self, backward: &Backward) {
+        if let Some((index, _)) = backward.frontier {
+            let end = self.layout.range(index).end;
+            self.run.tellers.proven_from(end);
+            for (id, connected) in &self.run.known {
+                self.scheduler.set_reach(*id, connected.source.lends());
+            }
+        }
         let window = match backward.frontier {
             None => ByteRange::new(0, 0),
             Some((index, _)) => {
@@ -144,6 +151,9 @@ impl Active<'_> {
 
     /// A source announces a root: one that is known, or another candidate.
     pub(super) fn announced(&mut self, backward: &mut Backward, id: SourceId) {
+        if let Some(connected) = self.run.known.get(&id) {
+            self.scheduler.set_reach(id, connected.source.lends());
+        }
         let Some(header) = self.run.known.get(&id).and_then(|c| c.header.clone()) else {
             return;
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chiral_core::buffers::{BUFFER_LEN, Buffer, Buffers};
-use chiral_core::{ByteRange, CHUNK_SIZE, ChunkSource, Delivery, TransferError};
+use chiral_core::{ByteRange, CHUNK_SIZE, ChunkSource, Delivery, RangeSet, TransferError};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -152,10 +152,15 @@ pub(super) async fn fetch(from: Arc<dyn ChunkSource>, asked: Asked, out: mpsc::S
         buffers,
         passed_on: Instant::now(),
     };
-    let mut received = 0;
+    // Of what is asked for. Whoever delivers in another order has sent some that is not wanted
+    // any more when the end is lowered.
+    let mut received = RangeSet::new();
+    let whole = |received: &RangeSet, end: u64| {
+        end <= range.start || received.covers(ByteRange::new(range.start, end))
+    };
     let result = loop {
         let wanted = *end.borrow_and_update();
-        if received >= wanted.saturating_sub(range.start) {
+        if whole(&received, wanted) {
             break Ok(());
         }
         let delivery = tokio::select! {
@@ -168,7 +173,7 @@ pub(super) async fn fetch(from: Arc<dyn ChunkSource>, asked: Asked, out: mpsc::S
         };
         match delivery {
             // It may have been told meanwhile to stop here.
-            None if received >= end.borrow().saturating_sub(range.start) => break Ok(()),
+            None if whole(&received, *end.borrow()) => break Ok(()),
             None => {
                 let source_name = from.offer().endpoint.as_str().to_owned();
                 let reason = "its answer ended early";
@@ -187,7 +192,14 @@ pub(super) async fn fetch(from: Arc<dyn ChunkSource>, asked: Asked, out: mpsc::S
                         reason,
                     });
                 }
-                received += delivery.bytes.len() as u64;
+                if received.insert(delivery.range()) != delivery.bytes.len() as u64 {
+                    let source_name = from.offer().endpoint.as_str().to_owned();
+                    let reason = "bytes that came before";
+                    break Err(TransferError::Protocol {
+                        source_name,
+                        reason,
+                    });
+                }
                 let Delivery {
                     mut offset,
                     mut bytes,

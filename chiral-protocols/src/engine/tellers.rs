@@ -57,6 +57,8 @@ pub(super) struct Tellers {
     tasks: JoinSet<()>,
     /// Whether every chunk is checked as it comes, and under which root, if under one.
     known: Option<Option<MerkleRoot>>,
+    /// Where what is proven begins, in a download from the end.
+    frontier: Option<u64>,
 }
 
 impl Tellers {
@@ -64,6 +66,8 @@ impl Tellers {
     pub(super) fn join(&mut self, id: SourceId, source: Arc<dyn ChunkSource>) {
         if let Some(root) = self.known {
             say(&*source, root);
+        } else if let Some(offset) = self.frontier {
+            source.proven_from(offset);
         }
         let mailbox = Arc::<Mailbox>::default();
         self.tasks.spawn(tell(source.clone(), mailbox.clone()));
@@ -84,6 +88,15 @@ impl Tellers {
         if self.known.replace(root).is_none() {
             for teller in self.by_source.values() {
                 say(&*teller.source, root);
+            }
+        }
+    }
+
+    /// All from here on is proven, and what lies before it is next.
+    pub(super) fn proven_from(&mut self, offset: u64) {
+        if self.frontier.replace(offset) != Some(offset) && self.known.is_none() {
+            for teller in self.by_source.values() {
+                teller.source.proven_from(offset);
             }
         }
     }

@@ -7,6 +7,8 @@ use std::sync::PoisonError;
 #[cfg(feature = "private")]
 use std::time::Duration;
 
+#[cfg(feature = "private")]
+use chiral_core::{ByteRange, CHUNK_SIZE};
 use tokio::time::Instant;
 #[cfg(feature = "private")]
 use tokio::time::timeout;
@@ -22,6 +24,16 @@ const LOOK: Duration = Duration::from_millis(250);
 #[cfg(feature = "private")]
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Most bytes of one request: a gate lends only so much at once.
+#[cfg(feature = "private")]
+const MAX_REQUEST: u64 = 8 << 20;
+
+/// What to ask for in one request where so much is lent.
+#[cfg(feature = "private")]
+pub(crate) fn at_once(most: u64) -> u64 {
+    (most / 4).clamp(CHUNK_SIZE, MAX_REQUEST)
+}
+
 /// Bytes on their way.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
@@ -31,6 +43,34 @@ pub(super) struct Ahead {
     verified: u64,
     /// When anything was last asked for, delivered, verified or paid.
     moved: Option<Instant>,
+    /// Where what is proven begins, if the file is proven from its end.
+    frontier: Option<u64>,
+}
+
+impl Ahead {
+    /// Whether a range fits into what is lent. Of that, room for a request is kept for what is
+    /// proven next: what is further down cannot be paid before, whoever brings what lies
+    /// between, and would take up what these need.
+    #[cfg(feature = "private")]
+    fn fits(&self, range: ByteRange, most: u64) -> bool {
+        let kept = match self.frontier {
+            Some(frontier) if range.end < frontier => at_once(most),
+            _ if self.asked == 0 => return true,
+            _ => 0,
+        };
+        let asked = self.asked.saturating_add(range.len());
+        asked.saturating_add(kept) <= most
+    }
+
+    /// Nothing is on its way.
+    #[cfg(feature = "private")]
+    fn forget(&mut self) {
+        let frontier = self.frontier;
+        *self = Self {
+            frontier,
+            ..Self::default()
+        };
+    }
 }
 
 impl Payer {
@@ -38,9 +78,31 @@ impl Payer {
         f(&mut self.ahead.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Waits until so many bytes more fit into what is served ahead of payment, but not long.
+    /// All from here on is proven, and what lies before it is next.
     #[cfg(feature = "private")]
-    pub(crate) async fn room(self: &Arc<Self>, want: u64) -> Room {
+    pub(crate) fn proven_from(&self, offset: u64) {
+        self.with_ahead(|ahead| {
+            ahead.frontier = Some(offset);
+            ahead.moved = Some(Instant::now());
+        });
+        self.progress.notify_waiters();
+    }
+
+    /// Whether what comes is proven from the end of the file towards its start.
+    #[cfg(feature = "private")]
+    pub(crate) fn is_backward(&self) -> bool {
+        self.with_ahead(|ahead| ahead.frontier.is_some())
+    }
+
+    /// What comes is checked whatever its place, from now on.
+    pub(super) fn in_any_order(&self) {
+        self.with_ahead(|ahead| ahead.frontier = None);
+        self.progress.notify_waiters();
+    }
+
+    /// Waits until a range fits into what is served ahead of payment, but not long.
+    #[cfg(feature = "private")]
+    pub(crate) async fn room(self: &Arc<Self>, want: ByteRange) -> Room {
         loop {
             // What happens in between is waited for in vain, and not long.
             if let Some(room) = self.try_room(want) {
@@ -50,16 +112,16 @@ impl Payer {
         }
     }
 
-    /// Room for so many bytes more, if there is any now.
+    /// Room for a range more, if there is any now.
     #[cfg(feature = "private")]
-    pub(crate) fn try_room(self: &Arc<Self>, want: u64) -> Option<Room> {
+    pub(crate) fn try_room(self: &Arc<Self>, range: ByteRange) -> Option<Room> {
+        let want = range.len();
         let most = self.most_at_once();
         let left = self.with_ahead(|ahead| {
             if most == u64::MAX {
                 return Some(0);
             }
-            let fits = ahead.asked == 0 || ahead.asked.saturating_add(want) <= most;
-            fits.then(|| {
+            ahead.fits(range, most).then(|| {
                 ahead.asked = ahead.asked.saturating_add(want);
                 ahead.moved = Some(Instant::now());
                 want
@@ -75,7 +137,7 @@ impl Payer {
         if timeout(LOOK, self.progress.notified()).await.is_err() {
             self.with_ahead(|ahead| {
                 if ahead.moved.is_none_or(|moved| moved.elapsed() > PATIENCE) {
-                    *ahead = Ahead::default();
+                    ahead.forget();
                 }
             });
         }

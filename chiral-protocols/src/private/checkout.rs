@@ -355,8 +355,11 @@ impl Desk {
         let opened = self.buy(&parcel).await;
         if let Err(error) = &opened {
             broken.store(true, Ordering::Relaxed);
-            if !error.is_retryable() {
-                self.checkout.shelf().refused = Some(error.to_string());
+            match error.is_retryable() {
+                false => self.checkout.shelf().refused = Some(error.to_string()),
+                // It may be locked, and then nothing else can be bought: whoever asks for it
+                // again asks for this key. Which of too many is forgotten is for them to say.
+                true => drop(self.checkout.give_up(parcel)),
             }
         }
         if let Some(Ok(bytes)) = answer(reply, opened) {

@@ -12,10 +12,7 @@ use super::messages::{Body, ChunkRequest, RequestChunks, Want};
 use super::session::{Asking, failure, protocol, timed_out};
 use super::source::Seeder;
 use super::wanted::Wanted;
-use crate::payer::Room;
-
-/// Most bytes of one request: a gate lends only so much at once.
-const MAX_REQUEST: u64 = 8 << 20;
+use crate::payer::{Room, at_once};
 
 /// Asks for a range, in several requests if it is long; sealed, if that is how it is sold.
 pub(super) fn fetch(seeder: Arc<Seeder>, range: ByteRange) -> DeliveryStream {
@@ -49,10 +46,10 @@ async fn step(seeder: &Arc<Seeder>, mut state: State) -> Option<(Item, State)> {
                 State::Sealed(Box::new(Wanted::new(seeder.clone(), left)))
             }
             State::Next(left) => {
-                let part = seeder.part(left);
+                let (part, rest) = seeder.part(left);
                 match begin(seeder.clone(), part).await {
                     Ok(Some(reading)) => {
-                        let left = ByteRange::new(part.end, left.end);
+                        let left = rest;
                         State::Reading(Box::new(reading), left)
                     }
                     // As it turned out it is sold sealed.
@@ -80,12 +77,25 @@ impl Seeder {
     }
 
     /// What to ask for at once: a part of what is served ahead of payment, cut where a chunk
-    /// ends, for what is not whole cannot be paid for.
-    fn part(&self, left: ByteRange) -> ByteRange {
+    /// ends, for what is not whole cannot be paid for. And what is left then. Where the end of
+    /// the file is proven first, it is the last part.
+    fn part(&self, left: ByteRange) -> (ByteRange, ByteRange) {
         let most = self.payer.as_ref().map_or(u64::MAX, |p| p.most_at_once());
-        let most = (most / 4).clamp(CHUNK_SIZE, MAX_REQUEST);
+        let most = at_once(most);
+        if self.payer.as_ref().is_some_and(|payer| payer.is_backward()) {
+            let cut = left.end.saturating_sub(most).div_ceil(CHUNK_SIZE) * CHUNK_SIZE;
+            let cut = cut.max(left.start);
+            return (
+                ByteRange::new(cut, left.end),
+                ByteRange::new(left.start, cut),
+            );
+        }
         let end = (left.start.saturating_add(most) / CHUNK_SIZE).saturating_mul(CHUNK_SIZE);
-        ByteRange::new(left.start, end.min(left.end))
+        let end = end.min(left.end);
+        (
+            ByteRange::new(left.start, end),
+            ByteRange::new(end, left.end),
+        )
     }
 }
 
@@ -105,7 +115,7 @@ struct Reading {
 /// `None` if it is sold sealed.
 async fn begin(seeder: Arc<Seeder>, range: ByteRange) -> Result<Option<Reading>, TransferError> {
     let room = match &seeder.payer {
-        Some(payer) => Some(payer.room(range.len()).await),
+        Some(payer) => Some(payer.room(range).await),
         None => None,
     };
     let permits = seeder.permits.clone();

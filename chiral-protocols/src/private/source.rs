@@ -405,6 +405,17 @@ impl ChunkSource for PrivateSource {
         self.root_known();
     }
 
+    fn lends(&self) -> u64 {
+        let payer = self.seeder.payer.as_ref();
+        payer.map_or(u64::MAX, |payer| payer.most_at_once())
+    }
+
+    fn proven_from(&self, offset: u64) {
+        if let Some(payer) = &self.seeder.payer {
+            payer.proven_from(offset);
+        }
+    }
+
     fn is_paying(&self) -> bool {
         let payer = self.seeder.payer.as_ref();
         payer.is_some_and(|payer| payer.is_paying())

@@ -219,7 +219,7 @@ fn ticket(
     part: ByteRange,
 ) -> Option<Ticket> {
     let place = checkout.place(chunk, chunk != part)?;
-    let room = payer.try_room(chunk.len())?;
+    let room = payer.try_room(chunk)?;
     Some(Ticket { chunk, place, room })
 }
 

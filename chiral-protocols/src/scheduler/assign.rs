@@ -246,12 +246,17 @@ impl Scheduler {
             portion.bytes = portion.bytes.min(self.part_of_window(source, pace));
             to = self.in_time(now, id, source, portion.bytes)?;
         }
+        let lowest = self.ledger.window.end.saturating_sub(source.reach);
         let mut partial = None;
         for _ in 0..MAX_RUNS {
             let Some(run) = self.ledger.pool.seek_back(list, to) else {
                 break;
             };
+            if run.end <= lowest {
+                break;
+            }
             let mut run = source.tail_of(ByteRange::new(run.start, run.end.min(to)));
+            run.start = run.start.max(lowest).min(run.end);
             if self.is_for_others(now, id, source, run) {
                 run.end = run
                     .end

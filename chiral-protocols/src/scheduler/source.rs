@@ -39,6 +39,8 @@ pub(super) struct Source {
     /// What it said that it lacks although it listed it.
     pub(super) denied: Denied,
     pub(super) max_requests: usize,
+    /// How far before the end of the window it is given anything, in a download from the end.
+    pub(super) reach: u64,
     pub(super) meter: Meter,
     /// Its requests, oldest first.
     pub(super) queue: VecDeque<RequestId>,
@@ -77,6 +79,7 @@ impl Source {
             coverage: spec.coverage,
             denied: Denied::default(),
             max_requests: spec.max_requests.max(1),
+            reach: u64::MAX,
             meter: Meter::new(spec.rate_hint),
             queue: VecDeque::new(),
             out: 0,

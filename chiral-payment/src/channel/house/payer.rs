@@ -223,6 +223,24 @@ impl Channels {
         Ok(())
     }
 
+    /// The key of a lock that was claimed on the chain, where whoever claims has to show it.
+    /// `None` if it was not claimed.
+    ///
+    /// # Errors
+    /// The chain cannot be asked.
+    ///
+    /// # Cancel safety
+    /// Only looks.
+    pub async fn key_shown(&self, id: B256, hash: B256) -> Result<Option<B256>, ChannelsError> {
+        let locked = self.payer(id).and_then(|channel| channel.lock().copied());
+        let locked = locked.filter(|lock| lock.voucher.key_hash == hash);
+        let sight = self.inner.contract.look(id).await?;
+        if locked.is_some_and(|lock| sight.state.claimed < lock.voucher.cumulative) {
+            return Ok(None);
+        }
+        Ok(self.inner.contract.key(id, hash, sight.head).await?)
+    }
+
     /// What the key opened is right: the voucher that takes the lock's place.
     ///
     /// # Errors
