@@ -214,8 +214,11 @@ pub(crate) trait Model: Clone + Debug {
 /// How a state was reached.
 struct Way<A> {
     action: A,
-    before: Option<Rc<Way<A>>>,
+    before: Last<A>,
 }
+
+/// The last step of a way, if there was one.
+type Last<A> = Option<Rc<Way<A>>>;
 
 /// Hashes what is written to it.
 struct Hashing(DefaultHasher);
@@ -237,7 +240,7 @@ fn number(state: &impl Debug) -> u64 {
 /// Goes through all states that can be reached. Answers how many there are.
 pub(crate) fn explore<M: Model>(start: M, mut each: impl FnMut(&M)) -> usize {
     let mut seen = HashSet::from([number(&start)]);
-    let mut open: Vec<(M, Option<Rc<Way<M::Action>>>)> = vec![(start, None)];
+    let mut open: Vec<(M, Last<M::Action>)> = vec![(start, None)];
     while let Some((state, before)) = open.pop() {
         let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| state.judge()));
         if judged.is_err() {
