@@ -283,6 +283,7 @@ impl Node {
             return Ok(());
         }
         let inner = self.inner();
+        inner.cashier.last_words().await;
         let transfers = inner.manager.cleanup().await;
         inner.cashier.shutdown().await;
         let settler = inner.cashier.settler.shutdown().await;

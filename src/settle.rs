@@ -21,6 +21,9 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::f
 /// Times that a notice is given to a gate which does not see the payment yet.
 const NOTICES: u32 = 20;
 
+/// How long a node that ends waits for receipts of what is settled.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// Bills at most in one call to the settler: what one batch may hold.
 const MAX_BILLS: usize = 64;
 
@@ -53,6 +56,10 @@ pub(crate) struct Cashier {
     pub(crate) settler: Arc<dyn PaymentSettler>,
     manager: ProtocolManager,
     tasks: TaskTracker,
+    /// Those of `tasks` that follow a bill.
+    followers: TaskTracker,
+    /// Who waits for a settlement looks once more, and waits no longer.
+    ending: CancellationToken,
     closed: CancellationToken,
 }
 
@@ -67,6 +74,8 @@ impl Cashier {
             settler,
             manager,
             tasks: TaskTracker::new(),
+            followers: TaskTracker::new(),
+            ending: CancellationToken::new(),
             closed: CancellationToken::new(),
         }
     }
@@ -121,29 +130,47 @@ impl Cashier {
         };
         let offers: Vec<_> = offers.iter().filter(is_payee).cloned().collect();
         let (cashier, id) = (self.clone(), bill.id);
-        self.spawn(async move {
-            let status = match cashier.wait(id).await {
-                Ok(status) => status,
+        let follow = async move {
+            let status = match cashier.look(id, &cashier.ending).await {
+                Ok(Some(status)) => status,
+                Ok(None) => return,
                 Err(error) => return tracing::debug!(bill = %id, %error, "cannot be followed"),
             };
             if let Err(error) = cashier.notify(id, &status, &offers).await {
                 tracing::debug!(bill = %id, %error, "no receipt");
             }
-        });
+        };
+        self.spawn(self.followers.track_future(follow));
     }
 
     /// Waits until the ledger shows the payment.
     pub(crate) async fn wait(&self, bill: BillId) -> Result<SettlementStatus, NodeError> {
+        let never = CancellationToken::new();
+        // `None` is for an end only, which is never called for.
+        let status = self.look(bill, &never).await?;
+        status.ok_or(NodeError::UnknownBill { bill })
+    }
+
+    /// The same, if it does before an end is called for.
+    async fn look(
+        &self,
+        bill: BillId,
+        end: &CancellationToken,
+    ) -> Result<Option<SettlementStatus>, NodeError> {
         let mut pause = LOOK_AGAIN.0;
         loop {
+            let last = end.is_cancelled();
             match self.settler.status(bill).await {
                 Ok(Some(SettlementStatus::Pending { .. })) => {}
-                Ok(Some(status)) => return Ok(status),
+                Ok(Some(status)) => return Ok(Some(status)),
                 Ok(None) => return Err(NodeError::UnknownBill { bill }),
                 Err(error) if error.is_retryable() => {}
                 Err(error) => return Err(error.into()),
             }
-            tokio::time::sleep(pause).await;
+            if last {
+                return Ok(None);
+            }
+            end.run_until_cancelled(tokio::time::sleep(pause)).await;
             pause = (pause * 2).min(LOOK_AGAIN.1);
         }
     }
@@ -179,6 +206,15 @@ impl Cashier {
             pause = (pause * 2).min(LOOK_AGAIN.1);
         }
         Err(GateError::Ledger)
+    }
+
+    /// The node is about to end: whoever was paid is told so, and may give its receipt, which
+    /// the buyer of something cannot prove its purchase without. Comes before the protocols
+    /// that carry it are ended.
+    pub(crate) async fn last_words(&self) {
+        self.followers.close();
+        self.ending.cancel();
+        let _ = tokio::time::timeout(LAST_WORDS, self.followers.wait()).await;
     }
 
     /// Ends what is followed; bills that are not settled stay with the settler.

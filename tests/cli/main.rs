@@ -12,6 +12,7 @@ mod control;
 mod harness;
 mod kills;
 mod paying;
+mod receipts;
 mod share_and_get;
 mod slow_link;
 mod streaming;
