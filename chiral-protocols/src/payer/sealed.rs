@@ -35,7 +35,8 @@ impl Payer {
     /// Has the key of sealed bytes bought, and opens them. What has to be paid for the bytes
     /// before them goes in front, and is taken once the gate has heard it.
     ///
-    /// Said again, both, if the seeder is not reached: to repeat them does no harm.
+    /// Said again, both, if the seeder is not reached: to repeat them does no harm. The agent is
+    /// asked each time: as long as a lock stands it says the same, and then it may know better.
     ///
     /// # Errors
     /// Then nothing more can be bought here for now.
@@ -54,11 +55,11 @@ impl Payer {
             let due = self.agent.due(&purchase).await;
             owed.due = due.map_err(|error| no(&error))?;
         }
-        let lock = self.agent.lock(&purchase, range, sealed).await;
-        let lock = lock.map_err(|error| no(&error))?;
         let mut attempt = 0;
         loop {
-            let failed = match self.carry_both(owed, lock.clone()).await {
+            let lock = self.agent.lock(&purchase, range, sealed).await;
+            let lock = lock.map_err(|error| no(&error))?;
+            let failed = match self.carry_both(owed, lock).await {
                 Ok(key) => match self.agent.unseal(&purchase, range, sealed, key).await {
                     Ok(plain) => return Ok(plain),
                     Err(error) => no(&error),
