@@ -1,7 +1,10 @@
 //! Paying in channels: what the agent opens, promises, locks and unlocks.
 
+use std::sync::Arc;
+
 use alloy_primitives::B256;
 use bytes::{Bytes, BytesMut};
+use chiral_chain::PrivateKey;
 use chiral_core::{ByteRange, GateError, Purchase, Sealed};
 use sha2::{Digest, Sha256};
 
@@ -25,7 +28,7 @@ const MAX_REPEATS: u8 = 4;
 fn failed(error: ChannelsError) -> GateError {
     match error {
         ChannelsError::Journal(error) => books_failed(error),
-        ChannelsError::Signer(error) => GateError::Wallet(std::sync::Arc::new(error)),
+        ChannelsError::Signer(error) => GateError::Wallet(Arc::new(error)),
         ChannelsError::Pay(PayFault::Key) => GateError::Message {
             reason: "not the key of the lock",
         },
@@ -179,15 +182,18 @@ impl ChainAgent {
         Ok(channel)
     }
 
-    async fn binding(&self, agreement: B256, channel: B256) -> Result<Bytes, GateError> {
-        let session = {
-            let books = self.books();
-            let deal = books.deals.get(&agreement);
-            deal.map(|deal| std::sync::Arc::clone(&deal.session))
-        };
-        let session = session.ok_or(GateError::Message {
+    /// The key that signs under an agreement.
+    fn session_of(&self, agreement: B256) -> Result<Arc<PrivateKey>, GateError> {
+        let books = self.books();
+        let deal = books.deals.get(&agreement);
+        let session = deal.map(|deal| Arc::clone(&deal.session));
+        session.ok_or(GateError::Message {
             reason: "an agreement that was not made",
-        })?;
+        })
+    }
+
+    async fn binding(&self, agreement: B256, channel: B256) -> Result<Bytes, GateError> {
+        let session = self.session_of(agreement)?;
         let bind = self.sign(Bind { agreement, channel }, &session).await?;
         Ok(Message::Channel(ChannelMessage::Bind(bind)).encode())
     }
@@ -454,7 +460,7 @@ impl ChainAgent {
         let found = {
             let mut books = self.books();
             let deal = books.latest(&key);
-            deal.map(|(agreement, deal)| (agreement, std::sync::Arc::clone(&deal.session)))
+            deal.map(|(agreement, deal)| (agreement, Arc::clone(&deal.session)))
         };
         let Some((agreement, session)) = found else {
             return Ok(None);
@@ -574,14 +580,7 @@ impl ChainAgent {
     }
 
     async fn reopening(&self, agreement: B256, counter: u64) -> Result<Bytes, GateError> {
-        let session = {
-            let books = self.books();
-            let deal = books.deals.get(&agreement);
-            deal.map(|deal| std::sync::Arc::clone(&deal.session))
-        };
-        let session = session.ok_or(GateError::Message {
-            reason: "an agreement that was not made",
-        })?;
+        let session = self.session_of(agreement)?;
         let reopen = self.sign(Reopen { agreement, counter }, &session).await?;
         Ok(Message::Channel(ChannelMessage::Reopen(reopen)).encode())
     }

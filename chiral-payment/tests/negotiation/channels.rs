@@ -242,7 +242,7 @@ async fn crash_at(
         // What it had promised and not written down it has not promised.
         again = buy(&world, &sides, &mut count, first).await;
     }
-    assert!(again.is_ok(), "{what}: it does not go on");
+    assert!(again.is_ok(), "{what}: it does not go on: {again:?}");
     assert_eq!(written_down(&sides, &purchase), CHUNKS, "{what}");
     let (channels, agreements) = (sides.buyers.views().len(), used(&world, &sides));
     if buyer_side {
