@@ -12,7 +12,9 @@ use crate::channel::payee::TakeFault;
 use crate::channel::{Channels, ChannelsError};
 use crate::messages::{Message, Policy, Request, Signed};
 
-/// Sealed answers of one agreement whose keys are not paid for, at most.
+/// Sealed answers of one agreement that are remembered, at most: several windows of them. The
+/// oldest make room, since what was paid says nothing of which keys are still to be bought: a
+/// seeder that was killed may have forgotten that it served them.
 const MAX_SEALS: usize = 4096;
 
 impl ChainGate {
@@ -117,11 +119,6 @@ impl ChainGate {
         let now = self.now();
         let mut books = self.books();
         books.pay_in_band(agreement, bytes, now);
-        if let Some(account) = books.accounts.get_mut(&agreement)
-            && account.unpaid() == 0
-        {
-            account.sealed.clear();
-        }
         Ok(Message::Channel(ChannelMessage::Paid { agreement, bytes }))
     }
 
@@ -279,15 +276,16 @@ impl ChainGate {
             let mut books = self.books();
             let account = books.accounts.get_mut(&agreement);
             let account = account.filter(|account| {
-                account.terms.policy == Policy::LockedVoucher
-                    && account.is_in_flight(counter)
-                    && account.sealed.len() < MAX_SEALS
+                account.terms.policy == Policy::LockedVoucher && account.is_in_flight(counter)
             });
             let Some(account) = account else {
                 return Err(GateError::Message {
                     reason: "a request that was not admitted is not sealed",
                 });
             };
+            while account.sealed.len() >= MAX_SEALS {
+                account.sealed.pop_first();
+            }
             account.sealed.insert(counter, request.range);
         }
         let key = channels.key(agreement, request.range);

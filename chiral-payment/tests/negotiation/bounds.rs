@@ -26,9 +26,14 @@ const CHALLENGE: u32 = 3600;
 /// Chunks of the file.
 pub(crate) const CHUNKS: u64 = 8;
 
-/// The line was cut.
+/// The line was cut, or one of the two refused to go on: why.
 #[derive(Debug)]
-pub(crate) struct Cut;
+#[expect(dead_code, reason = "for who reads a failure")]
+pub(crate) struct Cut(String);
+
+fn cut(why: impl std::fmt::Display) -> Cut {
+    Cut(why.to_string())
+}
 
 /// Lets so many messages through.
 pub(crate) struct Line(AtomicU64);
@@ -39,7 +44,11 @@ impl Line {
     }
 
     pub(crate) fn pass(&self) -> Result<(), Cut> {
-        let left = self.0.load(Ordering::Relaxed).checked_sub(1).ok_or(Cut)?;
+        let left = self
+            .0
+            .load(Ordering::Relaxed)
+            .checked_sub(1)
+            .ok_or_else(|| cut("the line"))?;
         self.0.store(left, Ordering::Relaxed);
         Ok(())
     }
@@ -53,6 +62,8 @@ pub(crate) struct World {
     pub(crate) time: Arc<AtomicU64>,
     desks: [Arc<Desk>; 2],
     pub(crate) policy: Policy,
+    /// After so long a seeder writes down what it served.
+    pub(crate) flush: Duration,
     terms: ChannelTerms,
 }
 
@@ -102,6 +113,7 @@ impl World {
             seeder,
             time,
             policy,
+            flush: Duration::from_millis(20),
             terms,
         }
     }
@@ -135,7 +147,7 @@ impl World {
         gate.credit.strangers = U256::from(1000 * CHUNK_PRICE);
         gate.channel = self.terms;
         gate.prepay_bytes = 2 * CHUNK_SIZE;
-        gate.flush_interval = Duration::from_millis(20);
+        gate.flush_interval = self.flush;
         gate.clock = clock(self.time.clone());
         let mut agent = AgentConfig::default();
         agent.channel_deposit = 100 * CHUNK_PRICE;
@@ -252,19 +264,19 @@ impl Sides {
         loop {
             line.pass()?;
             let next = self.agent.respond(purchase, message).await;
-            let Some(next) = next.map_err(|_| Cut)? else {
+            let Some(next) = next.map_err(cut)? else {
                 return Ok(());
             };
             line.pass()?;
-            message = self.gate.message(next).await.map_err(|_| Cut)?;
+            message = self.gate.message(next).await.map_err(cut)?;
         }
     }
 
     pub(crate) async fn pay(&self, line: &Line, purchase: &Purchase) -> Result<(), Cut> {
-        let due = self.agent.due(purchase).await.map_err(|_| Cut)?;
+        let due = self.agent.due(purchase).await.map_err(cut)?;
         let Some(due) = due else { return Ok(()) };
         line.pass()?;
-        let answer = self.gate.message(due).await.map_err(|_| Cut)?;
+        let answer = self.gate.message(due).await.map_err(cut)?;
         self.converse(line, purchase, answer).await
     }
 
@@ -279,9 +291,9 @@ impl Sides {
     ) -> Result<Option<ServeRequest>, Cut> {
         for _ in 0..8 {
             let credential = self.agent.credential(purchase, range).await;
-            let request = request(credential.map_err(|_| Cut)?, range).with_sealed(sealed);
+            let request = request(credential.map_err(cut)?, range).with_sealed(sealed);
             line.pass()?;
-            match self.gate.admit(&request).await.map_err(|_| Cut)? {
+            match self.gate.admit(&request).await.map_err(cut)? {
                 Admission::Granted => return Ok(Some(request)),
                 Admission::PaymentRequired(terms) => {
                     let due = matches!(Message::decode(&terms), Ok(Message::Due { amount, .. }) if !amount.is_zero());
@@ -295,7 +307,7 @@ impl Sides {
                 other => panic!("{other:?}"),
             }
         }
-        Err(Cut)
+        Err(cut("asked for payment eight times"))
     }
 
     /// Takes as many chunks as it gets, verifies them, pays; until the file is complete.
@@ -353,7 +365,7 @@ impl Sides {
                     if garbage { 0xee } else { next as u8 };
                     CHUNK_SIZE as usize
                 ]);
-                let sealed = self.gate.seal(&request, plain).await.map_err(|_| Cut)?;
+                let sealed = self.gate.seal(&request, plain).await.map_err(cut)?;
                 self.gate.served(&request, range).await;
                 count.sent += 1;
                 line.pass()?;
@@ -362,16 +374,16 @@ impl Sides {
             }
             for (index, range, sealed) in arrived {
                 let lock = self.agent.lock(purchase, range, &sealed).await;
-                let lock = lock.map_err(|_| Cut)?;
+                let lock = lock.map_err(cut)?;
                 *last = Some(sealed.data.clone());
                 line.pass()?;
-                let key = self.gate.message(lock).await.map_err(|_| Cut)?;
+                let key = self.gate.message(lock).await.map_err(cut)?;
                 line.pass()?;
                 let plain = self.agent.unseal(purchase, range, &sealed, key).await;
-                let plain = plain.map_err(|_| Cut)?;
+                let plain = plain.map_err(cut)?;
                 if plain[0] != index as u8 {
                     // Nobody buys from such a seeder again.
-                    return Err(Cut);
+                    return Err(cut("garbage"));
                 }
                 *last = None;
                 count.had += 1;

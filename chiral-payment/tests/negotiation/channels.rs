@@ -202,7 +202,7 @@ async fn buy(world: &World, sides: &Sides, count: &mut Count, first: u64) -> Res
 /// same channel and agreement: every chunk is paid once, and nothing is lost but what a seeder
 /// that was killed itself had not written down.
 async fn crash_at(
-    policy: Policy,
+    world: World,
     buyer_side: bool,
     side: CrashSide,
     number: u64,
@@ -210,8 +210,7 @@ async fn crash_at(
 ) -> bool {
     let who = if buyer_side { "buyer" } else { "seeder" };
     let what = format!("{side:?} step {number} of the {who}");
-    let sealed = policy == Policy::LockedVoucher;
-    let world = World::new(policy, terms());
+    let sealed = world.policy == Policy::LockedVoucher;
     let paths = [folder.join("buyer"), folder.join("seeder")];
     let open = |n: usize| Journal::open(&paths[n]).unwrap();
     let (ours, theirs) = (open(0), open(1));
@@ -361,12 +360,16 @@ async fn what_is_sent_again_is_bounded_by_what_was_paid() {
 }
 
 async fn every_step(policy: Policy, buyer_side: bool) {
+    every_step_in(|| World::new(policy, terms()), buyer_side).await;
+}
+
+async fn every_step_in(world: impl Fn() -> World, buyer_side: bool) {
     let mut crashes = 0;
     for number in 1..200 {
         let mut any = false;
         for side in [CrashSide::Before, CrashSide::After] {
             let folder = tempfile::tempdir().unwrap();
-            any |= crash_at(policy, buyer_side, side, number, folder.path()).await;
+            any |= crash_at(world(), buyer_side, side, number, folder.path()).await;
         }
         if !any {
             break;
@@ -394,4 +397,15 @@ async fn no_key_is_bought_twice_whichever_step_of_the_buyer_is_the_last() {
 #[tokio::test]
 async fn no_lock_is_lost_whichever_step_of_the_seeder_is_the_last() {
     every_step(Policy::LockedVoucher, false).await;
+}
+
+/// The worst that a kill can take: all that it served since it was started.
+#[tokio::test]
+async fn no_lock_is_lost_by_a_seeder_that_forgets_what_it_served() {
+    let world = || {
+        let mut world = World::new(Policy::LockedVoucher, terms());
+        world.flush = Duration::from_secs(3600);
+        world
+    };
+    every_step_in(world, false).await;
 }
