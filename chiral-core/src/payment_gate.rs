@@ -260,6 +260,14 @@ pub trait PaymentAgent: Send + Sync + fmt::Debug + 'static {
         false
     }
 
+    /// What has to be bought from this seeder before anything else: its key is locked and not
+    /// paid for, since an earlier run, or since a connection broke. Nothing, unless an agent
+    /// has locks.
+    fn pending(&self, purchase: &Purchase) -> Option<ByteRange> {
+        let _ = purchase;
+        None
+    }
+
     /// Sealed bytes have come for a range that was requested. What to send to the gate, so
     /// that it gives the key: a payment that is worth nothing without it.
     ///

@@ -429,6 +429,10 @@ impl PaymentAgent for ChainAgent {
         self.is_sealed_by(purchase)
     }
 
+    fn pending(&self, purchase: &Purchase) -> Option<ByteRange> {
+        self.pending_of(purchase)
+    }
+
     async fn lock(
         &self,
         purchase: &Purchase,

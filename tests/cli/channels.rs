@@ -1,13 +1,15 @@
 //! Channels on the command line: bought out of one, shown, claimed by whoever is paid, ended by
 //! whoever pays, and on the statement.
 
+use std::hash::{BuildHasher, RandomState};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{Running, chiral, file, home, run, same};
-use crate::paying::{BUYER, SEEDER, start_chain, text};
+use crate::paying::{BUYER, SEEDER, kills, start_chain, text};
 
 const CHUNK: usize = 262_144;
 
@@ -193,4 +195,61 @@ fn terms_that_make_no_sense_are_refused_with_advice() {
         assert_eq!(ended.code, 2, "{arguments:?}: {ended:?}");
         assert!(ended.err.contains(said), "{arguments:?}: {ended:?}");
     }
+}
+
+/// Sealed chunks, bought by a process that is killed at any moment: it goes on in its channel,
+/// and no key is paid for twice.
+#[test]
+fn a_buyer_of_sealed_chunks_that_is_killed_pays_each_once() {
+    let home = home();
+    let (chain, rpc) = start_chain(&home, "127.0.0.1:0");
+    let size = 48 * CHUNK - 1;
+    let original = file(&home.path().join("a"), size, 22);
+    let mut share = chiral(&home);
+    share.args(["share", "--protocols", "private", "--data-dir", "seller"]);
+    share.args(["--listen", "/ip4/127.0.0.1/tcp/0", "--price", "0.001"]);
+    share.args(["--policy", "locked-voucher", "--challenge", "60"]);
+    // Slow enough to be interrupted.
+    share.args(["--limit-rate", "5MiB"]);
+    share.args(["--chain", &rpc, "--private-key", SEEDER.0]);
+    let seller = Running::start(share, [&original]);
+    let shared = seller.until("shared");
+    let (link, peer) = (text(&shared["link"]), text(&shared["bootstrap"][0]));
+    let copy = home.path().join("copy");
+    let get = || {
+        let mut get = chiral(&home);
+        get.args(["get", &link, "--bootstrap", &peer, "--protocol", "private"]);
+        get.args(["-o", "copy", "--max-price", "0.001", "--data-dir", "buyer"]);
+        get.args(["--policy", "locked-voucher", "--deposit", "0.02"]);
+        get.args(["--chain", &rpc, "--private-key", BUYER]);
+        Running::start(get, [""; 0])
+    };
+    let mut lives = 0;
+    while !copy.exists() && lives < kills() {
+        let getting = get();
+        std::thread::sleep(Duration::from_millis(random() % 2500));
+        getting.kill();
+        lives += 1;
+    }
+    if !copy.exists() {
+        let (code, said) = get().end();
+        assert_eq!(code, 0, "{:?}", said.last());
+    }
+    assert!(same(&original, &copy));
+    seller.kill();
+    let mut channels = chiral(&home);
+    channels.args(["--json", "channels", "--data-dir", "buyer"]);
+    let listed = events(channels);
+    let price: chiral::Price = "0.001".parse().unwrap();
+    let cost = price.cost(size as u64).unwrap();
+    assert_eq!(
+        one(&listed)["paid_wei"],
+        cost.to_string(),
+        "{lives} lives: {listed:?}"
+    );
+    chain.kill();
+}
+
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
 }

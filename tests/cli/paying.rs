@@ -24,7 +24,7 @@ pub(crate) const SEEDER: (&str, &str) = (
 );
 pub(crate) const BUYER: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
 
-fn kills() -> u32 {
+pub(crate) fn kills() -> u32 {
     std::env::var("CHIRAL_PAYING_KILLS")
         .ok()
         .map_or(10, |text| text.parse().unwrap())

@@ -12,7 +12,7 @@ use super::deal::{Deal, Key, difference};
 use super::{ChainAgent, key};
 use crate::channel::cipher::{self, MAX_SEALED};
 use crate::channel::messages::{Bind, ChannelMessage, Leave, Reopen, Seal, wei};
-use crate::channel::payer::{PayFault, Phase};
+use crate::channel::payer::{Lock, PayFault, Phase};
 use crate::channel::voucher::Share;
 use crate::channel::{Channels, ChannelsError};
 use crate::gate::books_failed;
@@ -541,12 +541,14 @@ impl ChainAgent {
         };
         let until = tokio::time::Instant::now() + self.inner.config.settle_patience;
         loop {
-            let locked = channels.lock_up(channel, share, seal.counter, seal.key_hash);
+            let (counter, key_hash) = (seal.counter, seal.key_hash);
+            let locked = channels.lock_up(channel, share, counter, key_hash, range);
             match locked.await {
                 Ok(lock) => return Ok(Message::Channel(ChannelMessage::Lock(lock)).encode()),
-                // Of another agreement, most likely: what is bought there comes first.
+                // Of another agreement: what is bought there comes first. Of this one: it has to
+                // be asked for before anything else.
                 Err(ChannelsError::Pay(PayFault::Locked))
-                    if tokio::time::Instant::now() < until =>
+                    if tokio::time::Instant::now() < until && self.lock_of(agreement).is_none() =>
                 {
                     tokio::time::sleep(LOCK_PAUSE).await;
                 }
@@ -557,6 +559,24 @@ impl ChainAgent {
                 Err(error) => return Err(failed(error)),
             }
         }
+    }
+
+    fn lock_of(&self, agreement: B256) -> Option<Lock> {
+        let channels = self.inner.channels.as_ref()?;
+        let channel = channels.payer(channels.of(agreement)?)?;
+        let lock = channel.lock().copied();
+        lock.filter(|lock| lock.share.agreement == agreement)
+    }
+
+    /// What is locked and not paid for under the agreement with a seeder.
+    pub(super) fn pending_of(&self, purchase: &Purchase) -> Option<ByteRange> {
+        let key = key(purchase).filter(|_| !purchase.offer.price.is_free())?;
+        let agreement = {
+            let now = self.now();
+            let mut books = self.books();
+            books.usable(&key, now)?.0
+        };
+        self.lock_of(agreement)?.range
     }
 
     /// Whether the key of a sealed range was bought before: what it opened is on the books as

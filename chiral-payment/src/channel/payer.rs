@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use alloy_primitives::{Address, B256};
+use chiral_core::ByteRange;
 
 use super::cipher::key_hash;
 use super::voucher::{LockedVoucher, Share, Voucher};
@@ -63,6 +64,8 @@ pub struct Lock {
     pub share: Share,
     /// The key, once the payee has shown it.
     pub key: Option<B256>,
+    /// What the key opens, as far as that was said.
+    pub range: Option<ByteRange>,
 }
 
 /// What became of a lock after its time.
@@ -290,8 +293,16 @@ impl PayerChannel {
             voucher,
             share,
             key: None,
+            range: None,
         });
         Ok(voucher)
+    }
+
+    /// What the key of the open lock opens: after a restart it is asked for first.
+    pub fn locked_for(&mut self, range: ByteRange) {
+        if let Some(lock) = &mut self.lock {
+            lock.range = Some(range);
+        }
     }
 
     /// The payee has shown a key.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use alloy_primitives::{Address, B256};
-use chiral_core::WalletSignature;
+use chiral_core::{ByteRange, WalletSignature};
 use redb::{ReadTransaction, WriteTransaction};
 
 use super::book::{Book, Dirty};
@@ -184,7 +184,7 @@ fn payer_record(channel: &PayerChannel) -> sol::Payer {
         keyHash: lock.voucher.key_hash,
         expiry: lock.voucher.expiry,
         key: lock.key.unwrap_or_default(),
-        signature: vec![u8::from(lock.key.is_some())].into(),
+        signature: note(lock).into(),
     });
     let (paid, signature) = match &channel.leave {
         Some((paid, signature)) => (*paid, signature.as_bytes().to_vec()),
@@ -227,15 +227,12 @@ fn payer(id: B256, record: &sol::Payer) -> Option<PayerChannel> {
         [] => None,
         [lock] => {
             let share = share(&lock.share);
-            let known = match lock.signature.as_ref() {
-                [0] => false,
-                [1] => true,
-                _ => return None,
-            };
+            let (known, range) = noted(&lock.signature)?;
             Some(Lock {
                 voucher: locked(id, lock, &share),
                 share,
                 key: known.then_some(lock.key),
+                range,
             })
         }
         _ => return None,
@@ -245,6 +242,34 @@ fn payer(id: B256, record: &sol::Payer) -> Option<PayerChannel> {
         false => Some((record.leavePaid, signature(&record.leave)?)),
     };
     Some(channel)
+}
+
+/// Beside a payer's lock, where a payee's has the payer's signature: whether its key is known,
+/// and what it opens.
+fn note(lock: &Lock) -> Vec<u8> {
+    let mut note = vec![u8::from(lock.key.is_some())];
+    if let Some(range) = lock.range {
+        note.extend_from_slice(&range.start.to_be_bytes());
+        note.extend_from_slice(&range.end.to_be_bytes());
+    }
+    note
+}
+
+fn noted(note: &[u8]) -> Option<(bool, Option<ByteRange>)> {
+    let (known, rest) = match note.split_first()? {
+        (0, rest) => (false, rest),
+        (1, rest) => (true, rest),
+        _ => return None,
+    };
+    if rest.is_empty() {
+        // As it was written before ranges were.
+        return Some((known, None));
+    }
+    let rest: &[u8; 16] = rest.try_into().ok()?;
+    let (start, end) = rest.split_at(8);
+    let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_be_bytes);
+    let (start, end) = (number(start)?, number(end)?);
+    (start < end).then(|| (known, Some(ByteRange::new(start, end))))
 }
 
 fn locked(id: B256, lock: &sol::Lock, share: &Share) -> LockedVoucher {
@@ -369,9 +394,12 @@ mod tests {
         let key = B256::repeat_byte(9);
         let hash = super::super::cipher::key_hash(&key);
         let locked = ours.lock_up(share(6), hash, 77).unwrap();
-        for key in [None, Some(key)] {
+        for (key, range) in [(None, None), (Some(key), Some(ByteRange::new(3, 9)))] {
             if let Some(key) = key {
                 ours.unlock(key).unwrap();
+            }
+            if let Some(range) = range {
+                ours.locked_for(range);
             }
             let record = sol::Payer::abi_decode(&payer_record(&ours).abi_encode()).unwrap();
             assert_eq!(payer(id, &record), Some(ours.clone()));

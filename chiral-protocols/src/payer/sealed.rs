@@ -32,6 +32,11 @@ impl Payer {
         self.agent.is_sealed(&self.purchase())
     }
 
+    /// What has to be bought here before anything else: its key is locked and not paid for.
+    pub(crate) fn pending(&self) -> Option<ByteRange> {
+        self.agent.pending(&self.purchase())
+    }
+
     /// Has the key of sealed bytes bought, and opens them. What has to be paid for the bytes
     /// before them goes in front, and is taken once the gate has heard it.
     ///

@@ -175,6 +175,11 @@ impl Checkout {
         })
     }
 
+    /// Whether a chunk is being fetched, or waits for its key.
+    pub(super) fn is_flying(&self, chunk: ByteRange) -> bool {
+        self.shelf().flying.contains(&chunk.start)
+    }
+
     /// Something that was fetched is done with, from now on.
     pub(super) fn landing(&self) -> Notified<'_> {
         self.landed.notified()

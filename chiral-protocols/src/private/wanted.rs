@@ -60,8 +60,16 @@ impl Wanted {
         let layout = seeder.layout;
         let chunks = layout.touched(range);
         let parts = chunks.filter_map(|index| layout.range(index).intersection(range));
+        // One lock is open at a time. What an earlier run, or a connection that broke, has left
+        // locked is bought first, whatever is wanted: none of it, and all of it is kept.
+        let pending = seeder.sealing().and_then(|(payer, checkout)| {
+            let pending = payer.pending()?;
+            let known = !layout.touched(pending).is_empty();
+            (known && !checkout.is_flying(pending)).then_some(pending)
+        });
+        let errand = pending.map(|pending| ByteRange::new(pending.start, pending.start));
         Self {
-            left: parts.collect(),
+            left: errand.into_iter().chain(parts).collect(),
             seeder,
             arriving: FuturesOrdered::new(),
             opening: VecDeque::new(),
@@ -92,7 +100,10 @@ impl Wanted {
                 },
                 opened = next_opened(&mut self.opening), if !self.opening.is_empty() => {
                     self.opening.pop_front();
-                    return Some(opened);
+                    match opened {
+                        Ok(delivery) if delivery.bytes.is_empty() => {}
+                        opened => return Some(opened),
+                    }
                 }
                 else => return self.failed.take().map(Err),
             }
@@ -131,7 +142,11 @@ impl Wanted {
             && ways.len() < MAX_WANTS
         {
             let chunk = self.seeder.layout.range(ChunkLayout::chunk_at(part.start));
-            if let Some(bytes) = checkout.bought(part) {
+            let bought = match part.is_empty() {
+                true => None,
+                false => checkout.bought(part),
+            };
+            if let Some(bytes) = bought {
                 let offset = part.start;
                 ways.push(Way::Bought(Delivery { offset, bytes }));
             } else if let Some(parcel) = checkout.given_up(chunk) {
@@ -140,6 +155,8 @@ impl Wanted {
                 let idle = self.arriving.is_empty() && self.opening.is_empty();
                 match ticket(&payer, &checkout, chunk, part) {
                     Some(ticket) => ways.push(Way::Ask(ticket, part)),
+                    // Somebody else has begun to.
+                    None if part.is_empty() && checkout.is_flying(chunk) => {}
                     None if ways.is_empty() && idle => {
                         wait(&payer, &checkout).await?;
                         continue;

@@ -1,7 +1,7 @@
 //! What a node does with channels that it pays out of.
 
 use alloy_primitives::{Address, B256, U256, keccak256};
-use chiral_core::{SettlementStatus, WalletSignature};
+use chiral_core::{ByteRange, SettlementStatus, WalletSignature};
 use tokio::time::Instant;
 
 use super::{Channels, ChannelsError};
@@ -176,7 +176,7 @@ impl Channels {
         })
     }
 
-    /// Promises it under the hash of a key.
+    /// Promises it under the hash of a key, which opens `range`.
     ///
     /// # Errors
     /// As [`Channels::pay`].
@@ -186,6 +186,7 @@ impl Channels {
         share: Share,
         counter: u64,
         key_hash: B256,
+        range: ByteRange,
     ) -> Result<PayLocked, ChannelsError> {
         let lifetime = self.inner.config.lock_lifetime.as_secs();
         let expiry = self.now().saturating_add(lifetime);
@@ -193,6 +194,7 @@ impl Channels {
             let mut book = self.book();
             let channel = book.payers.get_mut(&id).ok_or(ChannelsError::Unknown)?;
             let voucher = channel.lock_up(share, key_hash, expiry)?;
+            channel.locked_for(range);
             (voucher, book.touch_payer(id))
         };
         self.durable(change, "channel-lock").await?;
