@@ -143,10 +143,13 @@ impl Books {
     pub(super) fn verified(&mut self, key: &Key, range: ByteRange) -> u64 {
         let deals = self.by_cid.get(&key.cid);
         let of_file: Vec<B256> = deals.into_iter().flatten().copied().collect();
-        // No byte counts twice, whoever else delivered it.
+        // No byte counts twice, whoever else delivered it. A chunk that came sealed was bought
+        // whole, and says nothing of who else delivered some of it.
         let mut fresh = missing(range, &RangeSet::new());
         for agreement in &of_file {
-            if let Some(deal) = self.deals.get(agreement) {
+            let deal = self.deals.get(agreement);
+            let counts = |deal: &&Deal| deal.policy != Policy::LockedVoucher || deal.key == *key;
+            if let Some(deal) = deal.filter(counts) {
                 for known in deal.verified.within(range) {
                     fresh.remove(known);
                 }
