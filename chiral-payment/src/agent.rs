@@ -34,6 +34,7 @@ mod channels;
 mod config;
 mod deal;
 mod paying;
+mod sealed;
 pub(crate) mod store;
 mod talk;
 mod terms;

@@ -1,0 +1,256 @@
+//! Chunks that come sealed: their keys are bought, told again, or read off the chain.
+
+use alloy_primitives::B256;
+use bytes::{Bytes, BytesMut};
+use chiral_core::{ByteRange, GateError, Purchase, Sealed};
+use sha2::{Digest, Sha256};
+
+use super::channels::failed;
+use super::deal::Key;
+use super::{ChainAgent, key};
+use crate::channel::ChannelsError;
+use crate::channel::cipher::{self, MAX_SEALED};
+use crate::channel::messages::{ChannelMessage, Reopen, Seal};
+use crate::channel::payer::{Lock, PayFault};
+use crate::channel::voucher::Share;
+use crate::messages::{Message, Policy};
+
+/// Pause before another look whether the lock of another agreement is paid.
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
+impl ChainAgent {
+    /// The word of the seeder on sealed bytes, if it is what was asked for.
+    fn seal(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+    ) -> Result<(Key, Seal), GateError> {
+        let bad = |reason| GateError::Message { reason };
+        let Some(key) = key(purchase) else {
+            return Err(bad("no wallet was announced"));
+        };
+        let Ok(Message::Channel(ChannelMessage::Seal(word))) = Message::decode(&sealed.header)
+        else {
+            return Err(bad("not a seal"));
+        };
+        let seal = word.body;
+        let its = {
+            let books = self.books();
+            let deal = books.deals.get(&seal.agreement);
+            deal.is_some_and(|deal| deal.key == key && deal.policy == Policy::LockedVoucher)
+        };
+        let length = sealed.data.len() as u64;
+        match () {
+            () if !its => Err(bad("a seal under another agreement")),
+            () if seal.range != range || length != range.len() => Err(bad("another range")),
+            () if length > MAX_SEALED => Err(bad("over the limit")),
+            () if !word.is_by(key.payee, &self.inner.chain) => Err(bad("not signed by the wallet")),
+            () if seal.data.0 != <[u8; 32]>::from(Sha256::digest(&sealed.data)) => {
+                Err(bad("not the bytes that were sealed"))
+            }
+            () => Ok((key, seal)),
+        }
+    }
+
+    pub(super) async fn lock_sealed(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+    ) -> Result<Bytes, GateError> {
+        let (_, seal) = self.seal(purchase, range, sealed)?;
+        let agreement = seal.agreement;
+        let channel = self.channel_for(agreement).await?;
+        let channels = self.channels()?;
+        if self.is_bought(agreement, range) {
+            return self.reopening(agreement, seal.counter).await;
+        }
+        let before = channels
+            .payer(channel)
+            .map_or(0, |c| c.share(agreement).bytes);
+        let bytes = before.saturating_add(range.len());
+        let amount = {
+            let books = self.books();
+            let deal = books.deals.get(&agreement);
+            let deal = deal.filter(|deal| deal.agreed && !deal.ended);
+            let deal = deal.ok_or(GateError::Message {
+                reason: "an agreement that is over",
+            })?;
+            deal.total_cost(bytes).ok_or(GateError::Price)?
+        };
+        let share = Share {
+            agreement,
+            bytes,
+            amount,
+        };
+        let until = tokio::time::Instant::now() + self.inner.config.settle_patience;
+        loop {
+            let (counter, key_hash) = (seal.counter, seal.key_hash);
+            let locked = channels.lock_up(channel, share, counter, key_hash, range);
+            match locked.await {
+                Ok(lock) => return Ok(Message::Channel(ChannelMessage::Lock(lock)).encode()),
+                // Of another agreement: what is bought there comes first. Of this one: it has to
+                // be asked for before anything else.
+                Err(ChannelsError::Pay(PayFault::Locked))
+                    if tokio::time::Instant::now() < until && self.lock_of(agreement).is_none() =>
+                {
+                    tokio::time::sleep(LOCK_PAUSE).await;
+                }
+                Err(ChannelsError::Pay(PayFault::Locked)) => return Err(GateError::Ledger),
+                Err(ChannelsError::Pay(PayFault::Short { missing })) => {
+                    self.top_up(channel, missing).await?;
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+
+    fn lock_of(&self, agreement: B256) -> Option<Lock> {
+        let channels = self.inner.channels.as_ref()?;
+        let channel = channels.payer(channels.of(agreement)?)?;
+        let lock = channel.lock().copied();
+        lock.filter(|lock| lock.share.agreement == agreement)
+    }
+
+    /// What is locked and not paid for under the agreement with a seeder.
+    pub(super) fn pending_of(&self, purchase: &Purchase) -> Option<ByteRange> {
+        let key = key(purchase).filter(|_| !purchase.offer.price.is_free())?;
+        let agreement = {
+            let now = self.now();
+            let mut books = self.books();
+            books.usable(&key, now)?.0
+        };
+        self.lock_of(agreement)?.range
+    }
+
+    /// Whether the key of a sealed range was bought before: what it opened is on the books as
+    /// verified, or its lock was claimed while nobody was here to open it. What was lost since
+    /// is not paid for again.
+    fn is_bought(&self, agreement: B256, range: ByteRange) -> bool {
+        let channels = self.inner.channels.as_ref();
+        let channel = channels.and_then(|channels| channels.payer(channels.of(agreement)?));
+        let books = self.books();
+        let Some((deal, channel)) = books.deals.get(&agreement).zip(channel) else {
+            return false;
+        };
+        if deal.unknown.covers(range) {
+            return false;
+        }
+        let locked = channel
+            .lock()
+            .is_some_and(|lock| lock.share.agreement == agreement);
+        let missing = channel.share(agreement).bytes.saturating_sub(deal.opened());
+        deal.verified.covers(range) || (!locked && missing == range.len())
+    }
+
+    async fn reopening(&self, agreement: B256, counter: u64) -> Result<Bytes, GateError> {
+        let session = self.session_of(agreement)?;
+        let reopen = self.sign(Reopen { agreement, counter }, &session).await?;
+        Ok(Message::Channel(ChannelMessage::Reopen(reopen)).encode())
+    }
+
+    pub(super) async fn unseal_with(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+        answer: &Bytes,
+    ) -> Result<Bytes, GateError> {
+        let (_, seal) = self.seal(purchase, range, sealed)?;
+        let key = match Message::decode(answer)? {
+            Message::Channel(ChannelMessage::Key { agreement, key })
+                if agreement == seal.agreement =>
+            {
+                key
+            }
+            // It does not see the deposit yet.
+            Message::NotYet { .. } => return Err(GateError::Ledger),
+            Message::Refused { reason } => {
+                tracing::debug!(%reason, "the seeder gives no key");
+                if self.is_bought(seal.agreement, range) {
+                    // It has forgotten that it sold it. The next time it is bought.
+                    if let Some(deal) = self.books().deals.get_mut(&seal.agreement) {
+                        deal.unknown.insert(range);
+                    }
+                    return Err(GateError::Ledger);
+                }
+                return Err(GateError::Terms {
+                    reason: "the seeder refuses",
+                });
+            }
+            _ => {
+                return Err(GateError::Message {
+                    reason: "not an answer to a lock",
+                });
+            }
+        };
+        self.opened_with(&seal, range, sealed, key).await
+    }
+
+    /// The same with the key that was shown on the chain, if it was: to whoever did not hear it
+    /// from the seeder, who claimed what was locked.
+    pub(super) async fn unseal_by_claim(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+    ) -> Result<Option<Bytes>, GateError> {
+        let (_, seal) = self.seal(purchase, range, sealed)?;
+        let channels = self.channels()?;
+        let Some(channel) = channels.of(seal.agreement) else {
+            return Ok(None);
+        };
+        let shown = channels.key_shown(channel, seal.key_hash).await;
+        match shown.map_err(failed)? {
+            Some(key) => self.opened_with(&seal, range, sealed, key).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn opened_with(
+        &self,
+        seal: &Seal,
+        range: ByteRange,
+        sealed: &Sealed,
+        key: B256,
+    ) -> Result<Bytes, GateError> {
+        if cipher::key_hash(&key) != seal.key_hash {
+            return Err(GateError::Message {
+                reason: "not the key of the lock",
+            });
+        }
+        let channels = self.channels()?;
+        let channel = channels.of(seal.agreement).ok_or(GateError::Message {
+            reason: "nothing is locked",
+        })?;
+        let its = channels
+            .payer(channel)
+            .and_then(|channel| channel.lock().copied());
+        let its = its.is_some_and(|lock| lock.voucher.key_hash == seal.key_hash);
+        if its || !self.is_bought(seal.agreement, range) {
+            match channels.unlock(channel, key).await {
+                // The lock was claimed before its key came: it opens what it is for all the same.
+                Ok(()) | Err(ChannelsError::Pay(PayFault::NotUnlocked)) => {}
+                Err(error) => return Err(failed(error)),
+            }
+            if let Some(deal) = self.books().deals.get_mut(&seal.agreement) {
+                deal.unsealed = Some(range);
+            }
+        }
+        let mut data = BytesMut::from(&sealed.data[..]);
+        cipher::apply(&key, &mut data);
+        Ok(data.freeze())
+    }
+
+    /// Whether a seeder sells sealed bytes, as far as anything is agreed on.
+    pub(super) fn is_sealed_by(&self, purchase: &Purchase) -> bool {
+        let Some(key) = key(purchase).filter(|_| !purchase.offer.price.is_free()) else {
+            return false;
+        };
+        let now = self.now();
+        let mut books = self.books();
+        let deal = books.usable(&key, now);
+        deal.is_some_and(|(_, deal)| deal.policy == Policy::LockedVoucher)
+    }
+}
