@@ -47,6 +47,12 @@ pub(super) enum JobDone {
     },
     /// A piece was checked by its own hash.
     Piece(PieceChecked),
+    /// A chunk of a piece could not be read back for that.
+    PieceUnread {
+        piece: u32,
+        ticket: u64,
+        error: StoreError,
+    },
     /// A chunk that was on disk was read back.
     Reread(Assembled),
     /// A source said again what it holds.

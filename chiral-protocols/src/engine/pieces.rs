@@ -241,7 +241,13 @@ impl Active<'_> {
                     Some(bytes) => bytes,
                     None => match partial.read(index).await {
                         Ok(bytes) => bytes,
-                        Err(error) => return JobDone::StoreFailed(error),
+                        Err(error) => {
+                            return JobDone::PieceUnread {
+                                piece,
+                                ticket,
+                                error,
+                            };
+                        }
                     },
                 };
                 cut.push(within(layout, index, bytes, range));
@@ -300,6 +306,12 @@ impl Active<'_> {
                     self.piece_failed(pieces, checked).await?;
                 }
             }
+            // Of a check that does not count any more: a chunk was thrown away in the middle.
+            JobDone::PieceUnread {
+                piece,
+                ticket,
+                error,
+            } if pieces.checking.get(&piece) == Some(&ticket) => return Err(error.into()),
             JobDone::Hashed { chain } if chain.next_index() < self.layout.count() => {
                 pieces.chain = Some(chain);
             }

@@ -33,6 +33,15 @@ impl Bench {
         Self::with(config)
     }
 
+    /// One that takes nobody for late because the machine is busy.
+    pub(crate) fn patient() -> Self {
+        let mut config = EngineConfig::default().with_source_patience(Duration::from_secs(20));
+        config.scheduler.stall_timeout = Duration::from_secs(10);
+        config.scheduler.first_byte_timeout = Duration::from_secs(10);
+        config.request_timeout = Duration::from_secs(20);
+        Self::with(config)
+    }
+
     pub(crate) fn with(config: EngineConfig) -> Self {
         let network = FakeNetwork::default();
         let store: Arc<dyn ChunkStore> = Arc::new(MemoryStore::new(1 << 30));

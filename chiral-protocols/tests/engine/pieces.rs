@@ -110,17 +110,23 @@ async fn every_length_of_pieces_and_files_ends_with_the_cid() {
 async fn a_corrupter_is_out_and_nobody_else() {
     let file = File::new(chunks(40) - 3);
     for length in [1 << 16, 1 << 18, 1 << 20] {
-        let bench = Bench::new();
+        let bench = Bench::patient();
         let bad = Manners {
             corrupt: (0..40).collect(),
             // So that pieces are put together from both.
             grid: Some(RequestGrid::every(16_384)),
             ..mirror()
         };
-        let sources = [("bad", &file, bad), ("good", &file, mirror())];
+        // Not over before the other has begun.
+        let good = Manners {
+            slow: Some(Duration::from_millis(2)),
+            ..mirror()
+        };
+        let sources = [("bad", &file, bad), ("good", &file, good)];
         let result = get(&bench, alias(), Listed::of(&file, length), &sources).await;
         let report = bench.assert_complete(&file, result).await;
-        assert_eq!(banned(&report), ["bad"], "pieces of {length}");
+        let told = &report.sources;
+        assert_eq!(banned(&report), ["bad"], "pieces of {length}: {told:?}");
         let paid = |name| {
             report
                 .delivered
