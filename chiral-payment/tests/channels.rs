@@ -14,7 +14,7 @@ use bytes::Bytes;
 use chiral_chain::rpc::RpcConfig;
 use chiral_chain::{
     BlockId, CallRequest, ChainClient, ChainSpec, DEV_ACCOUNTS, EmbeddedChain, EmbeddedConfig,
-    Fees, GenesisAccount, RpcChain, Transaction, TransactionReceipt,
+    Fees, GenesisAccount, LogFilter, RpcChain, Transaction, TransactionReceipt,
 };
 use chiral_core::{WalletSignature, WalletSigner};
 use chiral_payment::channel::payer::Phase;
@@ -29,6 +29,8 @@ use chiral_payment::{ChainSettler, Journal};
 
 #[path = "support/anvil.rs"]
 mod anvil;
+#[path = "support/factory.rs"]
+mod factory;
 
 use anvil::Anvil;
 
@@ -37,9 +39,6 @@ const REFUSER: Address = Address::repeat_byte(0xd1);
 /// Wei for a unit of gas beyond what the chain itself takes.
 const TIP: u128 = 1_000_000_000;
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Code of the factory (<https://github.com/Arachnid/deterministic-deployment-proxy>).
-const FACTORY_CODE: &str = "7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe0\
-    3601600081602082378035828234f58015156039578182fd5b8082525050506014600cf3";
 
 struct Bench {
     chain: Arc<dyn ChainClient>,
@@ -48,7 +47,7 @@ struct Bench {
 
 async fn embedded() -> Bench {
     let factory = GenesisAccount {
-        code: hex::decode(FACTORY_CODE).unwrap().into(),
+        code: hex::decode(factory::FACTORY_CODE).unwrap().into(),
         ..Default::default()
     };
     let refuser = GenesisAccount {
@@ -139,6 +138,26 @@ impl Bench {
         assert_eq!(id, channels::id_of(chain, contract, payer, payee, 60, salt));
         println!("open: {} gas", receipt.gas_used);
         id
+    }
+
+    /// What the payee and the payer had of a channel in the end, as its event says.
+    async fn ended_with(&self, id: B256) -> (u128, u128) {
+        let head = self.chain.head().await.unwrap();
+        let filter = LogFilter {
+            from_block: 0,
+            to_block: head.number,
+            address: Some(self.domain.contract()),
+            topics: Vec::new(),
+        };
+        let logs = self.chain.logs(filter).await.unwrap();
+        let closed = |log| channels::closed(log, self.domain.contract());
+        let its: Vec<_> = logs
+            .iter()
+            .filter_map(closed)
+            .filter(|(of, ..)| *of == id)
+            .collect();
+        assert_eq!(its.len(), 1, "{its:?}");
+        (its[0].1, its[0].2)
     }
 
     async fn balance(&self, of: usize) -> U256 {
@@ -471,6 +490,7 @@ async fn nodes_open_pay_challenge_and_end(bench: &Bench, pass: impl AsyncFn(u64)
     };
     tokio::time::timeout(PATIENCE, over).await.unwrap();
     assert!(bench.state(id).await.is_over());
+    assert_eq!(bench.ended_with(id).await, (250, 750));
 
     // A payee that never answers: the payer has its money back when the challenge is over.
     let id = payer.open(DEV_ACCOUNTS[3].address, 60, 500).await.unwrap();

@@ -15,10 +15,13 @@ use chiral_chain::{
 };
 use chiral_core::BillId;
 use chiral_payment::contracts::batch_pay::{self, skipped};
+use chiral_payment::contracts::channels::FACTORY;
 use chiral_payment::contracts::{BatchPayment, Leg};
 
 #[path = "support/anvil.rs"]
 mod anvil;
+#[path = "support/factory.rs"]
+mod factory;
 
 use anvil::Anvil;
 
@@ -74,6 +77,11 @@ impl Bench {
             };
             (at, account)
         });
+        let factory = GenesisAccount {
+            code: hex::decode(factory::FACTORY_CODE).unwrap().into(),
+            ..Default::default()
+        };
+        let alloc = alloc.into_iter().chain([(FACTORY, factory)]);
         let spec = ChainSpec::devnet().with_alloc(alloc);
         let config = EmbeddedConfig::default().with_max_clock_lead(Duration::from_secs(1 << 20));
         Self {
@@ -403,6 +411,20 @@ async fn what_it_makes_is_what_the_devnet_has(on: On) {
     assert_eq!(made, code);
 }
 
+async fn the_factory_makes_it_at_one_address_everywhere(on: On) {
+    let bench = Bench::new(on).await;
+    let at = batch_pay::deployed_at();
+    assert!(bench.chain.code(at).await.unwrap().is_empty());
+    // Whoever asks for it, and once only.
+    for (from, makes) in [(2, true), (3, false)] {
+        let words = batch_pay::deployment();
+        let receipt = bench.send(from, Some(FACTORY), 0, words, 2_000_000).await;
+        assert_eq!(receipt.succeeded, makes);
+        let code = bench.chain.code(at).await.unwrap();
+        assert_eq!(code, batch_pay::runtime_code());
+    }
+}
+
 async fn gas_of_a_batch(on: On) {
     let bench = Bench::new(on).await;
     let mut nonce = 0;
@@ -461,5 +483,6 @@ on_both![
     who_refuses_is_credited_and_stops_nobody,
     who_comes_back_while_being_paid_gets_nothing_twice,
     what_it_makes_is_what_the_devnet_has,
+    the_factory_makes_it_at_one_address_everywhere,
     gas_of_a_batch,
 ];

@@ -1,10 +1,12 @@
 //! `BatchPay`: one transaction that pays many bills, each of them once.
 
-use alloy_primitives::{Address, B256, U256, hex};
+use alloy_primitives::{Address, B256, U256, b256, hex, keccak256};
 use alloy_sol_types::{SolCall, SolEvent};
 use bytes::Bytes;
 use chiral_chain::LogEntry;
 use chiral_core::BillId;
+
+use super::channels::FACTORY;
 
 #[allow(missing_docs, reason = "generated; documented in BatchPay.sol")]
 mod sol {
@@ -40,6 +42,10 @@ pub const MAX_LEGS: usize = 24;
 /// Gas that a payee's own code may use (the contract's `LEG_GAS`).
 pub const LEG_GAS: u64 = 30_000;
 
+/// With which salt the factory makes the contract at [`deployed_at`]: "chiral batchpay 1".
+pub const DEPLOYMENT_SALT: B256 =
+    b256!("63686972616c2062617463687061792031000000000000000000000000000000");
+
 const CREATION: &str = include_str!("../../contracts/BatchPay.bin");
 const RUNTIME: &str = include_str!("../../contracts/BatchPay.bin-runtime");
 
@@ -56,6 +62,18 @@ pub fn runtime_code() -> Bytes {
 fn code(text: &str) -> Bytes {
     let code = hex::decode(text.trim_end());
     code.expect("scripts/contracts writes hex digits").into()
+}
+
+/// Where the contract is on every chain on which [`FACTORY`] was told to make it (EIP-1014).
+pub fn deployed_at() -> Address {
+    FACTORY.create2(DEPLOYMENT_SALT, keccak256(creation_code()))
+}
+
+/// What to send to [`FACTORY`] to have it made; whoever does it.
+pub fn deployment() -> Bytes {
+    [DEPLOYMENT_SALT.as_slice(), &creation_code()]
+        .concat()
+        .into()
 }
 
 /// Calldata that pays these legs. The sum of their amounts is sent with it.
