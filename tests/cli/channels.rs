@@ -119,6 +119,27 @@ fn a_file_is_bought_out_of_a_channel_that_is_then_claimed_and_ended() {
         cost,
         "{statement:?}"
     );
+    // Added up by whatever: there is one of each, and a table says the same.
+    let (cid, protocol) = (text(&statement[0]["cid"]), text(&statement[0]["protocol"]));
+    for (by, key) in [
+        ("file", Some(cid.as_str())),
+        ("peer", None),
+        ("protocol", Some(protocol.as_str())),
+        ("day", None),
+    ] {
+        let sums = events(of("seller", &["payments", "--by", by]));
+        assert_eq!(sums.len(), 1, "{sums:?}");
+        let sum = &sums[0]["sum"];
+        assert_eq!((&sums[0]["by"], &sum["earned"]), (&by.into(), &cost.into()));
+        assert!(key.is_none_or(|key| sum["key"] == key), "{sum}");
+        let mut table = chiral(&home);
+        table.args(["payments", "--by", by, "--data-dir", "seller"]);
+        let table = run(table, [""; 0]).ok().out;
+        let row = table
+            .lines()
+            .find(|line| line.starts_with(&text(&sum["key"])));
+        assert!(row.unwrap().contains("0.009000003814697266"), "{table}");
+    }
 
     let close = ["--json", "channels", "close", &id, "--data-dir", "buyer"];
     let closed = events(with(&home, &rpc, BUYER, &close));

@@ -181,6 +181,12 @@ async fn all_styles_mix_in_one_download_and_nothing_is_paid_twice() {
         within(node.share(share())).await.unwrap();
     }
     let buyer = buyer(&network, 2).await;
+    let announced = async {
+        while buyer.seeders(cid).await.unwrap().len() < 4 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within(announced).await;
     let url = free.manager().protocol_impl().endpoints()[0].to_string();
     let mirror = format!("{url}/file/{cid}");
     let get = buyer.get(&link).mirror(&mirror).to_bytes();

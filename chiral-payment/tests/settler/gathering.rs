@@ -263,3 +263,35 @@ async fn a_chain_whose_newest_block_is_old_is_not_paid_on() {
     assert_paid_once(&chain, &bills, "on a chain that goes on").await;
     settler.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_gas_is_too_dear_nothing_is_paid_and_then_at_no_more_than_the_limit() {
+    let chain = embedded(Sealing::Manual).await;
+    let line = Line::to(chain.clone());
+    let journal = Journal::in_memory().unwrap();
+    // The first base fee is a gigawei, and falls by an eighth with each empty block.
+    let limit = 500_000_000;
+    let settler = start(&journal, &line, config().with_max_gas_price(limit)).await;
+    let bills = [bill(1, payee(1)), bill(2, payee(2))];
+    settler.settle(bills.to_vec()).await.unwrap();
+    until("it is seen", async || {
+        matches!(settler.problem(), Some(Problem::FeesOverLimit { wanted }) if wanted > limit)
+    })
+    .await;
+    assert!(line.sent.lock().unwrap().is_empty());
+    let payment = settler.payment(bills[0].id).await.unwrap().unwrap();
+    assert_eq!(payment.state, PaymentState::Waiting);
+    for _ in 0..8 {
+        chain.seal().await.unwrap();
+    }
+    until("it is sent", async || !line.sent.lock().unwrap().is_empty()).await;
+    chain.seal().await.unwrap();
+    let transactions = settled(&settler, &bills).await;
+    for hash in transactions {
+        let receipt = chain.receipt(hash).await.unwrap().unwrap();
+        assert!(receipt.effective_gas_price <= limit, "{receipt:?}");
+    }
+    assert_paid_once(&chain, &bills, "when gas was cheap").await;
+    until("nothing is wrong", async || settler.problem().is_none()).await;
+    settler.shutdown().await.unwrap();
+}

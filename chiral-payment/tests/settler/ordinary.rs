@@ -117,7 +117,7 @@ async fn twenty_bills_are_one_transaction() {
 async fn bills_that_come_shortly_after_each_other_share_a_transaction() {
     let line = Line::to(embedded(Sealing::OnDemand).await);
     let journal = Journal::in_memory().unwrap();
-    let config = config().with_gather(Duration::from_millis(300));
+    let config = config().with_gather(Duration::from_secs(2));
     let settler = start(&journal, &line, config).await;
     let bills = [bill(1, payee(1)), bill(2, payee(1)), bill(3, payee(2))];
     for bill in &bills {
