@@ -56,16 +56,15 @@ fn a_file_is_played_while_it_comes() {
     let original = file(&home.path().join("a"), 12 << 20, 1);
     let bytes = std::fs::read(&original).unwrap();
     let seeder = Seeder::start(&home, &original, "seeder");
-    let link = SlowLink::to(&seeder.peer, 2 << 20);
+    let link = SlowLink::to(&seeder.peer, 4 << 20);
     let get = ["get", &seeder.link, "-o", "-", "--peer", &link.peer()];
-    // 6 s for all of it.
+    // 3 s for all of it.
     let begun = Instant::now();
     let mut player = Player::start(chiral(&home), &get);
     assert_eq!(player.play(100_000), bytes[..100_000]);
     let first = begun.elapsed();
+    assert!(first < Duration::from_millis(2500), "{first:?}");
     assert!(player.play(bytes.len() - 100_000) == bytes[100_000..]);
-    let whole = begun.elapsed();
-    assert!(first < whole / 2, "{first:?} of {whole:?}");
     let (code, said) = player.end();
     assert_eq!(code, 0, "{said}");
 

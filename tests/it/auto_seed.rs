@@ -93,7 +93,7 @@ async fn a_downloader_is_drawn_from_and_paid_before_it_is_complete() {
             .wrap_gate(Uplink::layer(rate));
         within(builder.start()).await.unwrap()
     };
-    let a = start(1, "a", "0.001", 3 << 20).await;
+    let a = start(1, "a", "0.001", 6 << 20).await;
     let b = start(2, "b", "0.0008", 3 << 20).await;
     let c = start(3, "c", "0", 64 << 20).await;
     let link = within(a.share(bytes.clone())).await.unwrap().link;
@@ -195,7 +195,7 @@ async fn of_a_download_that_is_cancelled_nothing_is_seeded_any_more() {
             .wrap_gate(Uplink::layer(rate));
         within(builder.start()).await.unwrap()
     };
-    let a = start("a", 2 << 20).await;
+    let a = start("a", 4 << 20).await;
     let b = start("b", 64 << 20).await;
     let link = within(a.share(data(16 << 20))).await.unwrap().link;
     for round in 0..2 {

@@ -34,7 +34,7 @@ async fn state(transfer: &Transfer, wanted: TransferState) {
 async fn a_limit_holds_for_all_sources_together_and_nobody_is_taken_for_a_staller() {
     let file = file(chunks(32));
     for target in [file.link(), file.cid().into()] {
-        let bench = Bench::patient();
+        let bench = Bench::new();
         let names = ["a", "b", "c", "d"];
         let offers = names.map(|name| bench.network.seeder(name, &file, Manners::default()));
         let begun = Instant::now();
@@ -181,7 +181,7 @@ async fn as_many_work_as_may_and_the_others_wait_pause_and_are_cancelled() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_matters_more_takes_a_turn_and_nothing_is_lost_by_it() {
-    let bench = Bench::patient();
+    let bench = Bench::new();
     bench.engine.downloads().set_max(Some(1));
     let slow = Manners {
         slow: Some(Duration::from_millis(5)),
