@@ -3,6 +3,7 @@
 
 pub mod batch_pay;
 pub mod channels;
+pub mod factory;
 
 pub use batch_pay::{BatchPayment, Leg};
 pub use channels::ChannelState;

@@ -23,7 +23,8 @@ use chiral_payment::channel::{
     ChannelDomain, Channels, ChannelsConfig, Close, LockedVoucher, Voucher, cipher,
 };
 use chiral_payment::contracts::ChannelState;
-use chiral_payment::contracts::channels::{self, CHANNELS, FACTORY};
+use chiral_payment::contracts::channels::{self, CHANNELS};
+use chiral_payment::contracts::factory::FACTORY;
 use chiral_payment::settler::SettlerConfig;
 use chiral_payment::{ChainSettler, Journal};
 

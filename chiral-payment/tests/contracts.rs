@@ -15,7 +15,7 @@ use chiral_chain::{
 };
 use chiral_core::BillId;
 use chiral_payment::contracts::batch_pay::{self, skipped};
-use chiral_payment::contracts::channels::FACTORY;
+use chiral_payment::contracts::factory::FACTORY;
 use chiral_payment::contracts::{BatchPayment, Leg};
 
 #[path = "support/anvil.rs"]

@@ -1,12 +1,12 @@
 //! `BatchPay`: one transaction that pays many bills, each of them once.
 
-use alloy_primitives::{Address, B256, U256, b256, hex, keccak256};
+use alloy_primitives::{Address, B256, U256, b256, hex};
 use alloy_sol_types::{SolCall, SolEvent};
 use bytes::Bytes;
 use chiral_chain::LogEntry;
 use chiral_core::BillId;
 
-use super::channels::FACTORY;
+use super::factory;
 
 #[allow(missing_docs, reason = "generated; documented in BatchPay.sol")]
 mod sol {
@@ -64,16 +64,14 @@ fn code(text: &str) -> Bytes {
     code.expect("scripts/contracts writes hex digits").into()
 }
 
-/// Where the contract is on every chain on which [`FACTORY`] was told to make it (EIP-1014).
+/// Where the contract is on every chain on which [`FACTORY`](super::factory::FACTORY) was told to make it.
 pub fn deployed_at() -> Address {
-    FACTORY.create2(DEPLOYMENT_SALT, keccak256(creation_code()))
+    factory::address_of(DEPLOYMENT_SALT, &creation_code())
 }
 
-/// What to send to [`FACTORY`] to have it made; whoever does it.
+/// What to send to [`FACTORY`](super::factory::FACTORY) to have it made; whoever does it.
 pub fn deployment() -> Bytes {
-    [DEPLOYMENT_SALT.as_slice(), &creation_code()]
-        .concat()
-        .into()
+    factory::words(DEPLOYMENT_SALT, &creation_code())
 }
 
 /// Calldata that pays these legs. The sum of their amounts is sent with it.
@@ -221,5 +219,6 @@ mod tests {
     #[test]
     fn the_code_is_what_the_compiler_made() {
         assert!(creation_code().ends_with(&runtime_code()));
+        assert!(deployment().starts_with(b"chiral batchpay 1\0"));
     }
 }

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use chiral_chain::LogEntry;
 use chiral_core::WalletSignature;
 
+use super::factory;
+
 #[allow(missing_docs, reason = "generated; documented in Channels.sol")]
 mod sol {
     alloy_sol_types::sol! {
@@ -53,10 +55,6 @@ pub const CHANNELS: Address = address!("c4a2e100000000000000000000000000000c41a1
 /// Shortest and longest challenge period that the contract takes, in seconds.
 pub const CHALLENGE_SECONDS: (u32, u32) = (60, 30 * 86_400);
 
-/// A factory that many chains have at this address (<https://github.com/Arachnid/deterministic-deployment-proxy>):
-/// whoever sends it a salt and a code makes the contract at the same address everywhere.
-pub const FACTORY: Address = address!("4e59b44847b379578588920ca78fbf26c0b4956c");
-
 /// With which salt the factory makes the contract at [`deployed_at`]: "chiral channels 1".
 pub const DEPLOYMENT_SALT: B256 =
     b256!("63686972616c206368616e6e656c732031000000000000000000000000000000");
@@ -79,16 +77,14 @@ fn code(text: &str) -> Bytes {
     code.expect("scripts/contracts writes hex digits").into()
 }
 
-/// Where the contract is on every chain on which [`FACTORY`] was told to make it (EIP-1014).
+/// Where the contract is on every chain on which [`FACTORY`](super::factory::FACTORY) was told to make it.
 pub fn deployed_at() -> Address {
-    FACTORY.create2(DEPLOYMENT_SALT, keccak256(creation_code()))
+    factory::address_of(DEPLOYMENT_SALT, &creation_code())
 }
 
-/// What to send to [`FACTORY`] to have it made; whoever does it.
+/// What to send to [`FACTORY`](super::factory::FACTORY) to have it made; whoever does it.
 pub fn deployment() -> Bytes {
-    [DEPLOYMENT_SALT.as_slice(), &creation_code()]
-        .concat()
-        .into()
+    factory::words(DEPLOYMENT_SALT, &creation_code())
 }
 
 /// Id of the channel that [`open`] makes.
@@ -331,7 +327,7 @@ mod tests {
     #[test]
     fn the_code_is_what_the_compiler_made() {
         assert!(creation_code().ends_with(&runtime_code()));
-        assert!(deployment().starts_with(b"chiral channels 1"));
+        assert!(deployment().starts_with(b"chiral channels 1\0"));
     }
 
     #[test]
