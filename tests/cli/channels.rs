@@ -1,7 +1,6 @@
 //! Channels on the command line: bought out of one, shown, claimed by whoever is paid, ended by
 //! whoever pays, and on the statement.
 
-use std::hash::{BuildHasher, RandomState};
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{Running, chiral, file, home, run, same};
+use crate::kills::random;
 use crate::paying::{BUYER, SEEDER, kills, start_chain, text};
 
 const CHUNK: usize = 262_144;
@@ -248,7 +248,7 @@ fn a_buyer_of_sealed_chunks_that_is_killed_pays_each_once() {
     let mut lives = 0;
     while !copy.exists() && lives < kills() {
         let getting = get();
-        std::thread::sleep(Duration::from_millis(random() % 2500));
+        std::thread::sleep(Duration::from_millis(random(2500)));
         getting.kill();
         lives += 1;
     }
@@ -269,8 +269,4 @@ fn a_buyer_of_sealed_chunks_that_is_killed_pays_each_once() {
         "{lives} lives: {listed:?}"
     );
     chain.kill();
-}
-
-fn random() -> u64 {
-    RandomState::new().hash_one(0)
 }

@@ -20,7 +20,7 @@ fn kills() -> u32 {
 }
 
 /// A number below `end`, from the system's randomness.
-fn random(end: u64) -> u64 {
+pub(crate) fn random(end: u64) -> u64 {
     RandomState::new().hash_one(0) % end
 }
 
