@@ -13,11 +13,15 @@ enum Left {
     Seeder,
 }
 
-/// The worst loss of whoever is left, in chunks' prices, over all messages.
+/// The worst loss of whoever is left, in wei, over all messages.
 async fn worst(policy: Policy, left: Left) -> u128 {
     let mut worst = 0;
     for messages in 0..400 {
-        let world = World::new(policy, terms());
+        let mut terms = terms();
+        if policy == Policy::Incremental {
+            terms.batch = 3;
+        }
+        let world = World::new(policy, terms);
         let (ours, theirs) = (Journal::in_memory().unwrap(), Journal::in_memory().unwrap());
         let sides = world.sides(&ours, &theirs).await;
         let (line, purchase) = (Line::cut_after(messages), world.purchase());
@@ -52,7 +56,7 @@ async fn worst(policy: Policy, left: Left) -> u128 {
                 world.earned().saturating_sub(count.had * CHUNK_PRICE)
             }
         };
-        worst = worst.max(lost / CHUNK_PRICE);
+        worst = worst.max(lost);
         sides.end().await;
         if end.is_ok() {
             return worst;
@@ -63,12 +67,19 @@ async fn worst(policy: Policy, left: Left) -> u128 {
 
 #[tokio::test]
 async fn a_seeder_whose_buyer_is_gone_has_lost_a_window_at_the_worst_message() {
-    assert_eq!(worst(Policy::Channel, Left::Seeder).await, 4);
-    assert_eq!(worst(Policy::LockedVoucher, Left::Seeder).await, 0);
+    for (policy, chunks) in [
+        (Policy::Channel, 4),
+        (Policy::Incremental, 3),
+        (Policy::LockedVoucher, 0),
+    ] {
+        let worst = worst(policy, Left::Seeder).await;
+        assert_eq!(worst, chunks * CHUNK_PRICE, "{policy:?}");
+    }
 }
 
 #[tokio::test]
 async fn a_buyer_whose_seeder_is_gone_has_its_deposit_back_whatever_came_last() {
-    assert_eq!(worst(Policy::Channel, Left::Buyer).await, 0);
-    assert_eq!(worst(Policy::LockedVoucher, Left::Buyer).await, 0);
+    for policy in [Policy::Channel, Policy::Incremental, Policy::LockedVoucher] {
+        assert_eq!(worst(policy, Left::Buyer).await, 0, "{policy:?}");
+    }
 }

@@ -409,3 +409,133 @@ async fn no_lock_is_lost_by_a_seeder_that_forgets_what_it_served() {
     };
     every_step_in(world, false).await;
 }
+
+/// How a channel is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Together,
+    Alone,
+}
+
+/// Buys the file out of a channel whose deposit has to be topped up on the way, and ends it.
+async fn life(world: &World, sides: &Sides, end: End) -> Result<(), Cut> {
+    let purchase = world.purchase();
+    let first = written_down(sides, &purchase);
+    buy(world, sides, &mut Count::default(), first).await?;
+    let id = channel_of(sides);
+    if sides.buyers.payer(id).unwrap().phase() != Phase::Open {
+        return Ok(());
+    }
+    if end == End::Alone {
+        return sides.buyers.close(id).await.map_err(cut);
+    }
+    let Some(leave) = sides.agent.leave(&purchase).await.map_err(cut)? else {
+        return Ok(());
+    };
+    let answer = sides.gate.message(leave).await.map_err(cut)?;
+    sides.agent.respond(&purchase, answer).await.map_err(cut)?;
+    Ok(())
+}
+
+/// Killed before or after the step of that name; what each of them has in the end is exact, and
+/// so is what came back.
+async fn crash_named(name: &str, buyer_side: bool, end: End, side: CrashSide) {
+    let what = format!("{side:?} {name}");
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["buyer", "seeder"].map(|name| folder.path().join(name));
+    let open = |n: usize| Journal::open(&paths[n]).unwrap();
+    let mut terms = terms();
+    terms.window_cap = 2;
+    let world = World::new(Policy::Channel, terms);
+    let (ours, theirs) = (open(0), open(1));
+    let sides = world.sides(&ours, &theirs).await;
+    let first = 5 * CHUNK_PRICE;
+    let opened = sides.buyers.open(world.seeder.address(), 3600, first);
+    let id = opened.await.unwrap();
+    sides.buyers.ready(id).await.unwrap();
+    let step = CrashStep::Named(name.to_owned());
+    let journal = if buyer_side { &ours } else { &theirs };
+    journal.crash(Crash { side, step });
+    let _ = life(&world, &sides, end).await;
+    assert!(journal.read(|_| Ok(())).await.is_err(), "{what}: no crash");
+    sides.end().await;
+    ours.close().await;
+    theirs.close().await;
+
+    let (ours, theirs) = (open(0), open(1));
+    let sides = world.sides(&ours, &theirs).await;
+    let mut again = life(&world, &sides, end).await;
+    if again.is_err() && !buyer_side {
+        again = life(&world, &sides, end).await;
+    }
+    assert!(again.is_ok(), "{what}: it does not go on: {again:?}");
+    assert_eq!(channel_of(&sides), id, "{what}");
+    world.aftermath(&sides).await;
+    let price = u128::from(CHUNKS) * CHUNK_PRICE;
+    assert_eq!(world.earned(), price, "{what}");
+    // Topped up once, and everything else is back.
+    assert_eq!(world.returned() + price, 105 * CHUNK_PRICE, "{what}");
+    sides.end().await;
+    ours.close().await;
+    theirs.close().await;
+}
+
+#[tokio::test]
+async fn topping_up_and_ending_a_channel_happen_once_whatever_is_killed() {
+    for (name, buyer_side, end) in [
+        ("channel-top-up", true, End::Together),
+        ("channel-left", true, End::Together),
+        ("channel-leave", false, End::Together),
+        ("channel-close", true, End::Alone),
+    ] {
+        for side in [CrashSide::Before, CrashSide::After] {
+            crash_named(name, buyer_side, end, side).await;
+        }
+    }
+}
+
+/// Off while the buyer ends the channel, a seeder has until the end of the challenge period to
+/// come back: then its watcher takes everything, unasked, and after that nothing.
+#[tokio::test]
+async fn a_seeder_that_was_off_claims_if_it_comes_back_in_time() {
+    for (away, earns) in [(CHALLENGE - 60, true), (CHALLENGE, false)] {
+        let world = World::new(Policy::Channel, terms());
+        let (sides, ours, theirs) = both(&world).await;
+        session(&world, &sides).await;
+        let id = channel_of(&sides);
+        let _ = (sides.gate.shutdown().await, sides.seeders.shutdown().await);
+        sides.buyers.close(id).await.unwrap();
+        let closing = async {
+            while world
+                .ledger
+                .contract(|contract| contract.state(id))
+                .closes_at
+                == 0
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), closing)
+            .await
+            .unwrap();
+        sides.end().await;
+        world.pass_time(away.into());
+
+        let sides = world.sides(&ours, &theirs).await;
+        let over = async {
+            while world.earned() + world.returned() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), over)
+            .await
+            .unwrap();
+        let price = u128::from(CHUNKS) * CHUNK_PRICE;
+        assert_eq!(
+            world.earned(),
+            if earns { price } else { 0 },
+            "after {away} s"
+        );
+        sides.end().await;
+    }
+}

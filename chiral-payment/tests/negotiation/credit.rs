@@ -5,7 +5,8 @@ use std::sync::Arc;
 use chiral_core::conformance::wallet::FixedKeySigner;
 use chiral_core::{Admission, PaymentAgent, PaymentGate, WalletSigner};
 use chiral_payment::Journal;
-use chiral_payment::messages::Message;
+use chiral_payment::messages::{Message, Policy};
+use futures_util::{StreamExt, stream};
 
 use super::ledger::Till;
 use super::support::*;
@@ -73,18 +74,32 @@ async fn a_wallet_gets_no_more_than_its_line_without_paying() {
     assert_eq!(market.gate.strangers_today(), wei(4));
 }
 
-/// Wallets cost nothing to make. The line of each is 4; all of them together get 10.
+/// Wallets cost nothing to make. The line of each is 4, or a batch if it is to pay as it goes; all
+/// of them together get 10, one after the other or a hundred at a time.
 #[tokio::test]
 async fn a_thousand_fresh_wallets_cost_at_most_the_strangers_budget() {
-    let market = Market::new().await;
-    let mut got = 0;
-    for wallet in 100..1100 {
-        got += take(&market, wallet, 5).await;
+    for (policy, at_once, line) in [
+        (Policy::PayAfter, 1, 4),
+        (Policy::PayAfter, 100, 4),
+        (Policy::Incremental, 100, 1),
+    ] {
+        let mut config = gate_config();
+        config.policy = policy;
+        let market = Market::with(config, agent_config()).await;
+        let takes = (100..1100).map(|wallet| take(&market, wallet, 5));
+        let got: Vec<u64> = stream::iter(takes)
+            .buffer_unordered(at_once)
+            .collect()
+            .await;
+        assert_eq!(got.iter().sum::<u64>(), 10, "{policy:?}, {at_once} at once");
+        assert_eq!(market.gate.strangers_today(), wei(10));
+        market.pass(86_400);
+        assert_eq!(
+            take(&market, 99, 5).await,
+            line,
+            "and on the next day, again"
+        );
     }
-    assert_eq!(got, 10);
-    assert_eq!(market.gate.strangers_today(), wei(10));
-    market.pass(86_400);
-    assert_eq!(take(&market, 99, 5).await, 4, "and on the next day, again");
 }
 
 #[tokio::test]
