@@ -70,7 +70,7 @@ impl Run {
             return Ok(identity);
         }
         let mut begun = Instant::now();
-        let mut tried: Option<(usize, Instant)> = None;
+        let mut tried: Option<((usize, bool), Instant)> = None;
         loop {
             let control = control::look(&self.driver, &self.turn);
             if control != Control::default() {
@@ -79,13 +79,14 @@ impl Run {
                 begun = Instant::now();
                 continue;
             }
-            let fresh = tried
-                .is_none_or(|(sources, at)| sources != self.known.len() || at.elapsed() >= RETRY);
+            // Once all have been tried, what was left to the others is not waited for.
+            let state = (self.known.len(), self.connections.all_tried());
+            let fresh = tried.is_none_or(|(before, at)| before != state || at.elapsed() >= RETRY);
             if fresh && !self.known.is_empty() {
                 if let Some(identity) = self.ask(begun.elapsed()).await? {
                     return Ok(identity);
                 }
-                tried = Some((self.known.len(), Instant::now()));
+                tried = Some((state, Instant::now()));
             }
             let patience = self.config().source_patience;
             if begun.elapsed() > self.config().manifest_patience {
