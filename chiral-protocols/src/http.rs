@@ -26,7 +26,10 @@
 //!
 //! One port takes HTTP/1.1, HTTP/2 from clients that know it is there, and, if it is set up
 //! ([`ServerTls`]), TLS 1.3 with either in it. The client speaks HTTP/2 where a server offers it
-//! over TLS, with all requests of a source on one connection; else HTTP/1.1, on several.
+//! over TLS, with all requests of a source on one connection; else HTTP/1.1, on several, with
+//! requests for ranges pipelined (RFC 9112 §9.3.2) once the server has shown that it keeps them
+//! open. Whoever gives up an answer ends its connection, and what was asked behind it is asked
+//! again; a server that forgets such a request is asked for one thing at a time from then on.
 //!
 //! An `https` URL may say whom to expect: behind `#peer=` stands a peer id, to which the
 //! server's certificate must be bound as libp2p binds them, behind `#sha256=` the hash of the
@@ -43,6 +46,7 @@ mod address;
 mod answer;
 mod body;
 mod client;
+pub mod codec;
 mod coding;
 mod config;
 mod connect;
@@ -64,6 +68,7 @@ mod multipart;
 mod pace;
 mod page;
 mod path;
+mod piped;
 mod pool;
 mod protocol;
 mod proxy;

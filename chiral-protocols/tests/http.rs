@@ -38,6 +38,8 @@ mod page;
 mod paying;
 #[path = "http/payment.rs"]
 mod payment;
+#[path = "http/pipelining.rs"]
+mod pipelining;
 #[path = "http/proxies.rs"]
 mod proxies;
 #[path = "http/ranges.rs"]

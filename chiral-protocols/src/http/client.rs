@@ -1,34 +1,33 @@
-//! [`Link`]: what one request goes over. A connection over HTTP/1.1 is driven by whoever waits
-//! for its answer. No task runs behind it: to drop it is to close it, and to read slowly slows
-//! the server down. Over HTTP/2 several requests share a connection, which a task drives; to
-//! drop a link ends its own request, and flow control slows the server down.
+//! [`Link`]: what one request goes over. Over HTTP/1.1 a connection carries requests one behind
+//! the other, and whoever waits for its answer drives it ([`piped`](super::piped)). Over HTTP/2
+//! several share a connection, which a task drives; to drop a link ends its own request, and
+//! flow control slows the server down.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use chiral_core::{Endpoint, TransferError};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper::rt::Executor;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::address::{Scope, scope};
+use super::codec::{self, AnswerError, HeadLimits};
 use super::config::HttpConfig;
 use super::connect::{Origin, Transport, Way, connection, protocol, timed_out};
 use super::executor::Background;
+use super::piped::{Claim, Exchange, Lost, Piped};
 use super::tls::Towards;
 use super::wire::Wire;
-
-/// Bytes taken from the socket at a time: enough that the system calls hardly count, few
-/// enough to stay in the processor's cache until they are hashed.
-const READ_SIZE: usize = 256 << 10;
 
 /// Bytes that one answer, and all answers of one connection, may be ahead of whoever reads
 /// them, over HTTP/2: enough for a gigabyte a second across a machine, and for 40 MB/s (all
@@ -40,24 +39,28 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Longest frame taken, over HTTP/2.
 const MAX_FRAME: u32 = 256 << 10;
 
-type Connection = http1::Connection<TokioIo<Wire>, Full<Bytes>>;
-
-/// A connection over HTTP/1.1, or a share of one over HTTP/2.
+/// A place on a connection over HTTP/1.1, or a share of one over HTTP/2.
 pub(super) struct Link {
     speech: Speech,
     peer: Scope,
 }
 
 enum Speech {
-    One {
-        sender: http1::SendRequest<Full<Bytes>>,
-        /// `None` once it has ended.
-        connection: Option<Box<Connection>>,
-        /// Whether it has carried an answer: one that has may have been closed meanwhile
-        /// without anybody being to blame.
-        used: bool,
-    },
+    /// HTTP/1.1, before a request.
+    Claimed(Claim),
+    /// The same, from a request on.
+    Asked(Box<Exchange>),
     Two(Shared),
+    /// After a request that could not be sent.
+    Gone,
+}
+
+/// What comes in answer to a request, behind its head.
+#[derive(Debug)]
+pub(super) enum Inbound {
+    /// Over HTTP/1.1: it is read from the link itself.
+    One,
+    Two(Incoming),
 }
 
 /// A connection over HTTP/2, which a task drives. It ends when nobody shares it any more.
@@ -82,33 +85,66 @@ impl std::fmt::Debug for Shared {
     }
 }
 
-/// Why there was no answer.
-#[derive(Debug)]
+/// Why there was no answer, or not all of it.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
+    #[error("nothing came in time")]
     Timeout,
-    Broken(hyper::Error),
+    #[error("{}", AnswerError::TooLong)]
     TooManyHeaders,
+    #[error(transparent)]
+    One(#[from] Lost),
+    #[error(transparent)]
+    Two(#[from] hyper::Error),
 }
 
 impl LinkError {
+    /// Whether the connection may have ended without anybody being to blame.
+    pub(super) fn is_end(&self) -> bool {
+        match self {
+            Self::Timeout | Self::TooManyHeaders | Self::One(Lost::Answer(_)) => false,
+            Self::One(Lost::Overtaken | Lost::Broken(_)) => true,
+            Self::Two(error) => !error.is_parse(),
+        }
+    }
+
     pub(super) fn into_transfer(self, name: &Endpoint) -> TransferError {
         match self {
             Self::Timeout => timed_out(name),
-            Self::TooManyHeaders => protocol(name, "an answer with too many headers"),
-            Self::Broken(error) if error.is_parse() => protocol(name, "malformed answer"),
-            Self::Broken(error) => connection(name, error),
+            Self::TooManyHeaders | Self::One(Lost::Answer(AnswerError::TooLong)) => {
+                protocol(name, "an answer with too many headers")
+            }
+            Self::One(Lost::Answer(AnswerError::Malformed)) => protocol(name, "malformed answer"),
+            Self::Two(error) if error.is_parse() => protocol(name, "malformed answer"),
+            error => connection(name, error),
         }
     }
 }
 
-impl Link {
-    /// Connects. `tls`: what to speak it with, if the URL wants it.
-    pub(super) async fn open(
+/// A connection that was made.
+#[derive(Clone, Debug)]
+pub(super) enum Opened {
+    One(One),
+    Two(Shared),
+}
+
+/// A connection over HTTP/1.1; clones are the same one.
+#[derive(Clone, Debug)]
+pub(super) struct One {
+    pub(super) piped: Piped,
+    peer: Scope,
+}
+
+impl Opened {
+    /// Connects. `tls`: what to speak it with, if the URL wants it. `permit`: what counts it
+    /// among the connections over HTTP/1.1, whose `room` is told when it ends.
+    pub(super) async fn connect(
         origin: &Origin,
         name: &Endpoint,
         transport: &Transport,
         tls: Option<&Towards>,
         closed: &CancellationToken,
+        (permit, room): (Option<OwnedSemaphorePermit>, &Arc<Notify>),
     ) -> Result<Self, TransferError> {
         let config = &*transport.config;
         let stream = origin.dial(name, config).await?;
@@ -127,41 +163,43 @@ impl Link {
                 (Wire::Tls(Box::new(session)), http2)
             }
         };
-        let speech = if http2 {
+        if http2 {
             let background = Background {
                 tasks: transport.tasks.clone(),
                 closed: closed.clone(),
             };
-            Speech::Two(Shared {
+            return Ok(Self::Two(Shared {
                 sender: speak_http2(wire, config, background, name).await?,
                 used: Arc::default(),
                 peer,
-            })
-        } else {
-            let (sender, connection) = http1::Builder::new()
-                .max_headers(config.max_headers)
-                .max_header_size(config.max_header_bytes)
-                .read_buf_exact_size(Some(READ_SIZE))
-                .handshake(TokioIo::new(wire))
-                .await
-                .map_err(|error| connection(name, error))?;
-            Speech::One {
-                sender,
-                connection: Some(Box::new(connection)),
-                used: false,
-            }
+            }));
+        }
+        let limits = HeadLimits {
+            bytes: config.max_header_bytes,
+            fields: config.max_headers,
         };
-        Ok(Self { speech, peer })
+        let piped = Piped::new(wire, limits, permit, room.clone());
+        Ok(Self::One(One { piped, peer }))
     }
 
-    /// The connection, if others may use it at the same time.
-    pub(super) fn shared(&self) -> Option<Shared> {
-        match &self.speech {
-            Speech::One { .. } => None,
-            Speech::Two(shared) => Some(shared.clone()),
+    pub(super) fn link(&self) -> Link {
+        match self {
+            Self::One(one) => one.link(),
+            Self::Two(shared) => shared.link(),
         }
     }
+}
 
+impl One {
+    pub(super) fn link(&self) -> Link {
+        Link {
+            peer: self.peer,
+            speech: Speech::Claimed(self.piped.claim()),
+        }
+    }
+}
+
+impl Link {
     pub(super) fn is_http2(&self) -> bool {
         matches!(self.speech, Speech::Two(_))
     }
@@ -171,76 +209,53 @@ impl Link {
         self.peer
     }
 
+    /// Whether its connection has carried an answer before.
     pub(super) fn is_used(&self) -> bool {
         match &self.speech {
-            Speech::One { used, .. } => *used,
+            Speech::Claimed(claim) => claim.is_used(),
+            Speech::Asked(_) | Speech::Gone => true,
             Speech::Two(shared) => shared.used.load(Ordering::Relaxed),
         }
     }
 
-    /// Lets the connection work.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Speech::One { connection, .. } = &mut self.speech
-            && let Some(running) = connection
-            && let Poll::Ready(result) = std::pin::Pin::new(running).poll(cx)
-        {
-            if let Err(error) = result {
-                tracing::debug!(%error, "connection ended");
-            }
-            *connection = None;
-        }
+    /// Whether it was sent behind other requests.
+    pub(super) fn was_behind(&self) -> bool {
+        matches!(&self.speech, Speech::Asked(exchange) if exchange.was_behind())
     }
 
-    /// Whether another request can be sent.
-    pub(super) async fn is_ready(&mut self) -> bool {
-        std::future::poll_fn(|cx| {
-            self.drive(cx);
-            Poll::Ready(match &self.speech {
-                Speech::One {
-                    sender, connection, ..
-                } => connection.is_some() && sender.is_ready(),
-                Speech::Two(shared) => shared.is_open(),
-            })
-        })
-        .await
-    }
-
-    /// Sends a request and waits for the head of the answer.
+    /// Sends a request and waits for the head of the answer: for its turn as long as that
+    /// takes, and then for `answer_timeout`.
     pub(super) async fn send(
         &mut self,
-        request: Request<Full<Bytes>>,
+        request: Request<Bytes>,
         config: &HttpConfig,
-    ) -> Result<Response<Incoming>, LinkError> {
+    ) -> Result<Response<Inbound>, LinkError> {
         let wait = config.answer_timeout;
-        let answer = match &mut self.speech {
-            Speech::One {
-                sender,
-                connection,
-                used,
-            } => {
-                let mut answer = std::pin::pin!(sender.send_request(request));
-                let exchange = std::future::poll_fn(|cx| {
-                    if let Some(running) = connection
-                        && std::pin::Pin::new(running).poll(cx).is_ready()
-                    {
-                        *connection = None;
-                    }
-                    answer.as_mut().poll(cx)
-                });
-                let answer = timeout(wait, exchange).await;
-                *used |= matches!(answer, Ok(Ok(_)));
-                answer
+        let answer = match std::mem::replace(&mut self.speech, Speech::Gone) {
+            Speech::Claimed(claim) => {
+                let to_head = request.method() == Method::HEAD;
+                let mut exchange = Box::new(claim.begin(&codec::encode(&request), to_head));
+                let answer = async {
+                    exchange.turn().await?;
+                    let head = std::future::poll_fn(|cx| exchange.poll_head(cx));
+                    let head = timeout(wait, head).await;
+                    Ok::<_, LinkError>(head.map_err(|_| LinkError::Timeout)??)
+                }
+                .await;
+                self.speech = Speech::Asked(exchange);
+                Response::from_parts(answer?, Inbound::One)
             }
-            Speech::Two(shared) => {
-                let answer = timeout(wait, shared.sender.send_request(request)).await;
+            Speech::Two(mut shared) => {
+                let sent = shared.sender.send_request(request.map(Full::new));
+                let answer = timeout(wait, sent).await;
                 if matches!(answer, Ok(Ok(_))) {
                     shared.used.store(true, Ordering::Relaxed);
                 }
-                answer
+                self.speech = Speech::Two(shared);
+                answer.map_err(|_| LinkError::Timeout)??.map(Inbound::Two)
             }
+            Speech::Asked(_) | Speech::Gone => return Err(Lost::Overtaken.into()),
         };
-        let answer = answer.map_err(|_| LinkError::Timeout)?;
-        let answer = answer.map_err(LinkError::Broken)?;
         // HTTP/2 itself counts bytes only.
         if answer.headers().len() > config.max_headers {
             return Err(LinkError::TooManyHeaders);
@@ -251,24 +266,25 @@ impl Link {
     /// The next bytes of an answer's body; `None` at its end.
     pub(super) fn poll_body(
         &mut self,
-        body: &mut Incoming,
+        body: &mut Inbound,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, hyper::Error>>> {
-        let mut driven = false;
+    ) -> Poll<Option<Result<Bytes, LinkError>>> {
+        let body = match (body, &mut self.speech) {
+            (Inbound::Two(body), _) => body,
+            (Inbound::One, Speech::Asked(exchange)) => {
+                return exchange.poll_body(cx).map_err(LinkError::One);
+            }
+            (Inbound::One, _) => return Poll::Ready(None),
+        };
         loop {
-            match std::pin::Pin::new(&mut *body).poll_frame(cx) {
-                Poll::Ready(None) => return Poll::Ready(None),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+            match ready!(std::pin::Pin::new(&mut *body).poll_frame(cx)) {
+                None => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) if !data.is_empty() => return Poll::Ready(Some(Ok(data))),
                     // Trailers say nothing that we asked for.
                     _ => {}
                 },
-                Poll::Pending if driven => return Poll::Pending,
-                Poll::Pending => {
-                    self.drive(cx);
-                    driven = true;
-                }
             }
         }
     }
@@ -316,7 +332,7 @@ async fn speak_http2(
 /// Reads a small body whole.
 pub(super) async fn collect(
     link: &mut Link,
-    mut body: Incoming,
+    mut body: Inbound,
     limit: usize,
     wait: Duration,
     name: &Endpoint,
@@ -326,7 +342,7 @@ pub(super) async fn collect(
         loop {
             match std::future::poll_fn(|cx| link.poll_body(&mut body, cx)).await {
                 None => return Ok(Bytes::from(out)),
-                Some(Err(error)) => return Err(connection(name, error)),
+                Some(Err(error)) => return Err(error.into_transfer(name)),
                 Some(Ok(data)) if data.len() > limit - out.len() => {
                     return Err(protocol(name, "an answer over its limit"));
                 }

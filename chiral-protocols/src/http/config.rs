@@ -68,9 +68,12 @@ pub struct HttpConfig {
     pub answer_timeout: Duration,
     /// Time in which at least something of an answer's body must come.
     pub idle_timeout: Duration,
-    /// Requests under way at once to one source: each on a connection of its own over
-    /// HTTP/1.1, on one together over HTTP/2.
+    /// Requests for ranges under way at once to one source: over HTTP/1.1 on
+    /// `max_connections_per_source` connections, one behind the other where they are more than
+    /// those; over HTTP/2 all on one.
     pub max_requests_per_source: usize,
+    /// Connections that ranges are asked over at once, of one source over HTTP/1.1.
+    pub max_connections_per_source: usize,
     /// Which addresses are dialled at all.
     pub addresses: AddressPolicy,
     /// Which of them are dialled for offers that strangers announced, which are those with a
@@ -113,7 +116,8 @@ impl Default for HttpConfig {
             connect_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(20),
-            max_requests_per_source: 4,
+            max_requests_per_source: 8,
+            max_connections_per_source: 4,
             addresses: AddressPolicy::Any,
             announced: AddressPolicy::Any,
             trust: ClientTls::default(),
@@ -240,6 +244,14 @@ impl HttpConfig {
     #[must_use]
     pub fn with_max_requests_per_source(mut self, requests: usize) -> Self {
         self.max_requests_per_source = requests.max(1);
+        self
+    }
+
+    /// Sets the number of connections that ranges are asked over at once, of one source over
+    /// HTTP/1.1.
+    #[must_use]
+    pub fn with_max_connections_per_source(mut self, connections: usize) -> Self {
+        self.max_connections_per_source = connections.max(1);
         self
     }
 

@@ -82,7 +82,6 @@ async fn by_head(pool: &Pool) -> Result<Option<Found>, TransferError> {
     };
     let bytes = |value: &header::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"bytes");
     let ranges = headers.get(header::ACCEPT_RANGES).is_some_and(bytes);
-    pool.put_back(link);
     Ok((ranges || size == 0).then_some(Found::File { size, ranges: true }))
 }
 
@@ -120,7 +119,6 @@ async fn by_first_byte(pool: &Pool) -> Result<Found, TransferError> {
         Err(fault) => return Err(refusal(fault, pool, link, body).await),
     };
     collect(&mut link, body, 1, pool.config.answer_timeout, &pool.name).await?;
-    pool.put_back(link);
     Ok(Found::File { size, ranges: true })
 }
 

@@ -203,7 +203,6 @@ async fn small(pool: &Pool, path: PathAndQuery, limit: usize) -> Result<Bytes, T
         &pool.name,
     )
     .await?;
-    pool.put_back(link);
     Ok(bytes)
 }
 

@@ -9,7 +9,6 @@ use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
 use chiral_core::{ByteRange, Delivery, DeliveryStream, TransferError};
 use futures_util::StreamExt;
 use hyper::StatusCode;
-use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::http::uri::PathAndQuery;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,10 +16,11 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::answer::{self, Fault};
-use super::client::{Link, collect};
+use super::client::{Inbound, Link, collect};
 use super::connect::{connection, protocol, refused, timed_out};
 use super::headers::credential_value;
-use super::pool::{Ask, Pool};
+use super::piped::Lost;
+use super::pool::{Ask, Pool, Unanswered};
 use super::range;
 use crate::payer::Payer;
 
@@ -39,9 +39,12 @@ pub(super) struct Place {
 
 impl Place {
     /// Asks for a range until it is admitted, as often as payment has to be agreed on first.
-    async fn admission(&self, range: ByteRange) -> Result<(Link, Incoming), TransferError> {
+    async fn admission(&self, range: ByteRange) -> Result<(Link, Inbound), TransferError> {
         let Some(payer) = &self.payer else {
-            return self.ask(range, None).await;
+            return self.ask(range, None).await.map_err(|error| match error {
+                Unanswered::Overtaken => connection(&self.pool.name, Lost::Overtaken),
+                Unanswered::Failed(error) => error,
+            });
         };
         let begun = Instant::now();
         let (mut broken, mut refusals, mut waiting) = (false, 0, None);
@@ -49,9 +52,13 @@ impl Place {
             let (agreements, credential) = payer.credential(range).await?;
             let credential = credential.map(|bytes| self.shown(&bytes)).transpose()?;
             match self.ask(range, credential).await {
+                // The connection ended before the server came to it.
+                Err(Unanswered::Overtaken) => {}
                 // A kept connection was gone, most likely: once more, with a new credential.
-                Err(TransferError::Connection { .. }) if !broken => broken = true,
-                Err(TransferError::PaymentRequired { offer, .. }) => {
+                Err(Unanswered::Failed(TransferError::Connection { .. })) if !broken => {
+                    broken = true;
+                }
+                Err(Unanswered::Failed(TransferError::PaymentRequired { offer, .. })) => {
                     waiting.get_or_insert_with(|| payer.wait());
                     let sought = payer.agree(agreements, offer).await?;
                     // Others were served since: there is not enough for all at once.
@@ -64,7 +71,7 @@ impl Place {
                     payer.admitted();
                     return Ok(admitted);
                 }
-                Err(error) => return Err(error),
+                Err(Unanswered::Failed(error)) => return Err(error),
             }
         }
         let reason = "asks for payment again and again";
@@ -81,17 +88,17 @@ impl Place {
         &self,
         range: ByteRange,
         credential: Option<HeaderValue>,
-    ) -> Result<(Link, Incoming), TransferError> {
+    ) -> Result<(Link, Inbound), Unanswered> {
         let ask = Ask {
             range: Some(range::request(range)),
             credential,
             ..Ask::get(self.path.clone())
         };
-        let (link, answer) = self.pool.ask(&ask).await?;
+        let (link, answer) = self.pool.ask_for(&ask).await?;
         let (head, body) = answer.into_parts();
         match answer::part(head.status, &head.headers, range, Some(self.size)) {
             Ok(_) => Ok((link, body)),
-            Err(fault) => Err(refusal(fault, &self.pool, link, body).await),
+            Err(fault) => Err(refusal(fault, &self.pool, link, body).await.into()),
         }
     }
 }
@@ -148,9 +155,9 @@ type Item = Result<Delivery, TransferError>;
 /// A body on its way in.
 struct Reading {
     pool: Arc<Pool>,
-    /// `None` once the answer was read to its end and the connection given back.
+    /// `None` once the answer was read to its end.
     link: Option<Link>,
-    body: Incoming,
+    body: Inbound,
     /// What has not come yet.
     left: ByteRange,
     idle: Pin<Box<Sleep>>,
@@ -196,7 +203,7 @@ impl Reading {
         let event = std::future::poll_fn(|cx| match link.poll_body(&mut this.body, cx) {
             Poll::Ready(Some(Ok(data))) => Poll::Ready(Event::Data(data)),
             Poll::Ready(Some(Err(error))) => {
-                Poll::Ready(Event::Failed(connection(&this.pool.name, error)))
+                Poll::Ready(Event::Failed(error.into_transfer(&this.pool.name)))
             }
             Poll::Ready(None) => Poll::Ready(Event::End),
             Poll::Pending if this.closed.as_mut().poll(cx).is_ready() => {
@@ -211,7 +218,7 @@ impl Reading {
         match event {
             Event::Failed(error) => Some((Err(error), State::Ended)),
             Event::End if self.left.is_empty() => {
-                self.give_back();
+                self.link = None;
                 None
             }
             Event::End => {
@@ -246,22 +253,16 @@ impl Reading {
         };
         let next = match end {
             Poll::Ready(None) => {
-                self.give_back();
+                self.link = None;
                 State::Ended
             }
             Poll::Ready(Some(Ok(_))) => {
                 State::Failing(protocol(&self.pool.name, "a body longer than its range"))
             }
-            Poll::Ready(Some(Err(error))) => State::Failing(connection(&self.pool.name, error)),
+            Poll::Ready(Some(Err(error))) => State::Failing(error.into_transfer(&self.pool.name)),
             Poll::Pending => State::Reading(self),
         };
         (delivery, next)
-    }
-
-    fn give_back(&mut self) {
-        if let Some(link) = self.link.take() {
-            self.pool.put_back(link);
-        }
     }
 }
 
@@ -270,20 +271,17 @@ pub(super) async fn refusal(
     fault: Fault,
     pool: &Pool,
     mut link: Link,
-    body: Incoming,
+    body: Inbound,
 ) -> TransferError {
     if fault != Fault::Status(StatusCode::PAYMENT_REQUIRED) {
         return fault.into_transfer(&pool.name);
     }
     let wait = pool.config.answer_timeout;
     match collect(&mut link, body, MAX_PAYMENT_MESSAGE, wait, &pool.name).await {
-        Ok(offer) => {
-            pool.put_back(link);
-            TransferError::PaymentRequired {
-                source_name: pool.name.to_string(),
-                offer,
-            }
-        }
+        Ok(offer) => TransferError::PaymentRequired {
+            source_name: pool.name.to_string(),
+            offer,
+        },
         Err(error) => error,
     }
 }

@@ -53,7 +53,6 @@ pub(super) async fn post(
     let fault = match answer::whole(head.status, &head.headers) {
         Ok(_) => {
             let answer = collect(&mut link, body, MAX_PAYMENT_MESSAGE, wait, name).await?;
-            pool.put_back(link);
             return Ok(answer);
         }
         Err(fault) => fault,
@@ -64,7 +63,6 @@ pub(super) async fn post(
     };
     Err(match (fault.into_transfer(name), words) {
         (TransferError::Refused { retryable, .. }, Some(words)) => {
-            pool.put_back(link);
             refused(name, told_why(head.status, &words, name), retryable)
         }
         (error, _) => error,
