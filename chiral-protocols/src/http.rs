@@ -29,7 +29,8 @@
 //! over TLS, with all requests of a source on one connection; else HTTP/1.1, on several, with
 //! requests for ranges pipelined (RFC 9112 §9.3.2) once the server has shown that it keeps them
 //! open. Whoever gives up an answer ends its connection, and what was asked behind it is asked
-//! again; a server that forgets such a request is asked for one thing at a time from then on.
+//! again. A server that loses a request in this way is asked for one thing at a time from then on;
+//! so is whoever is paid, and a proxy that reads requests.
 //!
 //! An `https` URL may say whom to expect: behind `#peer=` stands a peer id, to which the
 //! server's certificate must be bound as libp2p binds them, behind `#sha256=` the hash of the

@@ -16,7 +16,6 @@ use hyper::client::conn::http2;
 use hyper::rt::Executor;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +24,7 @@ use super::codec::{self, AnswerError, HeadLimits};
 use super::config::HttpConfig;
 use super::connect::{Origin, Transport, Way, connection, protocol, timed_out};
 use super::executor::Background;
-use super::piped::{Claim, Exchange, Lost, Piped};
+use super::piped::{Claim, Counted, Exchange, Lost, Piped};
 use super::tls::Towards;
 use super::wire::Wire;
 
@@ -136,15 +135,15 @@ pub(super) struct One {
 }
 
 impl Opened {
-    /// Connects. `tls`: what to speak it with, if the URL wants it. `permit`: what counts it
-    /// among the connections over HTTP/1.1, whose `room` is told when it ends.
+    /// Connects. `tls`: what to speak it with, if the URL wants it. `counted`: its place among
+    /// the connections over HTTP/1.1.
     pub(super) async fn connect(
         origin: &Origin,
         name: &Endpoint,
         transport: &Transport,
         tls: Option<&Towards>,
         closed: &CancellationToken,
-        (permit, room): (Option<OwnedSemaphorePermit>, &Arc<Notify>),
+        counted: Counted,
     ) -> Result<Self, TransferError> {
         let config = &*transport.config;
         let stream = origin.dial(name, config).await?;
@@ -178,23 +177,17 @@ impl Opened {
             bytes: config.max_header_bytes,
             fields: config.max_headers,
         };
-        let piped = Piped::new(wire, limits, permit, room.clone());
+        let piped = Piped::new(wire, limits, counted);
         Ok(Self::One(One { piped, peer }))
-    }
-
-    pub(super) fn link(&self) -> Link {
-        match self {
-            Self::One(one) => one.link(),
-            Self::Two(shared) => shared.link(),
-        }
     }
 }
 
 impl One {
-    pub(super) fn link(&self) -> Link {
+    /// A place for a request on it.
+    pub(super) fn link(&self, claim: Claim) -> Link {
         Link {
             peer: self.peer,
-            speech: Speech::Claimed(self.piped.claim()),
+            speech: Speech::Claimed(claim),
         }
     }
 }

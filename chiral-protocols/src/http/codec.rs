@@ -17,6 +17,9 @@ use body::{Framing, framing};
 /// Heads that announce an answer without being one (1xx), before it.
 const MAX_INTERIM: u8 = 8;
 
+/// Fields of a head at most, whatever the limits say.
+const MAX_FIELDS: usize = 4096;
+
 /// What is wrong with the bytes of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -140,6 +143,16 @@ impl Answer {
         matches!(self.framing, Some(Framing::Close | Framing::Length(0)))
     }
 
+    /// Whether the head is there.
+    pub const fn has_begun(&self) -> bool {
+        self.framing.is_some()
+    }
+
+    /// Whether the head says that the body comes in chunks of their own length.
+    pub const fn is_chunked(&self) -> bool {
+        matches!(self.framing, Some(Framing::Chunked(_)))
+    }
+
     /// Whether the head is there, and was all.
     pub const fn has_no_body(&self) -> bool {
         matches!(self.framing, Some(Framing::Length(0)))
@@ -167,7 +180,7 @@ pub fn encode(request: &Request<Bytes>) -> Vec<u8> {
 
 /// Reads a whole head. Answers the minor version too.
 fn parse(bytes: &[u8], fields: usize) -> Result<(Parts, u8), AnswerError> {
-    let mut room = vec![httparse::EMPTY_HEADER; fields];
+    let mut room = vec![httparse::EMPTY_HEADER; fields.min(MAX_FIELDS)];
     let mut head = httparse::Response::new(&mut room);
     match head.parse(bytes) {
         Ok(httparse::Status::Complete(_)) => {}
@@ -193,18 +206,21 @@ fn parse(bytes: &[u8], fields: usize) -> Result<(Parts, u8), AnswerError> {
     Ok((parts, minor))
 }
 
-/// Whether the connection stays open by the headers (§9.3).
+/// Whether the connection stays open by the headers (§9.3). What cannot be read may say that it
+/// does not.
 fn keeps(headers: &HeaderMap, minor: u8) -> bool {
-    let says = |word: &str| tokens(headers, header::CONNECTION).any(|t| t == word);
+    let Some(said) = tokens(headers, header::CONNECTION) else {
+        return false;
+    };
+    let says = |word: &str| said.iter().any(|token| token == word);
     !says("close") && (minor > 0 || says("keep-alive"))
 }
 
-/// The members of a list, in lower case; what is not text is left out.
-fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = String> {
+/// The members of a list, in lower case; `None` if some of it is not text.
+fn tokens(headers: &HeaderMap, name: HeaderName) -> Option<Vec<String>> {
     let values = headers.get_all(name).into_iter();
-    values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|text| text.split(','))
-        .map(|token| token.trim().to_ascii_lowercase())
-        .filter(|token| !token.is_empty())
+    let text: Option<Vec<&str>> = values.map(|value| value.to_str().ok()).collect();
+    let tokens = text?.into_iter().flat_map(|text| text.split(','));
+    let tokens = tokens.map(|token| token.trim().to_ascii_lowercase());
+    Some(tokens.filter(|token| !token.is_empty()).collect())
 }

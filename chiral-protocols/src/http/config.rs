@@ -64,13 +64,15 @@ pub struct HttpConfig {
     pub uploads: Uploads,
     /// Time to resolve a name, and time to connect to an address.
     pub connect_timeout: Duration,
-    /// Time from a request to the head of its answer.
+    /// Time from a request, or from the end of the answer before its own, to the head of its
+    /// answer.
     pub answer_timeout: Duration,
     /// Time in which at least something of an answer's body must come.
     pub idle_timeout: Duration,
     /// Requests for ranges under way at once to one source: over HTTP/1.1 on
     /// `max_connections_per_source` connections, one behind the other where they are more than
-    /// those; over HTTP/2 all on one.
+    /// those; over HTTP/2 all on one. No more than those connections to a source that is paid, or
+    /// behind a proxy that reads requests.
     pub max_requests_per_source: usize,
     /// Connections that ranges are asked over at once, of one source over HTTP/1.1.
     pub max_connections_per_source: usize,
@@ -253,6 +255,12 @@ impl HttpConfig {
     pub fn with_max_connections_per_source(mut self, connections: usize) -> Self {
         self.max_connections_per_source = connections.max(1);
         self
+    }
+
+    /// Requests and connections at once, at least one of each and no more of the latter.
+    pub(super) fn at_once(&self) -> (usize, usize) {
+        let requests = self.max_requests_per_source.max(1);
+        (requests, self.max_connections_per_source.clamp(1, requests))
     }
 
     /// Sets which addresses are dialled at all.

@@ -3,18 +3,22 @@
 //! turn. So to read slowly slows the server down.
 //!
 //! Answers come in the order of their requests. Whoever leaves before the end of its answer ends
-//! the connection, and those behind ask again elsewhere.
+//! the connection, and those behind ask again elsewhere. Servers that do not bear with it are told
+//! by what becomes of the requests ([`Habits`]).
 
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::http::response::Parts;
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
 use super::codec::{Answer, AnswerError, Body, HeadLimits};
@@ -23,6 +27,48 @@ use super::wire::Wire;
 /// Bytes taken from the socket at a time: enough that the system calls hardly count, few
 /// enough to stay in the processor's cache until they are hashed.
 const READ_SIZE: usize = 256 << 10;
+
+/// How long a request behind others may be without an answer when its turn has come, before
+/// giving it up is the server's fault.
+const FORGOTTEN: Duration = Duration::from_secs(2);
+
+/// What all connections to one server share.
+#[derive(Debug, Default)]
+pub(super) struct Habits {
+    /// Told whenever there may be room for another request, on a connection or for a new one.
+    pub(super) room: Notify,
+    /// Whether requests behind others have come to grief: the server is asked for one thing at
+    /// a time then.
+    pub(super) one_by_one: AtomicBool,
+}
+
+impl Habits {
+    /// A request behind others, or the answer before it, was lost.
+    pub(super) fn came_to_grief(&self) {
+        self.one_by_one.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A place among the connections that are counted, if it has one; `room` is told when it is free.
+#[derive(Debug)]
+pub(super) struct Counted {
+    permit: Option<OwnedSemaphorePermit>,
+    habits: Arc<Habits>,
+}
+
+impl Counted {
+    pub(super) fn new(permit: Option<OwnedSemaphorePermit>, habits: Arc<Habits>) -> Self {
+        Self { permit, habits }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        // In this order: who looks when it is told has to find it.
+        self.permit = None;
+        self.habits.room.notify_waiters();
+    }
+}
 
 /// Why an answer did not come, or not to its end.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +91,7 @@ pub(super) struct Piped(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     limits: HeadLimits,
-    /// Told whenever there is room for another request, here or on a new connection.
-    room: Arc<Notify>,
+    habits: Arc<Habits>,
 }
 
 #[derive(Debug)]
@@ -54,16 +99,18 @@ struct State {
     /// `None` once it has ended.
     open: Option<Open>,
     input: BytesMut,
-    /// The number of the answer that is next.
+    /// The number of the answer that is next, which is how many have come to their end.
     turn: u64,
+    /// Since when.
+    since: Instant,
     /// Those whose answers have not ended, from that one on.
     line: VecDeque<Option<Waker>>,
     /// Places in the line that were taken without a request yet.
     claims: usize,
+    /// Whether the one request, or claim, that there is bears no others behind it.
+    alone: bool,
     /// The first of those that get no answer any more: whoever asked it has left.
     until: Option<u64>,
-    /// Answers that came to their end.
-    answered: u64,
 }
 
 #[derive(Debug)]
@@ -71,7 +118,10 @@ struct Open {
     wire: Wire,
     /// Requests on their way out.
     out: BytesMut,
-    _permit: Option<OwnedSemaphorePermit>,
+    /// What a write failed with. The server may have answered all the same, so it is told at
+    /// the end of what can be read.
+    failed: Option<io::Error>,
+    counted: Counted,
 }
 
 /// A place in the line, for a request that is not there yet.
@@ -90,31 +140,28 @@ pub(super) struct Exchange {
 }
 
 impl Piped {
-    /// `permit` is given back when it ends, and `room` is told.
-    pub(super) fn new(
-        wire: Wire,
-        limits: HeadLimits,
-        permit: Option<OwnedSemaphorePermit>,
-        room: Arc<Notify>,
-    ) -> Self {
+    pub(super) fn new(wire: Wire, limits: HeadLimits, counted: Counted) -> Self {
+        let habits = counted.habits.clone();
         let open = Open {
             wire,
             out: BytesMut::new(),
-            _permit: permit,
+            failed: None,
+            counted,
         };
         let state = Mutex::new(State {
             open: Some(open),
             input: BytesMut::new(),
             turn: 0,
+            since: Instant::now(),
             line: VecDeque::new(),
             claims: 0,
+            alone: false,
             until: None,
-            answered: 0,
         });
         Self(Arc::new(Shared {
             state,
             limits,
-            room,
+            habits,
         }))
     }
 
@@ -125,55 +172,63 @@ impl Piped {
     /// Whether it counts against the limit of connections.
     pub(super) fn counts(&self) -> bool {
         let state = self.state();
-        state
-            .open
-            .as_ref()
-            .is_some_and(|open| open._permit.is_some())
+        let open = state.open.as_ref();
+        open.is_some_and(|open| open.counted.permit.is_some())
     }
 
     /// Requests on it, and places taken for others.
     pub(super) fn load(&self) -> usize {
-        let state = self.state();
-        state.line.len() + state.claims
+        self.state().load()
     }
 
     /// Whether another request may be sent. Of one with nothing under way, looks whether the
     /// server is still there, and silent.
     pub(super) fn is_ready(&self) -> bool {
         let mut state = self.state();
-        if state.line.is_empty() && state.claims == 0 {
-            let mut cx = Context::from_waker(Waker::noop());
-            if !state.input.is_empty() || state.poll_fill(&mut cx).is_ready() {
-                state.close(&self.0.room);
-            }
+        if state.load() == 0 && !state.is_silent() {
+            state.close();
         }
         state.open.is_some() && state.until.is_none()
     }
 
-    /// Whether an answer has come to its end: the server leaves connections open.
-    pub(super) fn has_answered(&self) -> bool {
-        self.state().answered > 0
+    /// A place for a request when nothing else is under way. `alone`: nothing is to be sent
+    /// behind it either.
+    pub(super) fn claim(&self, alone: bool) -> Option<Claim> {
+        let mut state = self.state();
+        if state.load() > 0 {
+            return None;
+        }
+        state.alone = alone;
+        state.claims += 1;
+        Some(Claim(self.clone()))
     }
 
-    pub(super) fn claim(&self) -> Claim {
-        self.state().claims += 1;
-        Claim(self.clone())
+    /// A place behind less than `depth` other requests, if the server has answered here before
+    /// and left the connection open.
+    pub(super) fn claim_behind(&self, depth: usize) -> Option<Claim> {
+        let mut state = self.state();
+        if state.turn == 0 || state.load() >= depth || (state.load() > 0 && state.alone) {
+            return None;
+        }
+        state.alone &= state.load() > 0;
+        state.claims += 1;
+        Some(Claim(self.clone()))
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         self.0.state().claims -= 1;
-        self.0.0.room.notify_waiters();
+        self.0.0.habits.room.notify_waiters();
     }
 }
 
 impl Claim {
-    /// Whether an answer has come over it before: one that has may have been closed meanwhile
+    /// Whether its connection has been used before: one that has may have been closed meanwhile
     /// without anybody being to blame.
     pub(super) fn is_used(&self) -> bool {
         let state = self.0.state();
-        state.answered > 0 || !state.line.is_empty()
+        state.turn > 0 || !state.line.is_empty()
     }
 
     /// Sends a request, behind those that are under way.
@@ -183,7 +238,9 @@ impl Claim {
         let number = state.turn + state.line.len() as u64;
         let behind = !state.line.is_empty();
         state.line.push_back(None);
-        if let Some(open) = &mut state.open {
+        // What would get no answer is not shown.
+        let is_lost = state.is_lost(number);
+        if let Some(open) = state.open.as_mut().filter(|_| !is_lost) {
             open.out.extend_from_slice(request);
         }
         drop(state);
@@ -199,54 +256,78 @@ impl Claim {
 }
 
 impl State {
-    fn close(&mut self, room: &Notify) {
-        if self.open.take().is_none() {
-            return;
-        }
+    fn load(&self) -> usize {
+        self.line.len() + self.claims
+    }
+
+    fn close(&mut self) {
+        // Those who wait for room are told by its place.
+        self.open = None;
         self.input = BytesMut::new();
         for waiting in &mut self.line {
             if let Some(waker) = waiting.take() {
                 waker.wake();
             }
         }
-        room.notify_waiters();
     }
 
-    /// Sends what can be sent. A server that takes no more may have answered all the same, so
-    /// that this is found out by reading.
+    /// Whether a connection with nothing under way is open, and nothing has come unasked.
+    fn is_silent(&mut self) -> bool {
+        let Some(open) = &mut self.open else {
+            return false;
+        };
+        let (mut byte, mut cx) = ([0], Context::from_waker(Waker::noop()));
+        let mut buffer = ReadBuf::new(&mut byte);
+        self.input.is_empty()
+            && Pin::new(&mut open.wire)
+                .poll_read(&mut cx, &mut buffer)
+                .is_pending()
+    }
+
+    /// Sends what can be sent.
     fn flush(&mut self, cx: &mut Context<'_>) {
         let Some(open) = &mut self.open else {
             return;
         };
         while !open.out.is_empty() {
-            match Pin::new(&mut open.wire).poll_write(cx, &open.out) {
-                Poll::Ready(Ok(sent)) if sent > 0 => open.out.advance(sent),
-                Poll::Ready(_) => open.out.clear(),
+            let error = match Pin::new(&mut open.wire).poll_write(cx, &open.out) {
+                Poll::Ready(Ok(0)) => io::ErrorKind::WriteZero.into(),
+                Poll::Ready(Ok(sent)) => {
+                    open.out.advance(sent);
+                    continue;
+                }
+                Poll::Ready(Err(error)) => error,
                 Poll::Pending => return,
-            }
+            };
+            open.out.clear();
+            open.failed.get_or_insert(error);
         }
-        // Pending or failed: said again by the next write, or by the end of what is read.
-        let _ = Pin::new(&mut open.wire).poll_flush(cx);
+        if let Poll::Ready(Err(error)) = Pin::new(&mut open.wire).poll_flush(cx) {
+            open.failed.get_or_insert(error);
+        }
     }
 
-    /// Reads once. Answers how many bytes; none at the end.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Waits for more of the answer that is next, and closes the connection if there is none.
+    fn poll_more(&mut self, habits: &Habits, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.flush(cx);
         let Some(open) = &mut self.open else {
-            return Poll::Ready(Ok(0));
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
         self.input.reserve(READ_SIZE);
-        poll_read_buf(Pin::new(&mut open.wire), cx, &mut self.input)
-    }
-
-    /// Waits for more of the answer that is next.
-    fn poll_more(&mut self, room: &Notify, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.flush(cx);
-        let error = match ready!(self.poll_fill(cx)) {
-            Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+        let read = ready!(poll_read_buf(Pin::new(&mut open.wire), cx, &mut self.input));
+        let error = match read {
+            Ok(0) => {
+                let end = || io::ErrorKind::UnexpectedEof.into();
+                open.failed.take().unwrap_or_else(end)
+            }
             Ok(_) => return Poll::Ready(Ok(())),
             Err(error) => error,
         };
-        self.close(room);
+        // Some servers fall over what is sent before they have answered.
+        if self.line.len() > 1 {
+            habits.came_to_grief();
+        }
+        self.close();
         Poll::Ready(Err(error))
     }
 
@@ -272,10 +353,10 @@ impl Exchange {
     pub(super) async fn turn(&self) -> Result<(), Lost> {
         std::future::poll_fn(|cx| {
             let mut state = self.conn.state();
-            state.flush(cx);
             if state.is_lost(self.number) {
                 return Poll::Ready(Err(Lost::Overtaken));
             }
+            state.flush(cx);
             let before = self.number.saturating_sub(state.turn);
             if before == 0 {
                 return Poll::Ready(Ok(()));
@@ -301,9 +382,14 @@ impl Exchange {
                 if self.answer.has_no_body() {
                     self.finish(&mut state);
                 }
+                // One in chunks has come before its end is told, and who asked for a range
+                // leaves when it has come.
+                if self.answer.is_chunked() {
+                    self.conn.0.habits.came_to_grief();
+                }
                 return Poll::Ready(Ok(head));
             }
-            ready!(state.poll_more(&conn.0.room, cx))?;
+            ready!(state.poll_more(&conn.0.habits, cx))?;
         }
     }
 
@@ -327,7 +413,7 @@ impl Exchange {
                 }
                 Ok(Body::More) => {}
             }
-            match ready!(state.poll_more(&conn.0.room, cx)) {
+            match ready!(state.poll_more(&conn.0.habits, cx)) {
                 Ok(()) => {}
                 Err(error) if is_end(&error) && self.answer.ends_with_connection() => {
                     self.finish(&mut state);
@@ -342,10 +428,10 @@ impl Exchange {
     fn finish(&mut self, state: &mut State) {
         self.ended = true;
         state.turn += 1;
-        state.answered += 1;
+        state.since = Instant::now();
         state.line.pop_front();
         if !self.answer.keeps() || state.until == Some(state.turn) {
-            state.close(&self.conn.0.room);
+            state.close();
             return;
         }
         match state.line.front_mut() {
@@ -358,7 +444,7 @@ impl Exchange {
                 }
             }
         }
-        self.conn.0.room.notify_waiters();
+        self.conn.0.habits.room.notify_waiters();
     }
 }
 
@@ -369,7 +455,10 @@ impl Drop for Exchange {
             return;
         }
         if self.number <= state.turn {
-            state.close(&self.conn.0.room);
+            if self.behind && !self.answer.has_begun() && state.since.elapsed() >= FORGOTTEN {
+                self.conn.0.habits.came_to_grief();
+            }
+            state.close();
             return;
         }
         // Its answer will come all the same, and nobody would read it.

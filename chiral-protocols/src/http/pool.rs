@@ -1,21 +1,25 @@
 //! [`Pool`]: the connections of one source.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use chiral_core::{Endpoint, TransferError};
 use hyper::header::{self, HeaderValue};
 use hyper::http::uri::PathAndQuery;
-use hyper::{Method, Request, Response};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Inbound, Link, LinkError, One, Opened, Shared};
 use super::config::HttpConfig;
 use super::connect::{Origin, Transport, Way, connection, protocol};
 use super::headers::PAYMENT;
-use super::piped::Lost;
+use super::piped::{Counted, Habits, Lost};
 use super::tls::Towards;
+
+/// Idle connections that are kept beside those that count.
+const MAX_SPARE: usize = 2;
 
 /// First of all bytes as they are: a payment gate's terms come as such to who says so.
 const ACCEPTED: &str = "application/octet-stream, */*;q=0.9";
@@ -25,8 +29,10 @@ const ACCEPTED: &str = "application/octet-stream, */*;q=0.9";
 ///
 /// Over HTTP/1.1 requests for ranges are pipelined (RFC 9112 §9.3.2): when there are as many
 /// connections as there may be, they are sent behind others, over the connection that has the
-/// fewest; of those only that have answered before and stayed open, and no more to a server that
-/// once left such a request without an answer. Everything else gets a connection for itself.
+/// fewest; of those only that have answered before and stayed open, to a server only that has
+/// not lost any in that way, and through no proxy that reads them. Everything else has a
+/// connection for itself meanwhile: what is small, what is posted, and what shows a credential,
+/// as the server may count what it sends although we have left.
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) name: Endpoint,
@@ -37,8 +43,7 @@ pub(super) struct Pool {
     kept: Mutex<Kept>,
     /// For each connection over HTTP/1.1 that ranges may be asked over.
     permits: Arc<Semaphore>,
-    /// Told when a request may find a place that did not before.
-    room: Arc<Notify>,
+    habits: Arc<Habits>,
     /// What TLS is spoken with, and whether HTTP/1.1 was agreed on. Held while a connection is
     /// made over which others may go too.
     tls: tokio::sync::Mutex<Option<(Towards, bool)>>,
@@ -48,23 +53,6 @@ pub(super) struct Pool {
 struct Kept {
     ones: Vec<One>,
     shared: Option<Shared>,
-    /// Whether the server has left a request behind others without an answer.
-    one_by_one: bool,
-}
-
-/// Why a request got no answer.
-#[derive(Debug)]
-pub(super) enum Unanswered {
-    /// It went over a connection that ended before its turn, with a credential that is not
-    /// to be shown twice.
-    Overtaken,
-    Failed(TransferError),
-}
-
-impl From<TransferError> for Unanswered {
-    fn from(error: TransferError) -> Self {
-        Self::Failed(error)
-    }
 }
 
 /// What to ask.
@@ -90,6 +78,11 @@ impl Ask {
         }
     }
 
+    /// Whether it may be sent before the answers to others have come.
+    fn may_be_behind(&self) -> bool {
+        self.range.is_some() && self.credential.is_none()
+    }
+
     pub(super) fn post(path: PathAndQuery, body: Bytes) -> Self {
         Self {
             method: Method::POST,
@@ -111,86 +104,88 @@ impl Pool {
             config: transport.config.clone(),
             origin,
             closed,
-            permits: Arc::new(Semaphore::new(
-                transport.config.max_connections_per_source.max(1),
-            )),
-            room: Arc::default(),
+            permits: Arc::new(Semaphore::new(transport.config.at_once().1)),
+            habits: Arc::default(),
             transport,
             kept: Mutex::default(),
             tls: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Sends a request for something small, and waits for the head of the answer.
-    pub(super) async fn ask(&self, ask: &Ask) -> Result<(Link, Response<Inbound>), TransferError> {
-        self.ask_for(ask).await.map_err(|error| match error {
-            Unanswered::Overtaken => connection(&self.name, Lost::Overtaken),
-            Unanswered::Failed(error) => error,
-        })
-    }
-
     /// Sends a request over a kept connection or a new one, and waits for the head of the
     /// answer. A kept connection that the server closed meanwhile is replaced; so a message
     /// may arrive twice, as it may whenever an answer is lost. A credential is shown once
     /// only: then no idle connection is left, and whoever asked makes a new one.
-    pub(super) async fn ask_for(&self, ask: &Ask) -> Result<(Link, Response<Inbound>), Unanswered> {
+    pub(super) async fn ask(&self, ask: &Ask) -> Result<(Link, Response<Inbound>), TransferError> {
         let work = async {
             let mut broken = 0;
             loop {
                 let mut link = self.link(ask).await?;
                 let was_used = link.is_used();
                 let request = self.request(ask, link.is_http2())?;
-                let error = match link.send(request, &self.config).await {
+                let answer = link.send(request, &self.config).await;
+                let behind = link.was_behind();
+                let error = match answer {
+                    // Of two requests at once it made one that it does not understand.
+                    Ok(answer) if behind && answer.status() == StatusCode::BAD_REQUEST => {
+                        self.habits.came_to_grief();
+                        continue;
+                    }
                     Ok(answer) => return Ok((link, answer)),
                     Err(error) => error,
                 };
                 tracing::debug!(source = %self.name, %error, "no answer");
                 if matches!(error, LinkError::One(Lost::Overtaken)) {
-                    if ask.credential.is_some() {
-                        return Err(Unanswered::Overtaken);
-                    }
+                    continue;
+                }
+                if behind {
+                    self.habits.came_to_grief();
                     continue;
                 }
                 // Others may have used a shared one since it was made: once is enough.
                 let again = was_used && error.is_end() && !(link.is_http2() && broken > 0);
                 if !again {
-                    return Err(error.into_transfer(&self.name).into());
+                    return Err(error.into_transfer(&self.name));
                 }
                 broken += 1;
-                self.forget_idle(link.was_behind());
+                self.forget_idle();
                 if ask.credential.is_some() {
-                    return Err(connection(&self.name, error).into());
+                    return Err(connection(&self.name, error));
                 }
             }
         };
         self.closed
             .run_until_cancelled(work)
             .await
-            .unwrap_or(Err(TransferError::Closed.into()))
+            .unwrap_or(Err(TransferError::Closed))
     }
 
-    /// A place for a request. A range waits for one, everything else gets a connection more.
+    /// A place for a request. What may be behind others waits for one, everything else gets a
+    /// connection more.
     async fn link(&self, ask: &Ask) -> Result<Link, TransferError> {
         loop {
-            let room = self.room.notified();
+            let room = self.habits.room.notified();
             if let Some(link) = self.take(ask) {
                 return Ok(link);
             }
-            match self.permits.clone().try_acquire_owned() {
-                Ok(permit) => return self.open(Some(permit)).await,
-                Err(_) if ask.range.is_none() => return self.open(None).await,
-                Err(_) => room.await,
-            }
+            let permit = match self.permits.clone().try_acquire_owned() {
+                Ok(permit) => Some(permit),
+                Err(_) if !ask.may_be_behind() => None,
+                Err(_) => {
+                    room.await;
+                    continue;
+                }
+            };
+            let counted = Counted::new(permit, self.habits.clone());
+            return self.open(counted, ask).await;
         }
     }
 
     /// Makes a connection. Over TLS one at a time, until it is known to be HTTP/1.1: of HTTP/2
     /// there shall be one only.
-    async fn open(&self, permit: Option<OwnedSemaphorePermit>) -> Result<Link, TransferError> {
-        // Also if it comes to nothing, somebody else may try.
-        let _told = Told(&self.room);
+    async fn open(&self, counted: Counted, ask: &Ask) -> Result<Link, TransferError> {
         if !self.origin.url.secure {
-            return self.connect(permit, None).await;
+            return self.connect(counted, None, ask).await;
         }
         let mut tls = self.tls.lock().await;
         if let Some(shared) = self.shared() {
@@ -206,29 +201,37 @@ impl Pool {
         };
         if http1 {
             drop(tls);
-            return self.connect(permit, Some(&towards)).await;
+            return self.connect(counted, Some(&towards), ask).await;
         }
-        let link = self.connect(permit, Some(&towards)).await?;
+        let link = self.connect(counted, Some(&towards), ask).await?;
         *tls = Some((towards, !link.is_http2()));
         Ok(link)
     }
 
     async fn connect(
         &self,
-        permit: Option<OwnedSemaphorePermit>,
+        counted: Counted,
         tls: Option<&Towards>,
+        ask: &Ask,
     ) -> Result<Link, TransferError> {
         let (origin, name, transport) = (&self.origin, &self.name, &self.transport);
-        let count = (permit, &self.room);
-        let opened = Opened::connect(origin, name, transport, tls, &self.closed, count).await?;
-        let (link, mut kept) = (opened.link(), self.kept());
-        if !self.closed.is_cancelled() {
-            match opened {
-                Opened::One(one) => kept.ones.push(one),
-                Opened::Two(shared) => kept.shared = Some(shared),
+        let opened = Opened::connect(origin, name, transport, tls, &self.closed, counted).await?;
+        let mut kept = self.kept();
+        let keeps = !self.closed.is_cancelled();
+        match opened {
+            Opened::One(one) => {
+                // Nobody else has it yet.
+                let claim = one.piped.claim(!ask.may_be_behind());
+                let link = claim.map(|claim| one.link(claim));
+                kept.ones.extend(keeps.then_some(one));
+                link.ok_or_else(|| connection(name, Lost::Overtaken))
+            }
+            Opened::Two(shared) => {
+                let link = shared.link();
+                kept.shared = keeps.then_some(shared);
+                Ok(link)
             }
         }
-        Ok(link)
     }
 
     fn request(&self, ask: &Ask, http2: bool) -> Result<Request<Bytes>, TransferError> {
@@ -296,56 +299,66 @@ impl Pool {
             return Some(shared.link());
         }
         let mut kept = self.kept();
-        kept.ones.retain(|one| one.piped.is_ready());
-        // Ranges go over those only that count.
-        let fits = |one: &&One| ask.range.is_none() || one.piped.counts();
-        let idle = |one: &&One| one.piped.load() == 0;
-        if let Some(one) = kept.ones.iter().filter(fits).find(idle) {
-            return Some(one.link());
+        let mut spare = 0;
+        kept.ones.retain(|one| {
+            let is_spare = !one.piped.counts() && one.piped.load() == 0;
+            spare += usize::from(is_spare);
+            one.piped.is_ready() && !(is_spare && spare > MAX_SPARE)
+        });
+        // What may be behind others goes over those only that count, the rest rather over spare
+        // ones.
+        let alone = !ask.may_be_behind();
+        let (mut counting, others): (Vec<&One>, Vec<&One>) =
+            kept.ones.iter().partition(|one| one.piped.counts());
+        let fit = others
+            .into_iter()
+            .filter(|_| alone)
+            .chain(counting.iter().copied());
+        let mut idle = fit.filter_map(|one| Some(one.link(one.piped.claim(alone)?)));
+        if let Some(link) = idle.next() {
+            return Some(link);
         }
-        let piped = ask.range.is_some() && !kept.one_by_one && !self.is_forwarded();
-        if !piped || self.permits.available_permits() > 0 {
+        // Rather than behind another over a connection that is there, over a new one.
+        if alone || !self.pipelines() || self.permits.available_permits() > 0 {
             return None;
         }
-        let config = &self.config;
-        let connections = config.max_connections_per_source.max(1);
-        let depth = config.max_requests_per_source.div_ceil(connections);
-        let answered = kept
-            .ones
-            .iter()
-            .filter(fits)
-            .filter(|one| one.piped.has_answered());
-        let (load, one) = answered
-            .map(|one| (one.piped.load(), one))
-            .min_by_key(|(load, _)| *load)?;
-        (load < depth).then(|| one.link())
+        let (requests, connections) = self.config.at_once();
+        let depth = requests.div_ceil(connections);
+        counting.sort_by_key(|one| one.piped.load());
+        let mut places = counting.into_iter();
+        places.find_map(|one| Some(one.link(one.piped.claim_behind(depth)?)))
     }
 
-    /// Whether a proxy reads the requests, which may take them one by one only.
-    fn is_forwarded(&self) -> bool {
+    /// Whether requests may be sent behind others: not through a proxy that reads them, which
+    /// may bear one at a time only.
+    fn pipelines(&self) -> bool {
+        !self.is_read() && !self.habits.one_by_one.load(Ordering::Relaxed)
+    }
+
+    /// Whether a proxy reads the requests.
+    fn is_read(&self) -> bool {
         matches!(&self.origin.way, Way::Proxy(proxy) if proxy.forwards())
     }
 
-    /// The server has closed a connection: most likely others too. `behind`: it was one with a
-    /// request behind others, which some servers forget.
-    fn forget_idle(&self, behind: bool) {
+    /// How many ranges may be asked for at once, of a source that is paid or not.
+    pub(super) fn max_ranges(&self, paid: bool) -> usize {
+        let (requests, connections) = self.config.at_once();
+        if paid || self.is_read() {
+            connections
+        } else {
+            requests
+        }
+    }
+
+    /// The server has closed a connection: most likely others too.
+    fn forget_idle(&self) {
         let mut kept = self.kept();
         kept.shared = None;
         kept.ones.retain(|one| one.piped.load() > 0);
-        kept.one_by_one |= behind;
     }
 
     pub(super) fn close(&self) {
         self.closed.cancel();
         *self.kept() = Kept::default();
-    }
-}
-
-/// Tells those who wait for room when it goes.
-struct Told<'a>(&'a Notify);
-
-impl Drop for Told<'_> {
-    fn drop(&mut self) {
-        self.0.notify_waiters();
     }
 }

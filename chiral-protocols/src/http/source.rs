@@ -33,7 +33,9 @@ const MAX_COVERAGE_LEN: usize = 512 << 10;
 
 /// Connections to one server that has a file. See [`ChunkSource`] for what is promised.
 ///
-/// It has no task behind it: a connection moves only while somebody reads from it.
+/// It has no task behind it: a connection moves only while somebody reads from it. Over HTTP/1.1
+/// an answer may have to wait for another on the same connection, so whoever asks for several
+/// ranges at once has to read all of them at once.
 #[derive(Debug)]
 pub struct HttpSource {
     offer: PeerOffer,
@@ -56,7 +58,6 @@ impl HttpSource {
         let (origin, reach) = client.origin(offer).await?;
         let (transport, closed) = (client.transport.clone(), client.closed.child_token());
         let url = origin.url.clone();
-        let permits = Arc::new(Semaphore::new(transport.config.max_requests_per_source));
         let source = if offer.mirror {
             let found = mirror::find(transport, origin, closed, name, reach).await?;
             let (size, path) = (found.size, found.pool.origin.url.path.clone());
@@ -66,8 +67,8 @@ impl HttpSource {
                 RequestGrid::every(size)
             };
             let place = Place {
+                permits: Arc::new(Semaphore::new(found.pool.max_ranges(false))),
                 pool: Arc::new(found.pool),
-                permits,
                 path,
                 size,
                 payer: None,
@@ -135,8 +136,8 @@ impl HttpSource {
                 }
             };
             let place = Place {
+                permits: Arc::new(Semaphore::new(pool.max_ranges(payer.is_some()))),
                 pool,
-                permits,
                 path,
                 size: header.size,
                 payer,
@@ -255,7 +256,7 @@ impl ChunkSource for HttpSource {
     }
 
     fn max_requests(&self) -> usize {
-        self.place.pool.config.max_requests_per_source
+        self.place.pool.max_ranges(self.place.payer.is_some())
     }
 
     async fn coverage(&self) -> Result<Coverage, TransferError> {

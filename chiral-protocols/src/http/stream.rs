@@ -17,10 +17,9 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::answer::{self, Fault};
 use super::client::{Inbound, Link, collect};
-use super::connect::{connection, protocol, refused, timed_out};
+use super::connect::{protocol, refused, timed_out};
 use super::headers::credential_value;
-use super::piped::Lost;
-use super::pool::{Ask, Pool, Unanswered};
+use super::pool::{Ask, Pool};
 use super::range;
 use crate::payer::Payer;
 
@@ -41,25 +40,18 @@ impl Place {
     /// Asks for a range until it is admitted, as often as payment has to be agreed on first.
     async fn admission(&self, range: ByteRange) -> Result<(Link, Inbound), TransferError> {
         let Some(payer) = &self.payer else {
-            return self.ask(range, None).await.map_err(|error| match error {
-                Unanswered::Overtaken => connection(&self.pool.name, Lost::Overtaken),
-                Unanswered::Failed(error) => error,
-            });
+            return self.ask(range, None).await;
         };
         let begun = Instant::now();
-        let (mut broken, mut refusals, mut waiting) = (false, 0, None);
+        let (mut broken, mut refusals) = (false, 0);
         while begun.elapsed() <= self.pool.config.payment_timeout {
             let (agreements, credential) = payer.credential(range).await?;
             let credential = credential.map(|bytes| self.shown(&bytes)).transpose()?;
             match self.ask(range, credential).await {
-                // The connection ended before the server came to it.
-                Err(Unanswered::Overtaken) => {}
                 // A kept connection was gone, most likely: once more, with a new credential.
-                Err(Unanswered::Failed(TransferError::Connection { .. })) if !broken => {
-                    broken = true;
-                }
-                Err(Unanswered::Failed(TransferError::PaymentRequired { offer, .. })) => {
-                    waiting.get_or_insert_with(|| payer.wait());
+                Err(TransferError::Connection { .. }) if !broken => broken = true,
+                Err(TransferError::PaymentRequired { offer, .. }) => {
+                    let _waiting = payer.wait();
                     let sought = payer.agree(agreements, offer).await?;
                     // Others were served since: there is not enough for all at once.
                     if !sought && refusals > 0 {
@@ -71,7 +63,7 @@ impl Place {
                     payer.admitted();
                     return Ok(admitted);
                 }
-                Err(Unanswered::Failed(error)) => return Err(error),
+                Err(error) => return Err(error),
             }
         }
         let reason = "asks for payment again and again";
@@ -88,17 +80,17 @@ impl Place {
         &self,
         range: ByteRange,
         credential: Option<HeaderValue>,
-    ) -> Result<(Link, Inbound), Unanswered> {
+    ) -> Result<(Link, Inbound), TransferError> {
         let ask = Ask {
             range: Some(range::request(range)),
             credential,
             ..Ask::get(self.path.clone())
         };
-        let (link, answer) = self.pool.ask_for(&ask).await?;
+        let (link, answer) = self.pool.ask(&ask).await?;
         let (head, body) = answer.into_parts();
         match answer::part(head.status, &head.headers, range, Some(self.size)) {
             Ok(_) => Ok((link, body)),
-            Err(fault) => Err(refusal(fault, &self.pool, link, body).await.into()),
+            Err(fault) => Err(refusal(fault, &self.pool, link, body).await),
         }
     }
 }

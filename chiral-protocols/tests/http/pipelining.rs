@@ -34,28 +34,32 @@ impl Peer {
         Self(soon(listener.accept()).await.unwrap().0)
     }
 
-    /// The next request's text; `None` if there is none for a while, or no more at all.
+    /// The next request's text; `None` at the end.
     async fn request(&mut self) -> Option<String> {
         let mut text = Vec::new();
-        let read = async {
-            while !text.ends_with(b"\r\n\r\n") {
-                text.push(self.0.read_u8().await.ok()?);
-            }
-            Some(())
-        };
-        let came = tokio::time::timeout(Duration::from_millis(500), read).await;
-        came.ok()??;
+        while !text.ends_with(b"\r\n\r\n") {
+            text.push(self.0.read_u8().await.ok()?);
+        }
         Some(String::from_utf8(text).unwrap())
     }
 
+    /// Whether no request comes for a while, or no more at all.
+    async fn is_idle(&mut self) -> bool {
+        let wait = Duration::from_millis(300);
+        matches!(
+            tokio::time::timeout(wait, self.request()).await,
+            Err(_) | Ok(None)
+        )
+    }
+
     async fn expect(&mut self, range: ByteRange) {
-        let text = self.request().await.unwrap();
+        let text = soon(self.request()).await.unwrap();
         let line = format!("\r\nrange: bytes={}-{}\r\n", range.start, range.end - 1);
         assert!(text.contains(&line), "{text}");
     }
 
     async fn describe(&mut self) {
-        assert!(self.request().await.unwrap().starts_with("HEAD"));
+        assert!(soon(self.request()).await.unwrap().starts_with("HEAD"));
         let head =
             format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\nAccept-Ranges: bytes\r\n\r\n");
         self.send(head.as_bytes()).await;
@@ -98,7 +102,9 @@ fn fetch(source: &dyn ChunkSource, range: ByteRange) -> JoinHandle<Result<Vec<u8
 
 /// One connection and two requests at once.
 fn narrow() -> HttpConfig {
+    let (connect, answer) = (Duration::from_secs(10), Duration::from_secs(2));
     HttpConfig::default()
+        .with_timeouts(connect, answer, connect)
         .with_max_connections_per_source(1)
         .with_max_requests_per_source(2)
 }
@@ -135,7 +141,7 @@ async fn a_request_is_sent_before_the_answer_to_the_last_has_come() {
     peer.expect(B).await;
     let c = fetch(&*source, C);
     // Two at once are enough.
-    assert_eq!(peer.request().await, None);
+    assert!(peer.is_idle().await);
     peer.send(&file(A)[50..]).await;
     peer.expect(C).await;
     assert_eq!(soon(a).await.unwrap().unwrap(), file(A));
@@ -160,7 +166,7 @@ async fn who_stands_behind_one_that_leaves_asks_again_elsewhere() {
     peer.expect(B).await;
     drop(a);
     let mut second = Peer::accept(&listener).await;
-    assert_eq!(peer.request().await, None);
+    assert!(peer.is_idle().await);
     second.expect(B).await;
     second.answer(B).await;
     assert_eq!(soon(b).await.unwrap().unwrap(), file(B));
@@ -186,7 +192,7 @@ async fn an_answer_that_nobody_waits_for_is_nobody_elses() {
     assert!(soon(b).await.unwrap_err().is_cancelled());
     let c = fetch(&*source, C);
     // Nothing goes over this connection any more.
-    assert_eq!(peer.request().await, None);
+    assert!(peer.is_idle().await);
     peer.answer(A).await;
     assert_eq!(soon(a).await.unwrap().unwrap(), file(A));
     let mut second = Peer::accept(&listener).await;
@@ -208,7 +214,74 @@ async fn a_server_that_forgets_requests_behind_others_is_asked_one_by_one() {
     let mut second = Peer::accept(&listener).await;
     second.expect(B).await;
     let c = fetch(&*source, C);
-    assert_eq!(second.request().await, None);
+    assert!(second.is_idle().await);
+    second.answer(B).await;
+    assert_eq!(soon(b).await.unwrap().unwrap(), file(B));
+    second.expect(C).await;
+    second.answer(C).await;
+    assert_eq!(soon(c).await.unwrap().unwrap(), file(C));
+}
+
+#[tokio::test]
+async fn nor_does_it_have_to_end_the_connection_that_it_forgets_them_on() {
+    let (source, listener, mut peer) = connected().await;
+    let a = fetch(&*source, A);
+    peer.expect(A).await;
+    let b = fetch(&*source, B);
+    peer.expect(B).await;
+    peer.answer(A).await;
+    assert_eq!(soon(a).await.unwrap().unwrap(), file(A));
+    // Nothing more, for longer than an answer may take.
+    let mut second = Peer::accept(&listener).await;
+    second.expect(B).await;
+    let c = fetch(&*source, C);
+    assert!(second.is_idle().await);
+    second.answer(B).await;
+    assert_eq!(soon(b).await.unwrap().unwrap(), file(B));
+    second.expect(C).await;
+    second.answer(C).await;
+    assert_eq!(soon(c).await.unwrap().unwrap(), file(C));
+}
+
+#[tokio::test]
+async fn a_server_that_takes_two_requests_for_nonsense_is_asked_one_by_one() {
+    let (source, listener, mut peer) = connected().await;
+    let a = fetch(&*source, A);
+    peer.expect(A).await;
+    let b = fetch(&*source, B);
+    peer.expect(B).await;
+    peer.answer(A).await;
+    peer.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    assert_eq!(soon(a).await.unwrap().unwrap(), file(A));
+    let mut last = tokio::select! {
+        mut second = Peer::accept(&listener) => { second.expect(B).await; second }
+        () = peer.expect(B) => peer,
+    };
+    let c = fetch(&*source, C);
+    assert!(last.is_idle().await);
+    last.answer(B).await;
+    assert_eq!(soon(b).await.unwrap().unwrap(), file(B));
+    last.expect(C).await;
+    last.answer(C).await;
+    assert_eq!(soon(c).await.unwrap().unwrap(), file(C));
+}
+
+#[tokio::test]
+async fn a_server_that_breaks_off_under_two_requests_is_asked_one_by_one() {
+    let (source, listener, mut peer) = connected().await;
+    let a = fetch(&*source, A);
+    peer.expect(A).await;
+    peer.send_head(A).await;
+    peer.send(&file(A)[..50]).await;
+    let b = fetch(&*source, B);
+    peer.expect(B).await;
+    drop(peer);
+    assert!(soon(a).await.unwrap().is_err());
+    let mut second = Peer::accept(&listener).await;
+    second.expect(B).await;
+    let c = fetch(&*source, C);
+    assert!(second.is_idle().await);
     second.answer(B).await;
     assert_eq!(soon(b).await.unwrap().unwrap(), file(B));
     second.expect(C).await;

@@ -7,7 +7,7 @@ use hyper::http::response::Parts;
 
 use super::{AnswerError, tokens};
 
-/// Longest line before a chunk of a body, in bytes.
+/// Longest line before a chunk of a body, or behind all, in bytes.
 const MAX_LINE: usize = 1024;
 
 /// What may be said in extensions of chunks, in one body, in bytes.
@@ -66,8 +66,8 @@ pub(super) fn framing(head: &Parts, minor: u8, to_head: bool) -> Result<Framing,
     let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
     if head.headers.contains_key(header::TRANSFER_ENCODING) {
         // Both at once is how answers are smuggled, and other codings were not asked for.
-        let mut codings = tokens(&head.headers, header::TRANSFER_ENCODING);
-        let chunked = (codings.next().as_deref(), codings.next()) == (Some("chunked"), None);
+        let codings = tokens(&head.headers, header::TRANSFER_ENCODING);
+        let chunked = codings.is_some_and(|codings| codings == ["chunked"]);
         if !chunked || minor == 0 || lengths.next().is_some() {
             return Err(AnswerError::Malformed);
         }
@@ -153,7 +153,9 @@ impl Chunks {
                     if self.extensions > MAX_EXTENSIONS {
                         return Err(AnswerError::TooLong);
                     }
-                    let digits = digits.trim_ascii_end();
+                    let blank = |byte: &&u8| matches!(byte, b' ' | b'\t');
+                    let blanks = digits.iter().rev().take_while(blank).count();
+                    let digits = digits.get(..digits.len() - blanks).unwrap_or_default();
                     if digits.is_empty() {
                         return Err(AnswerError::Malformed);
                     }
@@ -163,7 +165,7 @@ impl Chunks {
                     }
                 }
                 // What it says was not asked for.
-                Next::Trailer => match line(input, max_trailers)? {
+                Next::Trailer => match line(input, MAX_LINE)? {
                     None => return Ok(Body::More),
                     Some(line) if line.is_empty() => Next::End,
                     Some(line) => {

@@ -147,6 +147,14 @@ fn what_is_no_answer_is_refused() {
         ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked, chunked", ""),
         ("HTTP/1.1 200 OK\nTransfer-Encoding: identity", ""),
         ("HTTP/1.0 200 OK\nTransfer-Encoding: chunked", ""),
+        (
+            "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\nTransfer-Encoding: \u{e9}",
+            "",
+        ),
+        (
+            "HTTP/1.1 200 OK\nTransfer-Encoding: chunked",
+            "1\r\r\na\r\n",
+        ),
         ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", "\r\n"),
         ("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", "-1\r\n"),
         (
