@@ -37,6 +37,7 @@ use anvil::Anvil;
 
 const PAYEES: &str = include_str!("../contracts/testing/Payees.json");
 const REFUSER: Address = Address::repeat_byte(0xd1);
+const RETURNER: Address = Address::repeat_byte(0xd2);
 /// Wei for a unit of gas beyond what the chain itself takes.
 const TIP: u128 = 1_000_000_000;
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -51,11 +52,15 @@ async fn embedded() -> Bench {
         code: hex::decode(factory::FACTORY_CODE).unwrap().into(),
         ..Default::default()
     };
-    let refuser = GenesisAccount {
-        code: refuser(),
+    let [refuser, returner] = ["Refuser", "Returner"].map(|name| GenesisAccount {
+        code: payee(name),
         ..Default::default()
-    };
-    let spec = ChainSpec::devnet().with_alloc([(FACTORY, factory), (REFUSER, refuser)]);
+    });
+    let spec = ChainSpec::devnet().with_alloc([
+        (FACTORY, factory),
+        (REFUSER, refuser),
+        (RETURNER, returner),
+    ]);
     let config = EmbeddedConfig::default().with_max_clock_lead(Duration::from_secs(1 << 20));
     let chain = EmbeddedChain::open(spec, config).await.unwrap();
     assert_eq!(ChainSpec::predeployed("Channels").unwrap(), CHANNELS);
@@ -304,11 +309,10 @@ fn says(to: Address, words: &Bytes) -> Bytes {
     alloy_sol_types::SolCall::abi_encode(&sayCall { to, words }).into()
 }
 
-fn refuser() -> Bytes {
+/// The code of a payee that does what it should not.
+fn payee(name: &str) -> Bytes {
     let codes: serde_json::Value = serde_json::from_str(PAYEES).unwrap();
-    hex::decode(codes["Refuser"].as_str().unwrap())
-        .unwrap()
-        .into()
+    hex::decode(codes[name].as_str().unwrap()).unwrap().into()
 }
 
 /// Reverting payees, signatures with the higher s, vouchers in any order, locks that have
@@ -425,6 +429,159 @@ async fn attacks_and_races_pay_what_was_promised(bench: &Bench, pass: impl Async
     assert_eq!(got.unwrap(), U256::from(600));
 }
 
+/// Each call by everybody whose call it is not, and with words of whoever may not say them.
+async fn nobody_but_the_parties_moves_anything(bench: &Bench) {
+    let id = bench.open(21, 1000).await;
+    let said = voucher(id, 400);
+    let close = Close {
+        channel: id,
+        paid: 100,
+    };
+    let (key, expiry) = (B256::repeat_byte(6), u64::MAX);
+    let locked = LockedVoucher {
+        channel: id,
+        cumulative: 300,
+        context: B256::ZERO,
+        key_hash: cipher::key_hash(&key),
+        expiry,
+    };
+    let claim = async |by: usize, close: bool| {
+        let signature = sign(by, said.digest(&bench.domain)).await;
+        channels::claim(id, said.cumulative, said.context, &signature, close)
+    };
+    let claim_locked = async |by: usize, key: B256| {
+        let signature = sign(by, locked.digest(&bench.domain)).await;
+        channels::claim_locked(id, 300, B256::ZERO, expiry, key, &signature)
+    };
+    let leave = async |by: usize| {
+        let signature = sign(by, close.digest(&bench.domain)).await;
+        channels::cooperative_close(id, close.paid, &signature)
+    };
+    let before = bench.state(id).await;
+    let mut wrong = Vec::new();
+    for stranger in [1, 2] {
+        wrong.push(("topUp", stranger, 10, channels::top_up(id)));
+        wrong.push(("startClose", stranger, 0, channels::start_close(id)));
+        wrong.push(("cooperativeClose", stranger, 0, leave(1).await));
+    }
+    for stranger in [0, 2] {
+        wrong.push(("claim", stranger, 0, claim(0, false).await));
+        wrong.push(("claimAndClose", stranger, 0, claim(0, true).await));
+        wrong.push(("giveBack", stranger, 0, channels::give_back(id)));
+        wrong.push(("claimLocked", stranger, 0, claim_locked(0, key).await));
+    }
+    for anybody in [0, 1, 2] {
+        wrong.push(("finalize", anybody, 0, channels::finalize(id)));
+    }
+    for liar in [1, 2] {
+        wrong.push(("a voucher of another", 1, 0, claim(liar, false).await));
+        wrong.push(("an end with it", 1, 0, claim(liar, true).await));
+        wrong.push(("a lock of another", 1, 0, claim_locked(liar, key).await));
+    }
+    let other = claim_locked(0, B256::repeat_byte(7)).await;
+    wrong.push(("another key", 1, 0, other));
+    for liar in [0, 2] {
+        wrong.push(("another's leave", 0, 0, leave(liar).await));
+    }
+    for (what, from, value, input) in wrong {
+        let receipt = bench.call(from, value, input).await;
+        assert!(!receipt.succeeded, "{what} by {from}");
+        assert_eq!(bench.state(id).await, before, "{what} by {from}");
+    }
+
+    let [payer, payee] = [0, 1].map(|n: usize| DEV_ACCOUNTS[n].address);
+    let (longest, salt) = (30 * 86_400, B256::repeat_byte(22));
+    for (what, value, input) in [
+        ("nobody", 10, channels::open(Address::ZERO, 60, salt)),
+        ("itself", 10, channels::open(payer, 60, salt)),
+        ("too short", 10, channels::open(payee, 59, salt)),
+        ("too long", 10, channels::open(payee, longest + 1, salt)),
+        ("nothing", 0, channels::open(payee, 60, salt)),
+        (
+            "twice",
+            10,
+            channels::open(payee, 60, B256::repeat_byte(21)),
+        ),
+    ] {
+        assert!(!bench.call(0, value, input).await.succeeded, "{what}");
+    }
+    // And what each of them may do is done.
+    assert!(bench.call(1, 0, claim_locked(0, key).await).await.succeeded);
+    assert!(bench.call(1, 0, claim(0, false).await).await.succeeded);
+    assert!(bench.call(0, 10, channels::top_up(id)).await.succeeded);
+    let state = bench.state(id).await;
+    assert_eq!((state.claimed, state.deposit), (400, 1010));
+}
+
+/// A payee that calls the contract from within being paid: once with the little gas that a
+/// receiver gets, then with all that there is, when it withdraws.
+async fn who_comes_back_while_being_paid_gets_nothing_twice(bench: &Bench) {
+    alloy_sol_types::sol! {
+        function prepare(address channels, bytes[] words);
+        function say(bytes words);
+        function entered() returns (uint256);
+        function succeeded() returns (uint256);
+    }
+    use alloy_sol_types::SolCall;
+    let contract = bench.domain.contract();
+    let say = |words: &Bytes| -> Bytes {
+        let words = words.to_vec().into();
+        sayCall { words }.abi_encode().into()
+    };
+    let count = async |input: Vec<u8>| {
+        let call = CallRequest {
+            to: Some(RETURNER),
+            input: input.into(),
+            ..Default::default()
+        };
+        U256::from_be_slice(&bench.chain.call(call).await.unwrap())
+    };
+    let holds = async |of: Address| {
+        let balance = bench.chain.balance(of, BlockId::Latest).await.unwrap();
+        balance.to::<u128>()
+    };
+    let credit =
+        async || U256::from_be_slice(&bench.ask(channels::credits(RETURNER)).await).to::<u128>();
+    // Somebody else's money, to be had by whoever breaks in.
+    bench.open(31, 500).await;
+    let before = holds(contract).await;
+    let salt = B256::repeat_byte(32);
+    let opened = bench.call(0, 100, channels::open(RETURNER, 60, salt)).await;
+    assert!(opened.succeeded);
+    let payer = DEV_ACCOUNTS[0].address;
+    let id = channels::id_of(bench.domain.chain_id(), contract, payer, RETURNER, 60, salt);
+    let withdraw = channels::withdraw(RETURNER);
+    let mut entered = U256::ZERO;
+    for (cumulative, close) in [(60, false), (80, true)] {
+        let said = voucher(id, cumulative);
+        let signature = sign(0, said.digest(&bench.domain)).await;
+        let claim = channels::claim(id, cumulative, said.context, &signature, close);
+        // What it says from within: the same again, and its credit.
+        let words = [&claim, &withdraw].map(|words| words.to_vec().into());
+        let prepare = prepareCall {
+            channels: contract,
+            words: words.to_vec(),
+        };
+        let prepared = bench.send(2, RETURNER, 0, prepare.abi_encode().into());
+        assert!(prepared.await.succeeded);
+        assert!(bench.send(2, RETURNER, 0, say(&claim)).await.succeeded);
+        assert_eq!(holds(RETURNER).await + credit().await, cumulative);
+        if credit().await > 0 {
+            assert!(bench.send(2, RETURNER, 0, say(&withdraw)).await.succeeded);
+        }
+        assert!(
+            count(enteredCall {}.abi_encode()).await > entered,
+            "it came back"
+        );
+        entered = count(enteredCall {}.abi_encode()).await;
+        assert_eq!(count(succeededCall {}.abi_encode()).await, U256::ZERO);
+        assert_eq!(holds(RETURNER).await, cumulative);
+        assert!(!bench.send(2, RETURNER, 0, say(&withdraw)).await.succeeded);
+    }
+    assert!(bench.state(id).await.is_over());
+    assert_eq!(holds(contract).await, before, "the sum is conserved");
+}
+
 async fn the_factory_makes_it_where_it_should_be(bench: &Bench) {
     let receipt = bench.send(2, FACTORY, 0, channels::deployment()).await;
     assert!(receipt.succeeded);
@@ -530,6 +687,16 @@ async fn attacks_and_races_on_the_embedded_chain_pay_what_was_promised() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn on_the_embedded_chain_nobody_but_the_parties_moves_anything() {
+    nobody_but_the_parties_moves_anything(&embedded().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_the_embedded_chain_who_comes_back_gets_nothing_twice() {
+    who_comes_back_while_being_paid_gets_nothing_twice(&embedded().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_embedded_chains_factory_makes_it_where_it_should_be() {
     the_factory_makes_it_where_it_should_be(&embedded().await).await;
 }
@@ -544,8 +711,10 @@ async fn nodes_use_channels_on_the_embedded_chain() {
 #[ignore = "tests/interop/settler-anvil runs it"]
 async fn channels_on_anvil_are_the_same() {
     let anvil = Anvil::start();
-    let code = hex::encode_prefixed(refuser());
-    anvil.cast(&["rpc", "anvil_setCode", &REFUSER.to_string(), &code]);
+    for (at, name) in [(REFUSER, "Refuser"), (RETURNER, "Returner")] {
+        let code = hex::encode_prefixed(payee(name));
+        anvil.cast(&["rpc", "anvil_setCode", &at.to_string(), &code]);
+    }
     let rpc = RpcConfig::default().with_poll_interval(Duration::from_millis(100));
     let chain = Arc::new(RpcChain::new(&anvil.url, rpc).unwrap());
     // anvil has the factory from its first block on.
@@ -561,6 +730,8 @@ async fn channels_on_anvil_are_the_same() {
         anvil.cast(&["rpc", "anvil_mine", "0x1"]);
     };
     attacks_and_races_pay_what_was_promised(&bench, &pass).await;
+    nobody_but_the_parties_moves_anything(&bench).await;
+    who_comes_back_while_being_paid_gets_nothing_twice(&bench).await;
     nodes_open_pay_challenge_and_end(&bench, &pass).await;
     chain.shutdown().await.unwrap();
 }
