@@ -163,3 +163,97 @@ async fn nothing_is_billed_twice_whichever_step_of_the_buyer_is_the_last() {
 async fn nothing_is_billed_twice_whichever_step_of_the_seeder_is_the_last() {
     every_step(false).await;
 }
+
+/// Waits until it is so.
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let looking = async {
+        while !is_so().await {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let seen = tokio::time::timeout(std::time::Duration::from_secs(20), looking).await;
+    assert!(seen.is_ok(), "{what}");
+}
+
+fn named(side: CrashSide, name: &str) -> Crash {
+    let step = CrashStep::Named(name.to_owned());
+    Crash { side, step }
+}
+
+async fn is_dead(journal: &Journal) -> bool {
+    journal.read(|_| Ok(())).await.is_err()
+}
+
+/// Payments of which nobody gave notice are found by looking through the blocks. A seeder that
+/// is killed while it writes down how far it has looked counts each once.
+#[tokio::test]
+async fn what_is_found_on_the_chain_counts_once_wherever_the_search_was_cut_off() {
+    for side in [CrashSide::Before, CrashSide::After] {
+        let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+        let ours = Journal::in_memory().unwrap();
+        let agent = world.agent(&ours).await;
+        let journal = Journal::open(folder.path().join("seeder")).unwrap();
+        let gate = world.gate(&journal).await;
+        let purchase = purchase(world.seeder.address(), 1_790_000_000 + 3600);
+        for at in 0..2 {
+            let ask = ask(&agent, &gate, &purchase, range(at, at + 1)).await;
+            ask.unwrap().deliver(&gate).await;
+            agent.verified(&purchase, range(at, at + 1)).await;
+        }
+        let ack = agent.due(&purchase).await.unwrap().unwrap();
+        gate.message(ack).await.unwrap();
+        // It has written down where it began, and does again when it is 64 blocks further.
+        until("nothing is written down", async || journal.steps() > 0).await;
+        journal.crash(named(side, "gate-scanned"));
+        let bills = agent.bills(None).await.unwrap();
+        world.till.settle(bills).await.unwrap();
+        for _ in 0..80 {
+            world.ledger.mine();
+        }
+        until("it looks no further", async || is_dead(&journal).await).await;
+        let _ = gate.shutdown().await;
+        journal.close().await;
+
+        let journal = Journal::open(folder.path().join("seeder")).unwrap();
+        let gate = world.gate(&journal).await;
+        let wallet = world.buyer.address();
+        until("the payment is not seen", async || {
+            gate.exposure(wallet).is_zero()
+        })
+        .await;
+        world.ledger.mine();
+        let account = gate.account(wallet);
+        assert_eq!(
+            (account.exposure, account.paid),
+            (wei(0), wei(2)),
+            "{side:?}"
+        );
+        agent.shutdown().await.unwrap();
+        gate.shutdown().await.unwrap();
+    }
+}
+
+/// A file's own terms hold after a kill if they were written down, and the general ones if not.
+#[tokio::test]
+async fn terms_of_a_file_are_kept_or_they_are_not() {
+    let dear = chiral_core::Price::from_wei_per_mib(wei(5));
+    for (side, kept) in [(CrashSide::Before, false), (CrashSide::After, true)] {
+        let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+        let journal = Journal::open(folder.path().join("seeder")).unwrap();
+        let gate = world.gate(&journal).await;
+        let general = gate.terms(cid()).price;
+        assert_ne!(general, dear);
+        journal.crash(named(side, "gate-terms"));
+        gate.set_price(cid(), dear);
+        let _ = gate.keep_terms().await;
+        assert!(is_dead(&journal).await, "{side:?}: no crash");
+        let _ = gate.shutdown().await;
+        journal.close().await;
+
+        let journal = Journal::open(folder.path().join("seeder")).unwrap();
+        let gate = world.gate(&journal).await;
+        let expected = if kept { dear } else { general };
+        assert_eq!(gate.terms(cid()).price, expected, "{side:?}");
+        gate.shutdown().await.unwrap();
+    }
+}
