@@ -1,6 +1,6 @@
-//! A process that pays is killed again and again, on a chain that reorganises, stalls, answers
-//! late, lies, reverts, and is used by others with the same wallet. Once it is left alone, each
-//! bill is paid exactly once.
+//! A process that pays is killed again and again, on a chain that reorganises, makes no blocks,
+//! is not there at all, answers late, lies, reverts, and is used by others with the same wallet.
+//! Once it is left alone, each bill is paid exactly once.
 //!
 //! `CHIRAL_SETTLER_KILLS` is how often it is killed, 20 unless set.
 
@@ -112,7 +112,8 @@ fn start(url: &str, folder: &Path, seed: Option<u64>) -> Child {
 /// A chain behind a server on a port that stays the same when the chain becomes another.
 struct World {
     chain: EmbeddedChain,
-    server: JsonRpcServer,
+    /// `None` while the chain is not there.
+    server: Option<JsonRpcServer>,
     address: SocketAddr,
     /// What others sent from the wallet.
     foreign: Vec<Bytes>,
@@ -125,7 +126,7 @@ impl World {
         let server = serve(any, &chain).await;
         Self {
             address: server.address(),
-            server,
+            server: Some(server),
             chain,
             foreign: Vec::new(),
         }
@@ -159,17 +160,13 @@ impl World {
         let _ = self.chain.send_raw_transaction(signed.raw).await;
     }
 
-    /// The chain has another end: without what was in its last blocks.
-    async fn reorganise(&mut self, depth: u64, folder: &Path) {
+    /// The chain has another end: without what was in its last blocks. `sealing` says whether it
+    /// makes blocks from now on.
+    async fn reorganise(&mut self, depth: u64, sealing: Sealing, folder: &Path) {
         let known = self.known(folder);
-        let keep = self
-            .chain
-            .head()
-            .await
-            .unwrap()
-            .number
-            .saturating_sub(depth);
-        let anew = embedded(Sealing::OnDemand).await;
+        let head = self.chain.head().await.unwrap().number;
+        let keep = head.saturating_sub(depth);
+        let anew = embedded(sealing).await;
         for number in 1..=keep {
             let block = self.chain.block(BlockId::Number(number)).await.unwrap();
             let mut waits = Vec::new();
@@ -180,7 +177,7 @@ impl World {
                     waits.push(transaction.hash);
                 }
             }
-            if waits.is_empty() {
+            if waits.is_empty() || sealing == Sealing::Manual {
                 anew.seal().await.unwrap();
             }
             let until = Instant::now() + Duration::from_secs(5);
@@ -194,10 +191,23 @@ impl World {
         for _ in 0..depth {
             anew.seal().await.unwrap();
         }
-        self.server.shutdown().await;
-        self.server = serve(self.address, &anew).await;
+        self.die().await;
         let before = std::mem::replace(&mut self.chain, anew);
         before.shutdown().await.unwrap();
+        self.live().await;
+    }
+
+    /// Nobody answers any more.
+    async fn die(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.shutdown().await;
+        }
+    }
+
+    async fn live(&mut self) {
+        if self.server.is_none() {
+            self.server = Some(serve(self.address, &self.chain).await);
+        }
     }
 
     /// Everything that was ever sent, by its hash.
@@ -240,21 +250,37 @@ async fn world(seed: u64, lives: u32) -> u32 {
         let until = Instant::now() + Duration::from_millis(40 + dice.below(500));
         let mut reorganises = dice.percent(40);
         let mut interferes = dice.percent(25);
+        let mut stands = dice.percent(25);
+        let mut dies = dice.percent(25);
         while Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(20 + dice.below(60))).await;
-            if std::mem::take(&mut interferes) {
+            if world.server.is_none() {
+                trouble.push(format!("{life}: the chain is back"));
+                world.live().await;
+            } else if std::mem::take(&mut interferes) {
                 trouble.push(format!("{life}: another uses the wallet"));
                 world.interfere().await;
             } else if std::mem::take(&mut reorganises) {
                 let depth = 1 + dice.below(DEEPEST);
                 trouble.push(format!("{life}: {depth} blocks are lost"));
-                world.reorganise(depth, folder.path()).await;
+                world
+                    .reorganise(depth, Sealing::OnDemand, folder.path())
+                    .await;
+            } else if std::mem::take(&mut stands) {
+                // Until it is reorganised.
+                trouble.push(format!("{life}: there are no more blocks"));
+                world.reorganise(0, Sealing::Manual, folder.path()).await;
+            } else if std::mem::take(&mut dies) {
+                // It may be killed before the chain is back, and begin without one.
+                trouble.push(format!("{life}: the chain is gone"));
+                world.die().await;
             }
         }
         cut += u32::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
     }
+    world.live().await;
     let mut child = start(&world.url(), folder.path(), None);
     let until = Instant::now() + Duration::from_secs(90);
     let status = loop {
@@ -276,7 +302,7 @@ async fn world(seed: u64, lives: u32) -> u32 {
         "not settled {what}"
     );
     assert_paid_once(&world.chain, &bills(), &what).await;
-    world.server.shutdown().await;
+    world.die().await;
     world.chain.shutdown().await.unwrap();
     cut
 }
