@@ -12,8 +12,9 @@ use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How often a node tells which block it takes for firm.
+/// How often a node tells which block it takes for firm; at first sooner, as peers come.
 const TELL: Duration = Duration::from_secs(30);
+const TELL_FIRST: Duration = Duration::from_secs(1);
 
 /// Runs with the network, and ends before it.
 pub(crate) struct Exchange {
@@ -60,6 +61,7 @@ impl Exchange {
 }
 
 async fn tell(network: Arc<dyn PeerNetwork>, payments: Payments, topic: String) {
+    let mut pause = TELL_FIRST;
     loop {
         match firm_block(&**payments.chain(), payments.firm_depth()).await {
             Ok(Some(block)) => {
@@ -71,7 +73,8 @@ async fn tell(network: Arc<dyn PeerNetwork>, payments: Payments, topic: String) 
             Ok(None) => {}
             Err(error) => tracing::debug!(%error, "the chain does not say what is firm"),
         }
-        tokio::time::sleep(TELL).await;
+        tokio::time::sleep(pause).await;
+        pause = TELL.min(pause * 2);
     }
 }
 

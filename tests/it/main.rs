@@ -5,6 +5,7 @@
 mod auto_seed;
 mod control;
 mod failover;
+mod heads;
 mod in_band;
 mod journeys;
 mod lifecycle;

@@ -64,6 +64,11 @@ impl PeerHeads {
         words.insert(peer, Word { block, at: now });
     }
 
+    /// Peers whose word counts now, which is in seconds since 1970.
+    pub fn heard(&self, now: u64) -> usize {
+        self.fresh(now).len()
+    }
+
     fn fresh(&self, now: u64) -> Vec<BlockRef> {
         let mut words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         words.retain(|_, word| word.at.saturating_add(WORD_SECONDS) >= now);
