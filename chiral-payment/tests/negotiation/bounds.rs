@@ -13,6 +13,7 @@ use chiral_core::{
     WalletSigner,
 };
 use chiral_payment::channel::{ChannelTerms, ChannelView, Channels, ChannelsConfig, Side};
+use chiral_payment::journal::JournalError;
 use chiral_payment::messages::{Message, Policy};
 use chiral_payment::{AgentConfig, ChainAgent, ChainGate, GateConfig, Journal};
 
@@ -124,18 +125,24 @@ impl World {
         self.ledger.mine();
     }
 
-    pub(crate) async fn sides(&self, buyers: &Journal, seeders: &Journal) -> Sides {
+    /// What keeps the channels of the buyer (0) or the seeder (1).
+    pub(crate) async fn house(
+        &self,
+        journal: &Journal,
+        side: usize,
+    ) -> Result<Channels, JournalError> {
         let mut config = ChannelsConfig::default();
         config.clock = clock(self.time.clone());
         config.claim_at_least = u128::MAX;
         config.poll = Duration::from_millis(50);
-        let start = |journal: &Journal, wallet: &Arc<FixedKeySigner>, desk: &Arc<Desk>| {
-            let ledger = self.ledger.clone();
-            let (journal, wallet, desk) = (journal.clone(), wallet.clone(), desk.clone());
-            Channels::start(journal, wallet, ledger, desk, domain(), config.clone())
-        };
-        let buyer_house = start(buyers, &self.buyer, &self.desks[0]).await.unwrap();
-        let seeder_house = start(seeders, &self.seeder, &self.desks[1]).await.unwrap();
+        let wallet = [&self.buyer, &self.seeder][side].clone();
+        let (ledger, desk) = (self.ledger.clone(), self.desks[side].clone());
+        Channels::start(journal.clone(), wallet, ledger, desk, domain(), config).await
+    }
+
+    pub(crate) async fn sides(&self, buyers: &Journal, seeders: &Journal) -> Sides {
+        let buyer_house = self.house(buyers, 0).await.unwrap();
+        let seeder_house = self.house(seeders, 1).await.unwrap();
 
         let mut gate = GateConfig::default();
         gate.price = Price::from_wei_per_mib(U256::from(4 * CHUNK_PRICE));

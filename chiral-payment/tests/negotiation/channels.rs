@@ -539,3 +539,29 @@ async fn a_seeder_that_was_off_claims_if_it_comes_back_in_time() {
         sides.end().await;
     }
 }
+
+/// The first two things that a journal has of channels: killed at either, it begins as if for
+/// the first time, or goes on from there.
+#[tokio::test]
+async fn channels_begin_again_wherever_their_first_start_was_cut_off() {
+    for name in ["channel-contract", "channel-secret"] {
+        for side in [CrashSide::Before, CrashSide::After] {
+            let folder = tempfile::tempdir().unwrap();
+            let paths = ["buyer", "seeder"].map(|name| folder.path().join(name));
+            let world = World::new(Policy::LockedVoucher, terms());
+            for (n, path) in paths.iter().enumerate() {
+                let journal = Journal::open(path).unwrap();
+                let step = CrashStep::Named(name.to_owned());
+                journal.crash(Crash { side, step });
+                assert!(world.house(&journal, n).await.is_err(), "{side:?} {name}");
+                journal.close().await;
+            }
+            let [ours, theirs] = paths.map(|path| Journal::open(path).unwrap());
+            let sides = world.sides(&ours, &theirs).await;
+            let mut count = Count::default();
+            buy(&world, &sides, &mut count, 0).await.unwrap();
+            assert_eq!(count.had, u128::from(CHUNKS), "{side:?} {name}");
+            sides.end().await;
+        }
+    }
+}

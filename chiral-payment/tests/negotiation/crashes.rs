@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use chiral_core::conformance::wallet::FixedKeySigner;
 use chiral_core::{GateError, PaymentAgent, PaymentGate, PaymentSettler, WalletSigner};
 use chiral_payment::journal::{Crash, CrashSide, CrashStep};
+use chiral_payment::messages::Message;
 use chiral_payment::{ChainAgent, ChainGate, Journal};
 
 use super::ledger::{Ledger, Till};
@@ -254,6 +255,74 @@ async fn terms_of_a_file_are_kept_or_they_are_not() {
         let gate = world.gate(&journal).await;
         let expected = if kept { dear } else { general };
         assert_eq!(gate.terms(cid()).price, expected, "{side:?}");
+        gate.shutdown().await.unwrap();
+    }
+}
+
+/// Counters of requests are set aside in the journal before they are used: whenever a buyer is
+/// killed, none is used twice.
+#[tokio::test]
+async fn no_request_has_the_counter_of_another_whenever_the_buyer_is_killed() {
+    let counter = |credential: Option<bytes::Bytes>| match Message::decode(&credential?) {
+        Ok(Message::Request(request)) => Some(request.body.counter),
+        _ => None,
+    };
+    for side in [CrashSide::Before, CrashSide::After] {
+        let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+        let theirs = Journal::in_memory().unwrap();
+        let gate = world.gate(&theirs).await;
+        let journal = Journal::open(folder.path().join("buyer")).unwrap();
+        let agent = world.agent(&journal).await;
+        let purchase = purchase(world.seeder.address(), 1_790_000_000 + 3600);
+        ask(&agent, &gate, &purchase, range(0, 1)).await.unwrap();
+        journal.crash(named(side, "agent-counters"));
+        let mut used = Vec::new();
+        while let Ok(credential) = agent.credential(&purchase, range(1, 2)).await {
+            used.push(counter(credential).unwrap());
+            assert!(used.len() < 10_000, "counters are never set aside");
+        }
+        let _ = agent.shutdown().await;
+        journal.close().await;
+
+        let journal = Journal::open(folder.path().join("buyer")).unwrap();
+        let agent = world.agent(&journal).await;
+        let next = agent.credential(&purchase, range(1, 2)).await.unwrap();
+        let (next, last) = (counter(next).unwrap(), used.iter().max().unwrap());
+        assert!(next > *last, "{side:?}: {next} after {last}");
+        agent.shutdown().await.unwrap();
+        gate.shutdown().await.unwrap();
+    }
+}
+
+/// A purchase is closed or it is not: what is fetched again is billed in the first case, and in
+/// the other it is not.
+#[tokio::test]
+async fn a_purchase_is_closed_or_it_is_not() {
+    for (side, closed) in [(CrashSide::Before, false), (CrashSide::After, true)] {
+        let (world, folder) = (World::new(), tempfile::tempdir().unwrap());
+        let theirs = Journal::in_memory().unwrap();
+        let gate = world.gate(&theirs).await;
+        let journal = Journal::open(folder.path().join("buyer")).unwrap();
+        let agent = world.agent(&journal).await;
+        download(&world, &agent, &gate).await.unwrap();
+        journal.crash(named(side, "agent-forget"));
+        assert!(agent.forget(cid()).await.is_err());
+        let _ = agent.shutdown().await;
+        journal.close().await;
+
+        let journal = Journal::open(folder.path().join("buyer")).unwrap();
+        let agent = world.agent(&journal).await;
+        assert!(agent.bills(None).await.unwrap().is_empty(), "{side:?}");
+        let purchase = purchase(world.seeder.address(), 1_790_000_000 + 3600);
+        let ask = ask(&agent, &gate, &purchase, range(0, 1)).await.unwrap();
+        ask.deliver(&gate).await;
+        agent.verified(&purchase, range(0, 1)).await;
+        let again: alloy_primitives::U256 = {
+            let bills = agent.bills(None).await.unwrap();
+            bills.iter().map(|bill| bill.amount).sum()
+        };
+        assert_eq!(again, wei(u64::from(closed)), "{side:?}");
+        agent.shutdown().await.unwrap();
         gate.shutdown().await.unwrap();
     }
 }
