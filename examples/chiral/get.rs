@@ -1,5 +1,6 @@
 //! `chiral get`: download a file, and go on where an earlier run was.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +9,8 @@ use chiral::core::chunk_store::Location;
 use chiral::core::link::file_name;
 use chiral::core::money::format_chi;
 use chiral::core::transfer::{EventStream, TransferEventKind};
-use chiral::core::{Bill, SettlementStatus};
+use chiral::core::{Bill, SettlementStatus, U256};
+use chiral::payment::statement::{Direction, Status};
 use chiral::protocols::EngineConfig;
 use chiral::protocols::private::PrivateConfig;
 use chiral::storage::identify_file;
@@ -200,6 +202,7 @@ pub(crate) async fn pay(
         },
         exit = signals.next() => return Err(unpaid(exit)),
     };
+    paid_before(node, &owed, output).await?;
     for ((bill, _), status) in owed.iter().zip(states) {
         let transaction = match status {
             SettlementStatus::Settled { transaction } => Some(transaction),
@@ -220,6 +223,43 @@ pub(crate) async fn pay(
             "bytes": bill.bytes,
             "amount_wei": bill.amount.to_string(),
             "transaction": transaction,
+        }))?;
+    }
+    Ok(())
+}
+
+/// Says what was paid for the same files before these bills: while they came, when a seeder lends
+/// no more, and by earlier runs.
+async fn paid_before(
+    node: &Node,
+    bills: &[&(Bill, SettlementStatus)],
+    output: &Output,
+) -> Result<(), Failure> {
+    if bills.is_empty() {
+        return Ok(());
+    }
+    let told: BTreeSet<_> = bills.iter().map(|(bill, _)| Some(bill.id)).collect();
+    let files: BTreeSet<_> = bills.iter().map(|(bill, _)| bill.cid).collect();
+    let statement = node.statement().await?;
+    for cid in files {
+        let before = statement.entries.iter().filter(|entry| {
+            let paid = (entry.direction, entry.status) == (Direction::Spent, Status::Settled);
+            paid && entry.cid == cid && entry.bill.is_some() && !told.contains(&entry.bill)
+        });
+        let amounts: Vec<U256> = before.map(|entry| entry.amount).collect();
+        if amounts.is_empty() {
+            continue;
+        }
+        let (count, amount) = (amounts.len(), amounts.iter().sum::<U256>());
+        output.text(format!(
+            "paid     {} CHI  for {cid} before, in {count} payments",
+            format_chi(amount)
+        ))?;
+        output.event(&json!({
+            "event": "paid_before",
+            "cid": cid,
+            "payments": count,
+            "amount_wei": amount.to_string(),
         }))?;
     }
     Ok(())

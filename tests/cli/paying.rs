@@ -235,6 +235,15 @@ fn a_file_that_is_got_again_is_paid_again() {
     assert_eq!(bills(&home, &rpc).len(), 2);
     let one: U256 = "5000000953674317".parse().unwrap();
     assert_eq!(earned(&rpc) - before, one + one);
+    // And once more: it is told what was paid for the file before.
+    std::fs::remove_file(&copy).unwrap();
+    let (code, events) = Running::start(get(), [""; 0]).end();
+    assert_eq!(code, 0, "{:?}", events.last());
+    for (name, amount) in [("paid_before", one + one), ("paid", one)] {
+        let told = events.iter().find(|event| event["event"] == name);
+        let told = told.unwrap_or_else(|| panic!("{name}: {events:?}"));
+        assert_eq!(told["amount_wei"], amount.to_string(), "{name}");
+    }
     seller.process.kill();
     chain.kill();
 }
