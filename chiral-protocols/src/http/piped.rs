@@ -6,69 +6,29 @@
 //! the connection, and those behind ask again elsewhere. Servers that do not bear with it are told
 //! by what becomes of the requests ([`Habits`]).
 
+mod exchange;
+mod habits;
+
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use hyper::http::response::Parts;
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 
-use super::codec::{Answer, AnswerError, Body, HeadLimits};
+use super::codec::{AnswerError, HeadLimits};
 use super::wire::Wire;
+
+pub(super) use exchange::Exchange;
+pub(super) use habits::{Counted, Habits};
 
 /// Bytes taken from the socket at a time: enough that the system calls hardly count, few
 /// enough to stay in the processor's cache until they are hashed.
 const READ_SIZE: usize = 256 << 10;
-
-/// How long a request behind others may be without an answer when its turn has come, before
-/// giving it up is the server's fault.
-const FORGOTTEN: Duration = Duration::from_secs(2);
-
-/// What all connections to one server share.
-#[derive(Debug, Default)]
-pub(super) struct Habits {
-    /// Told whenever there may be room for another request, on a connection or for a new one.
-    pub(super) room: Notify,
-    /// Whether requests behind others have come to grief: the server is asked for one thing at
-    /// a time then.
-    pub(super) one_by_one: AtomicBool,
-}
-
-impl Habits {
-    /// A request behind others, or the answer before it, was lost.
-    pub(super) fn came_to_grief(&self) {
-        self.one_by_one.store(true, Ordering::Relaxed);
-    }
-}
-
-/// A place among the connections that are counted, if it has one; `room` is told when it is free.
-#[derive(Debug)]
-pub(super) struct Counted {
-    permit: Option<OwnedSemaphorePermit>,
-    habits: Arc<Habits>,
-}
-
-impl Counted {
-    pub(super) fn new(permit: Option<OwnedSemaphorePermit>, habits: Arc<Habits>) -> Self {
-        Self { permit, habits }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        // In this order: who looks when it is told has to find it.
-        self.permit = None;
-        self.habits.room.notify_waiters();
-    }
-}
 
 /// Why an answer did not come, or not to its end.
 #[derive(Debug, thiserror::Error)]
@@ -128,20 +88,9 @@ struct Open {
 #[derive(Debug)]
 pub(super) struct Claim(Piped);
 
-/// A request that was sent, and its answer.
-#[derive(Debug)]
-pub(super) struct Exchange {
-    conn: Piped,
-    number: u64,
-    answer: Answer,
-    /// Whether others were before it.
-    behind: bool,
-    ended: bool,
-}
-
 impl Piped {
     pub(super) fn new(wire: Wire, limits: HeadLimits, counted: Counted) -> Self {
-        let habits = counted.habits.clone();
+        let habits = counted.habits().clone();
         let open = Open {
             wire,
             out: BytesMut::new(),
@@ -173,7 +122,7 @@ impl Piped {
     pub(super) fn counts(&self) -> bool {
         let state = self.state();
         let open = state.open.as_ref();
-        open.is_some_and(|open| open.counted.permit.is_some())
+        open.is_some_and(|open| open.counted.counts())
     }
 
     /// Requests on it, and places taken for others.
@@ -244,14 +193,7 @@ impl Claim {
             open.out.extend_from_slice(request);
         }
         drop(state);
-        let answer = Answer::new(conn.0.limits, to_head);
-        Exchange {
-            conn,
-            number,
-            answer,
-            behind,
-            ended: false,
-        }
+        Exchange::new(conn, number, to_head, behind)
     }
 }
 
@@ -334,143 +276,5 @@ impl State {
     /// Whether that request gets no answer any more.
     fn is_lost(&self, number: u64) -> bool {
         self.open.is_none() || self.until.is_some_and(|until| until <= number)
-    }
-}
-
-/// Whether the connection ended as connections do. TLS tells of an end without a farewell by
-/// the same kind, and that is no way to end a body.
-fn is_end(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::UnexpectedEof && error.get_ref().is_none()
-}
-
-impl Exchange {
-    /// Whether the answers to other requests came, or were to come, before this one.
-    pub(super) fn was_behind(&self) -> bool {
-        self.behind
-    }
-
-    /// Waits until the answer is the next one.
-    pub(super) async fn turn(&self) -> Result<(), Lost> {
-        std::future::poll_fn(|cx| {
-            let mut state = self.conn.state();
-            if state.is_lost(self.number) {
-                return Poll::Ready(Err(Lost::Overtaken));
-            }
-            state.flush(cx);
-            let before = self.number.saturating_sub(state.turn);
-            if before == 0 {
-                return Poll::Ready(Ok(()));
-            }
-            let place = usize::try_from(before).unwrap_or(usize::MAX);
-            if let Some(waiting) = state.line.get_mut(place) {
-                *waiting = Some(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// The head of the answer, once it is its turn.
-    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Parts, Lost>> {
-        let conn = self.conn.clone();
-        let mut state = conn.state();
-        loop {
-            if state.is_lost(self.number) {
-                return Poll::Ready(Err(Lost::Overtaken));
-            }
-            if let Some(head) = self.answer.head(&mut state.input)? {
-                if self.answer.has_no_body() {
-                    self.finish(&mut state);
-                }
-                // One in chunks has come before its end is told, and who asked for a range
-                // leaves when it has come.
-                if self.answer.is_chunked() {
-                    self.conn.0.habits.came_to_grief();
-                }
-                return Poll::Ready(Ok(head));
-            }
-            ready!(state.poll_more(&conn.0.habits, cx))?;
-        }
-    }
-
-    /// The next bytes of the body; `None` at its end.
-    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Lost>>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        let conn = self.conn.clone();
-        let mut state = conn.state();
-        loop {
-            match self.answer.body(&mut state.input) {
-                Err(error) => return Poll::Ready(Some(Err(error.into()))),
-                Ok(Body::Data(data)) => return Poll::Ready(Some(Ok(data))),
-                Ok(Body::End) => {
-                    self.finish(&mut state);
-                    return Poll::Ready(None);
-                }
-                Ok(Body::More) if state.is_lost(self.number) => {
-                    return Poll::Ready(Some(Err(Lost::Overtaken)));
-                }
-                Ok(Body::More) => {}
-            }
-            match ready!(state.poll_more(&conn.0.habits, cx)) {
-                Ok(()) => {}
-                Err(error) if is_end(&error) && self.answer.ends_with_connection() => {
-                    self.finish(&mut state);
-                    return Poll::Ready(None);
-                }
-                Err(error) => return Poll::Ready(Some(Err(error.into()))),
-            }
-        }
-    }
-
-    /// The answer has come to its end: it is the next one's turn.
-    fn finish(&mut self, state: &mut State) {
-        self.ended = true;
-        state.turn += 1;
-        state.since = Instant::now();
-        state.line.pop_front();
-        if !self.answer.keeps() || state.until == Some(state.turn) {
-            state.close();
-            return;
-        }
-        match state.line.front_mut() {
-            // What is left over is held by nobody who needs it.
-            None if state.input.is_empty() => state.input = BytesMut::new(),
-            None => {}
-            Some(next) => {
-                if let Some(waker) = next.take() {
-                    waker.wake();
-                }
-            }
-        }
-        self.conn.0.habits.room.notify_waiters();
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        let mut state = self.conn.state();
-        if self.ended || state.open.is_none() {
-            return;
-        }
-        if self.number <= state.turn {
-            if self.behind && !self.answer.has_begun() && state.since.elapsed() >= FORGOTTEN {
-                self.conn.0.habits.came_to_grief();
-            }
-            state.close();
-            return;
-        }
-        // Its answer will come all the same, and nobody would read it.
-        let until = state
-            .until
-            .map_or(self.number, |until| until.min(self.number));
-        state.until = Some(until);
-        let place = usize::try_from(self.number - state.turn).unwrap_or(usize::MAX);
-        for waiting in state.line.iter_mut().skip(place) {
-            if let Some(waker) = waiting.take() {
-                waker.wake();
-            }
-        }
     }
 }
