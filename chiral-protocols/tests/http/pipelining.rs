@@ -87,7 +87,7 @@ impl Peer {
 }
 
 /// What a source delivers of a range.
-fn fetch(source: &dyn ChunkSource, range: ByteRange) -> JoinHandle<Result<Vec<u8>, TransferError>> {
+fn fetch(source: &dyn ChunkSource, range: ByteRange) -> Fetched {
     let mut deliveries = source.fetch(range);
     tokio::spawn(async move {
         let mut got = Vec::new();
@@ -122,6 +122,29 @@ async fn connected() -> (Arc<dyn ChunkSource>, TcpListener, Peer) {
     };
     let (source, peer) = tokio::join!(soon(client.connect(&offer, &target)), described);
     (source.unwrap(), listener, peer)
+}
+
+type Fetched = JoinHandle<Result<Vec<u8>, TransferError>>;
+
+/// Asks for two ranges, of which the server has both before it has answered any.
+async fn two_at_once(source: &dyn ChunkSource, peer: &mut Peer) -> [Fetched; 2] {
+    let a = fetch(source, A);
+    peer.expect(A).await;
+    let b = fetch(source, B);
+    peer.expect(B).await;
+    [a, b]
+}
+
+/// The server, which has just been asked for the second range again, is asked for nothing more
+/// before it has answered.
+async fn is_asked_one_by_one(source: &dyn ChunkSource, mut peer: Peer, b: Fetched) {
+    let c = fetch(source, C);
+    assert!(peer.is_idle().await);
+    peer.answer(B).await;
+    assert_eq!(soon(b).await.unwrap().unwrap(), file(B));
+    peer.expect(C).await;
+    peer.answer(C).await;
+    assert_eq!(soon(c).await.unwrap().unwrap(), file(C));
 }
 
 async fn is_alone(listener: &TcpListener) -> bool {
@@ -184,10 +207,7 @@ async fn who_stands_behind_one_that_leaves_asks_again_elsewhere() {
 #[tokio::test]
 async fn an_answer_that_nobody_waits_for_is_nobody_elses() {
     let (source, listener, mut peer) = connected().await;
-    let a = fetch(&*source, A);
-    peer.expect(A).await;
-    let b = fetch(&*source, B);
-    peer.expect(B).await;
+    let [a, b] = two_at_once(&*source, &mut peer).await;
     b.abort();
     assert!(soon(b).await.unwrap_err().is_cancelled());
     let c = fetch(&*source, C);
@@ -204,67 +224,40 @@ async fn an_answer_that_nobody_waits_for_is_nobody_elses() {
 #[tokio::test]
 async fn a_server_that_forgets_requests_behind_others_is_asked_one_by_one() {
     let (source, listener, mut peer) = connected().await;
-    let a = fetch(&*source, A);
-    peer.expect(A).await;
-    let b = fetch(&*source, B);
-    peer.expect(B).await;
+    let [a, b] = two_at_once(&*source, &mut peer).await;
     peer.answer(A).await;
     assert_eq!(soon(a).await.unwrap().unwrap(), file(A));
     drop(peer);
     let mut second = Peer::accept(&listener).await;
     second.expect(B).await;
-    let c = fetch(&*source, C);
-    assert!(second.is_idle().await);
-    second.answer(B).await;
-    assert_eq!(soon(b).await.unwrap().unwrap(), file(B));
-    second.expect(C).await;
-    second.answer(C).await;
-    assert_eq!(soon(c).await.unwrap().unwrap(), file(C));
+    is_asked_one_by_one(&*source, second, b).await;
 }
 
 #[tokio::test]
 async fn nor_does_it_have_to_end_the_connection_that_it_forgets_them_on() {
     let (source, listener, mut peer) = connected().await;
-    let a = fetch(&*source, A);
-    peer.expect(A).await;
-    let b = fetch(&*source, B);
-    peer.expect(B).await;
+    let [a, b] = two_at_once(&*source, &mut peer).await;
     peer.answer(A).await;
     assert_eq!(soon(a).await.unwrap().unwrap(), file(A));
     // Nothing more, for longer than an answer may take.
     let mut second = Peer::accept(&listener).await;
     second.expect(B).await;
-    let c = fetch(&*source, C);
-    assert!(second.is_idle().await);
-    second.answer(B).await;
-    assert_eq!(soon(b).await.unwrap().unwrap(), file(B));
-    second.expect(C).await;
-    second.answer(C).await;
-    assert_eq!(soon(c).await.unwrap().unwrap(), file(C));
+    is_asked_one_by_one(&*source, second, b).await;
 }
 
 #[tokio::test]
 async fn a_server_that_takes_two_requests_for_nonsense_is_asked_one_by_one() {
     let (source, listener, mut peer) = connected().await;
-    let a = fetch(&*source, A);
-    peer.expect(A).await;
-    let b = fetch(&*source, B);
-    peer.expect(B).await;
+    let [a, b] = two_at_once(&*source, &mut peer).await;
     peer.answer(A).await;
     peer.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
         .await;
     assert_eq!(soon(a).await.unwrap().unwrap(), file(A));
-    let mut last = tokio::select! {
+    let last = tokio::select! {
         mut second = Peer::accept(&listener) => { second.expect(B).await; second }
         () = peer.expect(B) => peer,
     };
-    let c = fetch(&*source, C);
-    assert!(last.is_idle().await);
-    last.answer(B).await;
-    assert_eq!(soon(b).await.unwrap().unwrap(), file(B));
-    last.expect(C).await;
-    last.answer(C).await;
-    assert_eq!(soon(c).await.unwrap().unwrap(), file(C));
+    is_asked_one_by_one(&*source, last, b).await;
 }
 
 #[tokio::test]
@@ -280,22 +273,13 @@ async fn a_server_that_breaks_off_under_two_requests_is_asked_one_by_one() {
     assert!(soon(a).await.unwrap().is_err());
     let mut second = Peer::accept(&listener).await;
     second.expect(B).await;
-    let c = fetch(&*source, C);
-    assert!(second.is_idle().await);
-    second.answer(B).await;
-    assert_eq!(soon(b).await.unwrap().unwrap(), file(B));
-    second.expect(C).await;
-    second.answer(C).await;
-    assert_eq!(soon(c).await.unwrap().unwrap(), file(C));
+    is_asked_one_by_one(&*source, second, b).await;
 }
 
 #[tokio::test]
 async fn an_answer_that_is_the_last_sends_those_behind_it_elsewhere() {
     let (source, listener, mut peer) = connected().await;
-    let a = fetch(&*source, A);
-    peer.expect(A).await;
-    let b = fetch(&*source, B);
-    peer.expect(B).await;
+    let [a, b] = two_at_once(&*source, &mut peer).await;
     let head = "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-99/1000\r\n\
                 Connection: close\r\nContent-Length: 100\r\n\r\n";
     peer.send(head.as_bytes()).await;
@@ -327,10 +311,7 @@ async fn what_comes_unasked_is_no_answer() {
 #[tokio::test]
 async fn answers_in_the_wrong_order_deliver_nothing() {
     let (source, _listener, mut peer) = connected().await;
-    let a = fetch(&*source, A);
-    peer.expect(A).await;
-    let b = fetch(&*source, B);
-    peer.expect(B).await;
+    let [a, b] = two_at_once(&*source, &mut peer).await;
     peer.answer(B).await;
     peer.answer(A).await;
     let error = soon(a).await.unwrap().unwrap_err();
