@@ -10,6 +10,7 @@ use chiral_payment::channel::{ChannelMessage, Side};
 use chiral_payment::journal::{Crash, CrashSide, CrashStep};
 use chiral_payment::messages::{Message, Policy, Signed};
 use chiral_payment::{ChainGate, Journal};
+use futures_util::FutureExt;
 
 use super::bounds::*;
 use super::support::*;
@@ -563,5 +564,37 @@ async fn channels_begin_again_wherever_their_first_start_was_cut_off() {
             assert_eq!(count.had, u128::from(CHUNKS), "{side:?} {name}");
             sides.end().await;
         }
+    }
+}
+
+/// Whoever begins to end a channel and does not wait for it has changed what is written at the
+/// latest when the node ends. Killed there, it has begun to or it has not.
+#[tokio::test]
+async fn what_nobody_waited_for_is_written_at_the_end_or_never_was() {
+    for side in [CrashSide::Before, CrashSide::After] {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["buyer", "seeder"].map(|name| folder.path().join(name));
+        let world = World::new(Policy::Channel, terms());
+        let [ours, theirs] = paths.clone().map(|path| Journal::open(path).unwrap());
+        let sides = world.sides(&ours, &theirs).await;
+        session(&world, &sides).await;
+        let id = channel_of(&sides);
+        let waited = sides.buyers.close(id).now_or_never();
+        assert!(waited.is_none(), "it does not wait for the disk");
+        let step = CrashStep::Named("channel-flush".to_owned());
+        ours.crash(Crash { side, step });
+        sides.end().await;
+        assert!(ours.read(|_| Ok(())).await.is_err(), "{side:?}: no crash");
+        ours.close().await;
+        theirs.close().await;
+
+        let [ours, theirs] = paths.map(|path| Journal::open(path).unwrap());
+        let sides = world.sides(&ours, &theirs).await;
+        assert_eq!(channel_of(&sides), id);
+        world.aftermath(&sides).await;
+        let price = u128::from(CHUNKS) * CHUNK_PRICE;
+        assert_eq!(world.earned(), price, "{side:?}");
+        assert_eq!(world.returned() + price, 100 * CHUNK_PRICE, "{side:?}");
+        sides.end().await;
     }
 }
