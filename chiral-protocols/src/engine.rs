@@ -44,6 +44,7 @@ mod coverage;
 mod fetch;
 mod finish;
 mod forward;
+mod held;
 mod identify;
 mod jobs;
 mod lookout;

@@ -7,6 +7,8 @@
 mod common;
 #[path = "bittorrent/conformance.rs"]
 mod conformance;
+#[path = "bittorrent/crowd.rs"]
+mod crowd;
 #[path = "bittorrent/discovery.rs"]
 mod discovery;
 #[path = "bittorrent/hostile.rs"]

@@ -453,3 +453,31 @@ async fn what_cannot_be_downloaded_as_is_wished_is_said_at_once_if_it_is_known()
     within(getter.shutdown()).await.unwrap();
     within(album.protocol.shutdown()).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_torrents_are_got_at_once() {
+    const TORRENTS: usize = 50;
+    let dir = tempfile::tempdir().unwrap();
+    let (files, out) = (dir.path().join("files"), dir.path().join("out"));
+    std::fs::create_dir(&files).unwrap();
+    std::fs::create_dir(&out).unwrap();
+    let content = |number: usize| data(600_000 + 1000 * number);
+    let seeder = node(&dir.path().join("1")).await;
+    let getter = node(&dir.path().join("2")).await;
+    let mut getting = Vec::new();
+    for number in 0..TORRENTS {
+        let file = files.join(number.to_string());
+        std::fs::write(&file, content(number)).unwrap();
+        let magnet = within(seeder.seed_file(&file)).await.unwrap();
+        let get = getter.download_torrent(magnet).to_directory(&out);
+        // Nobody is waited for to begin.
+        getting.push(within(get.start()).await.unwrap());
+    }
+    for (number, getting) in getting.into_iter().enumerate() {
+        within(getting.outcome()).await.unwrap();
+        let got = std::fs::read(out.join(number.to_string())).unwrap();
+        assert!(got == content(number), "{number}");
+    }
+    within(getter.shutdown()).await.unwrap();
+    within(seeder.shutdown()).await.unwrap();
+}

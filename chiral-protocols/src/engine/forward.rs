@@ -114,7 +114,7 @@ impl Active<'_> {
             let end = (first..self.layout.count().min(first.saturating_add(STRIDE)))
                 .find(|index| !self.present.get(*index))
                 .unwrap_or(self.layout.count().min(first.saturating_add(STRIDE)));
-            self.hash_on(chain, end);
+            self.hash_on(chain, vec![None; (end - first) as usize]);
         }
         Ok(None)
     }

@@ -125,17 +125,26 @@ impl Active<'_> {
         });
     }
 
-    /// Hashes the chunks up to `end` from disk.
-    pub(super) fn hash_on(&mut self, mut chain: ForwardChain, end: u32) {
+    /// Hashes the chunks that follow in a chain: those that are given from memory, the others
+    /// from disk.
+    pub(super) fn hash_on(&mut self, mut chain: ForwardChain, chunks: Vec<Option<Bytes>>) {
         let partial = self.partial.clone();
         self.jobs.spawn(async move {
-            while chain.next_index() < end {
-                let bytes = match partial.read(chain.next_index()).await {
-                    Ok(bytes) => bytes,
-                    Err(error) => return JobDone::StoreFailed(error),
+            let mut chunks = chunks.into_iter().peekable();
+            while let Some(first) = chunks.next() {
+                let first = match first {
+                    Some(bytes) => bytes,
+                    None => match partial.read(chain.next_index()).await {
+                        Ok(bytes) => bytes,
+                        Err(error) => return JobDone::StoreFailed(error),
+                    },
                 };
+                // As many as there are in one go: to wake a thread for each takes its time.
+                let rest = std::iter::from_fn(|| chunks.next_if(Option::is_some).flatten());
+                let run: Vec<Bytes> = std::iter::once(first).chain(rest).collect();
                 let (moved, pushed) = hashing(move || {
-                    let pushed = chain.push(&bytes).is_ok();
+                    // Each goes back to whoever lent it as soon as it is hashed.
+                    let pushed = run.into_iter().all(|bytes| chain.push(&bytes).is_ok());
                     (chain, pushed)
                 })
                 .await;

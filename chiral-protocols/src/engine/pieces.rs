@@ -15,22 +15,19 @@ use chiral_core::{
 
 use super::active::{Active, Step};
 use super::assembly::Contributions;
+use super::held::Held;
 use super::jobs::{JobDone, hashing};
 use super::source::Connected;
 use crate::scheduler::{Blame, SourceId};
 
-/// Pieces checked at once.
-const CHECKS: usize = 8;
-
-/// Bytes of chunks that are kept in memory until their pieces have been checked; what is
-/// beyond that is read back from disk.
-const HELD: usize = 8 << 20;
+/// Most pieces checked at once, whatever the number of processors.
+const MAX_CHECKS: usize = 8;
 
 /// Pieces of which it is remembered what each source had sent, until they pass.
 const MAX_SUSPECT: usize = 256;
 
 /// Chunks hashed for the cid in one job.
-const STRIDE: u32 = 16;
+const STRIDE: u32 = 8;
 
 /// Time between two words on how many pieces have passed.
 const TELL_EVERY: Duration = Duration::from_millis(200);
@@ -59,9 +56,9 @@ pub(super) struct Pieces {
     checking: BTreeMap<u32, u64>,
     tickets: u64,
     waiting: VecDeque<u32>,
-    /// Chunks in memory still, and how much that is.
-    held: BTreeMap<u32, Bytes>,
-    held_bytes: usize,
+    /// Most that are under check at once.
+    checks: usize,
+    held: Held,
     suspects: BTreeMap<u32, Vec<Suspect>>,
     key: RandomState,
     /// Not here while chunks are being hashed.
@@ -86,16 +83,7 @@ impl Pieces {
 
     /// Keeps the bytes of a chunk until they have been checked, if there is room.
     pub(super) fn hold(&mut self, index: u32, bytes: &Bytes) {
-        if self.held_bytes + bytes.len() <= HELD && !self.held.contains_key(&index) {
-            self.held_bytes += bytes.len();
-            self.held.insert(index, bytes.clone());
-        }
-    }
-
-    fn let_go(&mut self, index: u32) {
-        if let Some(bytes) = self.held.remove(&index) {
-            self.held_bytes -= bytes.len();
-        }
+        self.held.keep(index, bytes);
     }
 
     fn queue(&mut self, piece: u32) {
@@ -132,8 +120,10 @@ impl Active<'_> {
             checking: BTreeMap::new(),
             tickets: 0,
             waiting: VecDeque::new(),
-            held: BTreeMap::new(),
-            held_bytes: 0,
+            checks: std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .clamp(1, MAX_CHECKS),
+            held: Held::default(),
             suspects: BTreeMap::new(),
             key: RandomState::new(),
             chain: Some(ForwardChain::new(self.layout)),
@@ -173,7 +163,7 @@ impl Active<'_> {
         if pieces.done {
             return Ok(Some(Step::Done));
         }
-        while pieces.checking.len() < CHECKS
+        while pieces.checking.len() < pieces.checks
             && let Some(piece) = pieces.waiting.pop_front()
         {
             self.check_piece(pieces, piece);
@@ -187,7 +177,8 @@ impl Active<'_> {
             let end = (first..limit)
                 .find(|index| !self.proven.get(*index))
                 .unwrap_or(limit);
-            self.hash_on(chain, end);
+            let chunks = (first..end).map(|index| pieces.held.take(index));
+            self.hash_on(chain, chunks.collect());
         }
         Ok(None)
     }
@@ -226,7 +217,7 @@ impl Active<'_> {
         let mut parts = Vec::new();
         let mut from: Contributions = Vec::new();
         for index in chunks {
-            parts.push((index, pieces.held.get(&index).cloned()));
+            parts.push((index, pieces.held.get(index)));
             for (sent, id) in self.run.unproven_from.get(&index).into_iter().flatten() {
                 from.extend(sent.intersection(range).map(|sent| (sent, *id)));
             }
@@ -331,7 +322,7 @@ impl Active<'_> {
         for index in self.layout.touched(pieces.range(piece)) {
             let mut all = pieces.touching(self.layout.range(index));
             if all.all(|piece| pieces.passed.contains(&piece)) {
-                pieces.let_go(index);
+                pieces.held.passed(index);
                 if let Some(lookup) = &self.run.request.lookup {
                     lookup.passed(index);
                 }
@@ -355,7 +346,7 @@ impl Active<'_> {
         let chunks = self.layout.touched(pieces.range(piece));
         let span = self.layout.span(chunks.start, chunks.end);
         for index in chunks {
-            pieces.let_go(index);
+            pieces.held.take(index);
             self.run.unproven_from.remove(&index);
             if self.present.set(index, false) {
                 self.partial.forget(index).await?;

@@ -19,6 +19,10 @@ use crate::bittorrent::session::MAX_WINDOW;
 /// Most requests for ranges that stand at once.
 const MAX_FETCHES: usize = 64;
 
+/// For how many a block counts that came and was not taken, when it is decided how many more are
+/// asked for: about 100 of them wait at most, 1.6 MiB.
+const WAITING_COUNTS: usize = 4;
+
 /// Most questions that wait for a connection.
 const MAX_QUESTIONS: usize = 16;
 
@@ -251,7 +255,8 @@ impl PeerHandle {
     /// For the task: what is to be done, and how many blocks may be asked for.
     pub(in crate::bittorrent) fn take_orders(&self) -> (Orders, usize) {
         let mut state = self.state();
-        let room = MAX_WINDOW.saturating_sub(state.buffered);
+        // Each that waits stands for several: a download that comes to none soon has enough.
+        let room = MAX_WINDOW.saturating_sub(state.buffered * WAITING_COUNTS);
         state.starved = room < MAX_WINDOW / 2;
         (std::mem::take(&mut state.orders), room)
     }
@@ -453,7 +458,7 @@ impl PeerHandle {
                     state.orders.dropped.push(token);
                 }
             }
-            if state.starved && state.buffered < MAX_WINDOW / 4 {
+            if state.starved && state.buffered < MAX_WINDOW / WAITING_COUNTS / 4 {
                 state.starved = false;
                 drop(guard);
                 self.wake.notify_one();

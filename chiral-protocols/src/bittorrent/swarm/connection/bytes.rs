@@ -11,9 +11,10 @@ use crate::bittorrent::mse::Cipher;
 use crate::bittorrent::session::Session;
 use crate::bittorrent::swarm::greet::Wire;
 
-/// Bytes read at a time, at first and at most.
+/// Bytes read at a time, at first and at most. A block that is not taken holds all of what it was
+/// read with.
 pub(super) const FIRST_READ: usize = 32 << 10;
-const MAX_READ: usize = 256 << 10;
+const MAX_READ: usize = 64 << 10;
 
 /// Space below which more is made before reading.
 const MIN_SPACE: usize = 16 << 10;
