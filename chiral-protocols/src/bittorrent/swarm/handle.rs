@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chiral_core::{ByteRange, Coverage, Delivery, PeerId, TransferError};
+use chiral_core::{ByteRange, Coverage, Delivery, PeerId, RangeSet, TransferError};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
@@ -402,8 +402,8 @@ impl PeerHandle {
         }
     }
 
-    /// Asks for a range; its token.
-    pub(in crate::bittorrent) fn fetch(&self, range: ByteRange) -> Result<u64, TransferError> {
+    /// Asks for ranges; their token.
+    pub(in crate::bittorrent) fn fetch(&self, ranges: &RangeSet) -> Result<u64, TransferError> {
         let mut state = self.state();
         if let Some(reason) = &state.closed {
             return Err(self.broken(reason));
@@ -419,11 +419,12 @@ impl PeerHandle {
         state.next += 1;
         let fetch = Fetch {
             queue: VecDeque::new(),
-            left: range.len(),
+            left: ranges.len(),
             waker: None,
         };
         state.fetches.insert(token, fetch);
-        state.orders.fetch.push((token, range));
+        let ranges = ranges.iter().map(|range| (token, range));
+        state.orders.fetch.extend(ranges);
         drop(state);
         self.wake.notify_one();
         Ok(token)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use chiral_core::{Bitmap, ByteRange, ChunkSource, Cid, StoredContent};
+use chiral_core::{Bitmap, ByteRange, ChunkSource, Cid, PieceChecker, StoredContent};
 use tokio::sync::{Notify, mpsc};
 
 use super::handle::{Handles, PeerHandle};
@@ -16,6 +16,7 @@ use super::known::{Known, Origin};
 use crate::bittorrent::extension::{Holepunch, PexPeer};
 use crate::bittorrent::merkle::{MerkleError, NodeHash};
 use crate::bittorrent::metainfo::Metainfo;
+use crate::bittorrent::torrent_pieces::StreamChecker;
 use crate::bittorrent::tracker::Progress;
 use crate::bittorrent::wire::HashRange;
 
@@ -308,8 +309,9 @@ impl Torrent {
             }
         };
         // As long as its hash is not known, nothing can be said.
-        let hasher = self.metainfo().and_then(|meta| meta.hasher(piece));
-        let (Some(info), Some(mut hasher)) = (self.info(), hasher) else {
+        let meta = self.metainfo();
+        let checker = meta.and_then(|meta| StreamChecker::of(&meta, piece));
+        let (Some(info), Some(mut checker)) = (self.info(), checker) else {
             return false;
         };
         let range = info.geometry.piece(piece);
@@ -319,13 +321,10 @@ impl Torrent {
             let Ok(bytes) = content.read(ByteRange::new(at, end)).await else {
                 return false;
             };
-            let begin = (at - range.start) as u32;
-            if hasher.feed(begin, bytes).is_err() {
-                return false;
-            }
+            checker.update(&bytes);
             at = end;
         }
-        let right = hasher.finish().is_ok();
+        let right = Box::new(checker).passes();
         let mut served = lock(&self.served);
         if right {
             served.checked = true;
