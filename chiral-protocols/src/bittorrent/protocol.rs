@@ -162,6 +162,13 @@ impl BitTorrentProtocol {
         }
     }
 
+    /// A torrent is this content, of which peers are given nothing unless it is seeded.
+    pub(super) fn withhold(&self, info_hash: [u8; 20], cid: Cid) {
+        if let Some(torrent) = self.node.torrent(&info_hash) {
+            torrent.withhold(cid);
+        }
+    }
+
     /// The torrent of content that is to be seeded: out of what the store keeps beside it, or
     /// made, which reads and hashes all of it. `None` if it can be none: it is empty, or not
     /// complete.
@@ -400,7 +407,7 @@ impl BitTorrentProtocol {
         let (hash, place) = self.torrent_and_place(offer, target)?;
         let torrent = self.node.open(hash).ok_or(TransferError::Closed)?;
         if let Some(cid) = target.cid()
-            && torrent.cid().is_none()
+            && (torrent.cid().is_none() || torrent.is_withheld())
         {
             torrent.set_cid(cid, false);
         }
