@@ -50,6 +50,7 @@ async fn a_seeded_file_is_got_by_its_magnet_and_shared_on() {
     assert_eq!(magnet.name.as_deref(), Some("photo.raw"));
     assert_eq!(magnet.length, Some(content.len() as u64));
     assert_eq!(magnet.peers.len(), 1, "its own address");
+    assert!(magnet.hashes.v1.is_some() && magnet.hashes.v2.is_some());
 
     // What people pass on is text.
     let magnet: Magnet = magnet.to_string().parse().unwrap();

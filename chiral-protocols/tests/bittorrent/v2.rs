@@ -99,3 +99,44 @@ async fn a_torrent_whose_first_file_is_shorter_than_a_piece_is_seeded() {
         soon(seeder.protocol.shutdown()).await.unwrap();
     }
 }
+
+/// Seeds as torrents of a version from a store; what the torrent is.
+async fn seeded_as(
+    version: Version,
+    store: &Arc<dyn chiral_core::ChunkStore>,
+    bytes: &Bytes,
+) -> Metainfo {
+    let config = loopback().with_share_version(version);
+    let seeder = Peer::over(config, None, store.clone()).await;
+    let (_, info) = seeder.seed(bytes).await;
+    soon(seeder.protocol.shutdown()).await.unwrap();
+    Metainfo::clone(info.metainfo())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_is_hybrid_unless_its_hashes_of_version_1_are_all_that_is_kept() {
+    let bytes = content(700_001);
+    let store = || Arc::new(chiral_storage::MemoryStore::new(1 << 30)) as Arc<_>;
+    let (old, new) = (store(), store());
+    assert_eq!(loopback().share_version, Version::Hybrid);
+    let first = seeded_as(Version::V1, &old, &bytes).await;
+    assert_eq!(first.info().version(), Version::V1);
+    let again = seeded_as(Version::Hybrid, &old, &bytes).await;
+    assert_eq!(
+        again.hashes(),
+        first.hashes(),
+        "who has its link meets it still"
+    );
+
+    let hybrid = seeded_as(Version::Hybrid, &new, &bytes).await;
+    assert!(hybrid.hashes().v1.is_some() && hybrid.hashes().v2.is_some());
+    assert!(hybrid.is_checkable() && hybrid.tree(0).is_some());
+    let single = seeded_as(Version::V1, &new, &bytes).await;
+    assert_eq!(single.hashes(), first.hashes());
+    let mut hasher = TorrentHasher::new(Version::Hybrid);
+    hasher.update(&bytes);
+    let cid = identification(&bytes).cid().unwrap().to_string();
+    let made = hasher.finish().metainfo(&cid, Default::default()).unwrap();
+    assert_eq!(hybrid.info_bytes(), made.info_bytes());
+    assert_eq!(hybrid.tree(0), made.tree(0));
+}
