@@ -306,7 +306,11 @@ impl Get {
                         }
                         (_, seeding) => {
                             if let Ok(report) = &report {
-                                torrent.completed(report.header.cid);
+                                let cid = report.header.cid;
+                                match &seeding {
+                                    Some(_) => torrent.completed(cid),
+                                    None => torrent.completed_unseeded(cid),
+                                }
                             }
                             seeding
                         }

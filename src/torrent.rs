@@ -14,7 +14,7 @@ use chiral_protocols::bittorrent::Joined;
 use chiral_protocols::bittorrent::create::TorrentSidecar;
 use chiral_protocols::bittorrent::download::{Plan, TorrentDownload, TorrentTarget};
 use chiral_protocols::bittorrent::magnet::{Magnet, MagnetPeer};
-use chiral_protocols::bittorrent::metainfo::{Metainfo, Version};
+use chiral_protocols::bittorrent::metainfo::Metainfo;
 use chiral_protocols::bittorrent::protocol::BitTorrentProtocol;
 use chiral_protocols::bittorrent::target::TargetDirectory;
 use chiral_protocols::bittorrent::unpack::{UnpackError, Unpacked, unpack};
@@ -26,8 +26,8 @@ use crate::{Get, Getting, Got, Node, NodeError, Share, share};
 
 /// What an import is to make for the swarms, beside its identity.
 pub(crate) fn sidecar(node: &Node) -> Option<Arc<dyn SidecarHasher>> {
-    node.inner().bittorrent.as_ref()?;
-    Some(Arc::new(TorrentSidecar(Version::V1)))
+    let protocol = node.inner().bittorrent.as_ref()?;
+    Some(Arc::new(TorrentSidecar(protocol.share_version())))
 }
 
 /// What to download: a magnet link, or what a `.torrent` file says.

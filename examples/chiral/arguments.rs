@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use chiral::protocols::bittorrent::magnet::MagnetPeer;
+use chiral::protocols::bittorrent::metainfo::Version;
 use chiral::{Link, Price, Rate};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -152,6 +153,24 @@ pub(crate) enum Over {
     BitTorrent,
 }
 
+/// A kind of torrent
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TorrentVersion {
+    /// Version 1 alone
+    V1,
+    /// Versions 1 and 2 (BEP 52) in one
+    Hybrid,
+}
+
+impl From<TorrentVersion> for Version {
+    fn from(version: TorrentVersion) -> Self {
+        match version {
+            TorrentVersion::V1 => Self::V1,
+            TorrentVersion::Hybrid => Self::Hybrid,
+        }
+    }
+}
+
 /// Serve files until interrupted; prints the link of each
 ///
 /// The files are served from where they are: do not change them meanwhile. Ctrl-C ends it.
@@ -188,6 +207,11 @@ pub(crate) struct Share {
     /// Write the .torrent here; of several files, those of all into this directory
     #[arg(long, value_name = "PATH")]
     pub(crate) torrent_file: Option<PathBuf>,
+    /// What torrents of the files are: for clients of both versions, or of version 1 alone
+    ///
+    /// Either is another torrent than the other, with a link and peers of its own.
+    #[arg(long, value_name = "VERSION", value_enum, default_value = "hybrid")]
+    pub(crate) torrent_version: TorrentVersion,
     #[command(flatten)]
     pub(crate) swarm: Swarm,
     /// Show what is shared, at what price and how fast, to whoever opens the URL in a browser

@@ -90,7 +90,8 @@ async fn start(directory: &Path, command: &Share) -> Result<Node, Failure> {
         .unwrap_or((Ipv4Addr::LOCALHOST, 0).into());
     let swarm = bittorrent
         .then(|| swarm(Some(listen), &command.swarm))
-        .transpose()?;
+        .transpose()?
+        .map(|swarm| swarm.with_share_version(command.torrent_version.into()));
     if swarm.is_none() && (command.bittorrent.is_some() || command.torrent_file.is_some()) {
         let message = "--bittorrent and --torrent-file are for sharing over BitTorrent";
         return Err(Failure::new(Exit::Usage, message).next("add --protocols http,bittorrent"));

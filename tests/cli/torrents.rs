@@ -69,6 +69,36 @@ fn a_magnet_link_and_a_torrent_file_lead_to_the_same_file() {
 }
 
 #[test]
+fn a_share_is_a_torrent_of_both_versions_or_of_the_first_alone() {
+    let home = home();
+    let original = file(&home.path().join("film"), 600_001, 7);
+    let link = |version: Option<&str>| {
+        let mut command = chiral(&home);
+        command.args(["share", "--protocols", "bittorrent", "--data-dir"]);
+        command.arg(home.path().join("seeder"));
+        if let Some(version) = version {
+            command.args(["--torrent-version", version]);
+        }
+        let process = Running::start(command, [&original]);
+        let magnet = process.until("shared")["magnet"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        process.signal("INT");
+        assert_eq!(process.end().0, 0);
+        let hashes = magnet.split("&x.pe").next().unwrap().to_owned();
+        hashes
+    };
+    let first = link(Some("v1"));
+    assert!(first.contains("urn:btih:") && !first.contains("urn:btmh:"));
+    let hybrid = link(None);
+    assert!(hybrid.contains("urn:btih:") && hybrid.contains("urn:btmh:"));
+    assert_ne!(first.split("&dn").next(), hybrid.split("&dn").next());
+    assert_eq!(link(Some("hybrid")), hybrid);
+    assert_eq!(link(Some("v1")), first, "out of what is kept of both");
+}
+
+#[test]
 fn a_torrent_that_is_interrupted_goes_on_where_it_was() {
     let home = home();
     let original = file(&home.path().join("film"), 40 * 262_144, 6);

@@ -50,6 +50,7 @@ async fn a_seeded_file_is_got_by_its_magnet_and_shared_on() {
     assert_eq!(magnet.name.as_deref(), Some("photo.raw"));
     assert_eq!(magnet.length, Some(content.len() as u64));
     assert_eq!(magnet.peers.len(), 1, "its own address");
+    assert!(magnet.hashes.v1.is_some() && magnet.hashes.v2.is_some());
 
     // What people pass on is text.
     let magnet: Magnet = magnet.to_string().parse().unwrap();
@@ -285,7 +286,8 @@ impl Collection {
         let (registry, gate) = (TransferRegistry::new(), Arc::new(FreeGate::default()));
         let protocol = BitTorrentProtocol::bind(config, store, registry, gate, None);
         let protocol = protocol.await.unwrap();
-        let info = TorrentInfo::parse(torrent.info_bytes().clone()).unwrap();
+        // With its trees, which peers ask for.
+        let info = TorrentInfo::of_metainfo(torrent.clone()).unwrap();
         let joined = Joined::new(None, torrent.layout().clone(), parts);
         protocol.add_torrent(info.clone()).unwrap();
         protocol
@@ -308,7 +310,7 @@ impl Collection {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_torrent_of_several_files_becomes_a_directory_and_a_collection() {
-    for version in [Version::V1, Version::Hybrid] {
+    for version in [Version::V1, Version::V2, Version::Hybrid] {
         let dir = tempfile::tempdir().unwrap();
         let album = Collection::seed(version).await;
         let getter = node(&dir.path().join("state")).await;
@@ -358,10 +360,9 @@ async fn a_torrent_of_several_files_becomes_a_directory_and_a_collection() {
         let all = within(getting.outcome()).await.unwrap();
         assert_eq!(all.files.len(), album.files.len());
         // Another one is in the way of its own.
-        let fourth = node(&dir.path().join("fourth")).await;
         std::fs::create_dir(whole.join("album")).unwrap();
         std::fs::write(whole.join("album/three.bin"), "mine").unwrap();
-        let get = fourth.download_torrent(magnet).to_directory(&whole);
+        let get = third.download_torrent(magnet).to_directory(&whole);
         let getting = within(get.start()).await.unwrap();
         let refused = within(getting.outcome()).await;
         assert!(matches!(refused, Err(NodeError::Unpack(_))), "{refused:?}");
@@ -369,10 +370,34 @@ async fn a_torrent_of_several_files_becomes_a_directory_and_a_collection() {
             std::fs::read(whole.join("album/three.bin")).unwrap(),
             b"mine"
         );
-        within(fourth.shutdown()).await.unwrap();
         within(third.shutdown()).await.unwrap();
         within(getter.shutdown()).await.unwrap();
     }
+}
+
+/// The peer is still connected, and counts on the pieces that were there a moment ago.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_torrent_is_got_again_and_again_from_the_same_peer() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = data(3_000_001);
+    let seeder = node(&dir.path().join("seeder")).await;
+    let share = Share::bytes(content.clone()).name("a file");
+    let shared = within(seeder.share(share)).await.unwrap();
+    let magnet = seeder.magnet(shared.cid()).unwrap();
+    let getter = node(&dir.path().join("getter")).await;
+    // Not seeded, seeded, and while it is seeded.
+    for (round, seed) in [false, false, true, true, false].into_iter().enumerate() {
+        let copy = dir.path().join(round.to_string());
+        let get = getter.download_torrent(magnet.clone()).to_file(&copy);
+        let getting = within(get.seed(seed).start()).await.unwrap();
+        // A connection of no use is closed after ten seconds, and made anew.
+        let outcome = tokio::time::timeout(Duration::from_secs(8), getting.outcome());
+        outcome.await.expect("at once").unwrap();
+        assert_eq!(std::fs::read(&copy).unwrap(), content);
+    }
+    assert!(getter.magnet(shared.cid()).is_some(), "it is seeded still");
+    within(getter.shutdown()).await.unwrap();
+    within(seeder.shutdown()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

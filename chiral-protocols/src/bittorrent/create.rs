@@ -1,9 +1,9 @@
 //! Torrents of one's own: [`TorrentHasher`] for a file, [`CollectionHasher`] for a directory.
 //!
 //! A Chiral share has pieces of 262,144 bytes, which are its chunks. Its `info` dictionary of
-//! version 1 has `length`, `name`, `piece length` and `pieces` and nothing else, so the same
-//! bytes under the same name have one info-hash on every node, and the one that other makers
-//! of torrents give them at that piece length. [`TorrentHashes`] knows no name: it is kept
+//! version 1 has `length`, `name`, `piece length` and `pieces` and nothing else, a hybrid one what
+//! version 2 adds to that, so the same bytes under the same name have one info-hash on every node,
+//! and the one that other makers of torrents give them at that piece length. [`TorrentHashes`] knows no name: it is kept
 //! beside the content, and makes a torrent of any name.
 //!
 //! ```
@@ -169,6 +169,17 @@ impl TorrentHashes {
         }
     }
 
+    /// Without those that a torrent of this version does not have.
+    #[must_use]
+    pub fn only(mut self, version: Version) -> Self {
+        match version {
+            Version::V1 if self.pieces.is_some() => self.layer = None,
+            Version::V2 if self.layer.is_some() => self.pieces = None,
+            _ => {}
+        }
+        self
+    }
+
     /// Reads content that is stored already. It must be complete.
     ///
     /// # Errors
@@ -317,6 +328,32 @@ impl Metainfo {
 /// [`TorrentHashes`] with the content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TorrentSidecar(pub Version);
+
+impl TorrentSidecar {
+    /// What hashes a file for a torrent of the version that is wanted, or of version 1 if only
+    /// that is possible at this size in bytes; `None` if there can be no torrent of it.
+    pub fn fitting(wanted: Version, size: u64) -> Option<Self> {
+        let candidates = match wanted {
+            Version::Hybrid => &[Version::Hybrid, Version::V1][..],
+            Version::V1 => &[Version::V1],
+            Version::V2 => &[Version::V2],
+        };
+        let mut sidecars = candidates.iter().copied().map(Self);
+        sidecars.find(|sidecar| sidecar.suits(size))
+    }
+
+    /// What may have been kept of a file that a torrent of the version that is wanted can be
+    /// made of, the best first. With the hashes of version 1 alone a file goes on having the
+    /// torrent that it had when they were made.
+    pub fn of_use(wanted: Version) -> impl Iterator<Item = Self> {
+        let versions = match wanted {
+            Version::Hybrid => [Version::Hybrid, Version::V1],
+            Version::V1 => [Version::V1, Version::Hybrid],
+            Version::V2 => [Version::V2, Version::Hybrid],
+        };
+        versions.into_iter().map(Self)
+    }
+}
 
 impl SidecarHasher for TorrentSidecar {
     fn name(&self) -> &'static str {

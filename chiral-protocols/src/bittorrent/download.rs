@@ -35,11 +35,8 @@ use crate::engine::Connector;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TorrentError {
-    /// It has too many pieces, or more than one file and no version 1: how peers have the gaps
-    /// between files of version 2 is not settled.
-    #[error(
-        "torrents of several files of version 2 alone, and of millions of pieces, are not downloaded"
-    )]
+    /// It has too many pieces.
+    #[error("torrents of millions of pieces are not downloaded")]
     Version,
     /// What peers sent, or the file has, is no torrent.
     #[error("not a torrent that can be downloaded")]
@@ -99,7 +96,7 @@ impl Plan {
         }
         let second = torrent.info().version() == Version::V2;
         let vast = |(_, _, shape): (u32, NodeHash, TreeShape)| shape.pieces() > MAX_LAYER;
-        if second && (torrent.files().len() > 1 || torrent.missing_trees().any(vast)) {
+        if second && torrent.missing_trees().any(vast) {
             return Err(TorrentError::Version);
         }
         let layout = torrent.layout();
@@ -243,6 +240,12 @@ impl TorrentDownload {
         self.protocol.expect(&self.alias, cid).unwrap_or_default();
     }
 
+    /// The download is complete and not to be seeded: peers are given nothing of it any more,
+    /// and it is known that the torrent is this content.
+    pub fn completed_unseeded(&self, cid: Cid) {
+        self.protocol.withhold(self.info_hash, cid);
+    }
+
     /// The download is over, and peers are not given anything of it any more.
     pub fn over(&self) {
         self.protocol.serve_arriving(self.info_hash, None);
@@ -270,9 +273,7 @@ impl TorrentDownload {
 fn unusable(error: &TorrentError) -> TransferError {
     TransferError::BadLink {
         reason: match error {
-            TorrentError::Version => {
-                "it is a torrent of several files of version 2 alone, or of millions of pieces"
-            }
+            TorrentError::Version => "it is a torrent of millions of pieces",
             TorrentError::Metainfo(_) => "what its hash is of is no torrent that can be downloaded",
             TorrentError::Nothing => "no file of the torrent is selected",
             TorrentError::Directory => "it is a torrent of several files: they go to a directory",

@@ -206,6 +206,13 @@ impl TorrentLayout {
         }
     }
 
+    /// A piece with the gap behind it (version 2): up to where the next one begins.
+    pub fn piece_span(&self, piece: u32) -> ByteRange {
+        let range = self.piece_range(piece);
+        let end = range.start + u64::from(self.piece_length);
+        ByteRange::new(range.start, end.min(self.size))
+    }
+
     /// Bytes of a piece: what its hash is over, what peers may be asked for.
     pub fn piece_len(&self, piece: u32) -> u32 {
         self.piece_range(piece).len() as u32
@@ -290,7 +297,15 @@ impl TorrentLayout {
 
     /// Padding within a piece, relative to its start.
     pub fn padding(&self, piece: u32) -> Vec<Range<u32>> {
-        let whole = self.piece_range(piece);
+        self.padding_in(self.piece_range(piece))
+    }
+
+    /// The same, with the gap behind the piece.
+    pub fn padding_and_gap(&self, piece: u32) -> Vec<Range<u32>> {
+        self.padding_in(self.piece_span(piece))
+    }
+
+    fn padding_in(&self, whole: ByteRange) -> Vec<Range<u32>> {
         self.segments(whole)
             .filter(|segment| segment.file.is_none())
             .map(|segment| {

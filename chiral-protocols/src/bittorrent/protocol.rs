@@ -52,6 +52,7 @@ pub struct BitTorrentProtocol {
     gate: Arc<dyn PaymentGate>,
     local: Option<SocketAddr>,
     public: Option<SocketAddr>,
+    share_version: Version,
 }
 
 impl BitTorrentProtocol {
@@ -71,6 +72,7 @@ impl BitTorrentProtocol {
         let local = ports.local_addr();
         let (discovery, nearby) = Discovery::start(&config, &ports).await?;
         let public = config.public_address;
+        let share_version = config.share_version;
         let node = Node::new(
             config,
             store.clone(),
@@ -95,6 +97,7 @@ impl BitTorrentProtocol {
             gate,
             local,
             public,
+            share_version,
         })
     }
 
@@ -162,6 +165,13 @@ impl BitTorrentProtocol {
         }
     }
 
+    /// A torrent is this content, of which peers are given nothing unless it is seeded.
+    pub(super) fn withhold(&self, info_hash: [u8; 20], cid: Cid) {
+        if let Some(torrent) = self.node.torrent(&info_hash) {
+            torrent.withhold(cid);
+        }
+    }
+
     /// The torrent of content that is to be seeded: out of what the store keeps beside it, or
     /// made, which reads and hashes all of it. `None` if it can be none: it is empty, or not
     /// complete.
@@ -173,19 +183,14 @@ impl BitTorrentProtocol {
         if let Some(info) = self.torrent_of(header.cid) {
             return Ok(Some(info));
         }
-        let sidecar = TorrentSidecar(Version::V1);
-        if content.coverage() != Coverage::Complete || !sidecar.suits(header.size) {
+        let sidecar = TorrentSidecar::fitting(self.share_version, header.size);
+        let Some(sidecar) = sidecar.filter(|_| content.coverage() == Coverage::Complete) else {
             return Ok(None);
-        }
-        let kept = match self.store.sidecar(header.cid, sidecar.name()).await {
-            Err(StoreError::NotFound { .. }) => None,
-            kept => kept?,
         };
-        let kept = kept.and_then(|kept| TorrentHashes::decode(&kept).ok());
-        let hashes = match kept.filter(|kept| kept.size() == header.size) {
+        let hashes = match self.kept_hashes(header).await? {
             Some(hashes) => hashes,
             None => {
-                let made = TorrentHashes::of_content(content, Version::V1).await;
+                let made = TorrentHashes::of_content(content, sidecar.0).await;
                 let made = made.map_err(|error| match error {
                     CreateError::Content(error) => error.into(),
                     _ => unfit(),
@@ -208,8 +213,33 @@ impl BitTorrentProtocol {
             hashes.metainfo(&header.cid.to_string(), Outer::default())
         });
         let torrent = torrent.map_err(|_| unfit())?;
-        let info = TorrentInfo::parse(torrent.info_bytes().clone());
+        let info = TorrentInfo::of_metainfo(torrent);
         info.map(Some).map_err(|_| unfit())
+    }
+
+    /// The hashes that the store keeps beside content, if a torrent can be made of them.
+    async fn kept_hashes(
+        &self,
+        header: &ManifestHeader,
+    ) -> Result<Option<TorrentHashes>, TransferError> {
+        for sidecar in TorrentSidecar::of_use(self.share_version) {
+            let kept = match self.store.sidecar(header.cid, sidecar.name()).await {
+                Err(StoreError::NotFound { .. }) => None,
+                kept => kept?,
+            };
+            let kept = kept.and_then(|kept| TorrentHashes::decode(&kept).ok());
+            let right =
+                |kept: &TorrentHashes| kept.size() == header.size && kept.version() == sidecar.0;
+            if let Some(kept) = kept.filter(right) {
+                return Ok(Some(kept.only(self.share_version)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the torrents of shares are.
+    pub fn share_version(&self) -> Version {
+        self.share_version
     }
 
     /// The address listened on.
@@ -400,7 +430,7 @@ impl BitTorrentProtocol {
         let (hash, place) = self.torrent_and_place(offer, target)?;
         let torrent = self.node.open(hash).ok_or(TransferError::Closed)?;
         if let Some(cid) = target.cid()
-            && torrent.cid().is_none()
+            && (torrent.cid().is_none() || torrent.is_withheld())
         {
             torrent.set_cid(cid, false);
         }

@@ -3,8 +3,9 @@
 //!
 //! A download is one run of bytes. For a whole torrent that is the torrent's own stream, padding
 //! included; for some of its files, the pieces that hold something of them, one behind the
-//! other. Of another length than the others is the torrent's last piece alone, which is the last
-//! here too: the download is cut into pieces as the torrent is.
+//! other, each with the gap behind it (version 2). Of another length than the others is the
+//! torrent's last piece alone, which is the last here too: the download is cut into pieces as
+//! the torrent is.
 
 use chiral_core::{Bitmap, ByteRange};
 
@@ -68,7 +69,7 @@ impl Selection {
     fn of_pieces(layout: &TorrentLayout, pieces: &Bitmap) -> Self {
         let (mut runs, mut at) = (Vec::<Run>::new(), 0);
         for piece in pieces.ones() {
-            let range = layout.piece_range(piece);
+            let range = layout.piece_span(piece);
             match runs.last_mut() {
                 Some(run) if run.there().end == range.start => run.len += range.len(),
                 _ => runs.push(Run {

@@ -48,6 +48,9 @@ pub use downloads::MAX_WINDOW;
 pub use incoming::SessionError;
 pub use uploads::MAX_STANDING;
 
+/// Most pieces that are taken back one by one: each is a message, of which a peer bears so many.
+const MAX_TAKEN_BACK: usize = 256;
+
 /// Time since whatever the driver counts from.
 pub type Now = Duration;
 
@@ -374,6 +377,30 @@ impl Session {
             self.have(piece);
         }
         self.update_interest();
+    }
+
+    /// We have these pieces and no others: new ones are said, those that are gone are taken back
+    /// (BEP 54), and whether we want something is thought over. False if the peer goes on
+    /// believing in pieces that are gone: it does not speak that, or they are too many to be
+    /// named one by one.
+    pub fn hold(&mut self, pieces: &Bitmap) -> bool {
+        let have = &self.config.have;
+        let gone: Vec<u32> = have.ones().filter(|piece| !pieces.get(*piece)).collect();
+        let had_all = have.is_full();
+        if gone.len() > MAX_TAKEN_BACK {
+            return false;
+        }
+        for piece in &gone {
+            if !self.dont_have(*piece) {
+                return false;
+            }
+        }
+        if had_all && !gone.is_empty() {
+            // It said that it wants nothing (BEP 21).
+            self.send_extended_handshake();
+        }
+        self.have_all_of(pieces);
+        true
     }
 
     /// Whether a download wants something of this torrent.

@@ -22,6 +22,7 @@ mod limits;
 mod listener;
 mod node;
 mod sales;
+mod served;
 mod source;
 mod torrent;
 mod upkeep;

@@ -35,17 +35,15 @@ impl PieceHashes for TorrentPieces {
 
     fn checker(&self, piece: u32) -> Box<dyn PieceChecker> {
         let piece = self.selection.piece(piece);
-        Box::new(Checker {
-            hasher: piece.and_then(|piece| self.torrent.hasher(piece)),
-            padding: piece.map_or(Vec::new(), |piece| self.torrent.layout().padding(piece)),
-            at: 0,
-            is_bad: false,
-        })
+        let known = piece.and_then(|piece| StreamChecker::of(&self.torrent, piece));
+        Box::new(known.unwrap_or_default())
     }
 }
 
-/// Padding is part of what comes, and must be zeros.
-struct Checker {
+/// Checks a piece as the torrent's stream has it. Padding is part of what comes, and must be
+/// zeros; so is the gap behind a piece of version 2, which its hash is not over.
+#[derive(Default)]
+pub(super) struct StreamChecker {
     /// None if nothing is known of the piece: then it does not pass.
     hasher: Option<PieceHasher>,
     padding: Vec<Range<u32>>,
@@ -53,7 +51,17 @@ struct Checker {
     is_bad: bool,
 }
 
-impl Checker {
+impl StreamChecker {
+    /// Of a piece; `None` if nothing is known to check it against.
+    pub(super) fn of(torrent: &Metainfo, piece: u32) -> Option<Self> {
+        Some(Self {
+            hasher: Some(torrent.hasher(piece)?),
+            padding: torrent.layout().padding_and_gap(piece),
+            at: 0,
+            is_bad: false,
+        })
+    }
+
     /// How many of the next bytes are all padding, or all of files.
     fn step(&self, most: u32) -> (bool, u32) {
         let end = self.at.saturating_add(most);
@@ -69,7 +77,7 @@ impl Checker {
     }
 }
 
-impl PieceChecker for Checker {
+impl PieceChecker for StreamChecker {
     fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && !self.is_bad {
             let most = u32::try_from(bytes.len()).unwrap_or(u32::MAX);

@@ -133,6 +133,15 @@ async fn made_by_an_import_or_read_later_they_are_the_same() {
         .await
         .unwrap();
     assert_eq!(later, kept);
+    for version in [Version::V1, Version::V2, Version::Hybrid] {
+        let alone = TorrentHashes::of_content(&*stored, version).await.unwrap();
+        assert_eq!(later.clone().only(version), alone);
+        assert_eq!(
+            alone.clone().only(Version::Hybrid),
+            alone,
+            "nothing comes of nothing"
+        );
+    }
     let nothing: Box<dyn FileHasher> = TorrentSidecar(Version::V1).start();
     assert_eq!(nothing.finish(), None);
     for (version, most) in [

@@ -137,9 +137,8 @@ impl ExtendedHandshake {
         if let Some(size) = self.metadata_size {
             dict = dict.int("metadata_size", size.into());
         }
-        if self.upload_only {
-            dict = dict.int("upload_only", 1);
-        }
+        // Said either way: it may have been the other before.
+        dict = dict.int("upload_only", i64::from(self.upload_only));
         if let Some(greeting) = &self.chiral {
             dict = dict.dict("chiral", greeting.write());
         }

@@ -688,6 +688,33 @@ fn a_piece_that_is_gone_is_not_offered_any_more() {
 }
 
 #[test]
+fn what_is_not_held_any_more_is_taken_back_from_whoever_understands_it() {
+    let mut pair = Pair::new(config(1, all()), config(2, all()));
+    pair.talk();
+    assert!(pair.b.extended().upload_only);
+    assert!(pair.a.hold(&bitmap([2])));
+    pair.a.set_wanting(true);
+    pair.talk();
+    let pieces: Vec<u32> = pair.b.peer_pieces().unwrap().ones().collect();
+    assert_eq!(pieces, [2]);
+    assert!(!pair.b.extended().upload_only, "it wants something again");
+    assert!(pair.b.is_peer_interested());
+    assert!(pair.a.hold(&bitmap([1, 2])), "and it may grow again");
+    pair.talk();
+    let pieces = pair.b.peer_pieces().unwrap().count_ones();
+    assert_eq!(pieces, 1, "whoever has a piece need not hear of it");
+
+    let simple = |id| SessionConfig {
+        reserved: Reserved::default(),
+        ..config(id, all())
+    };
+    let mut pair = Pair::new(config(1, all()), simple(2));
+    pair.talk();
+    assert!(!pair.a.hold(&bitmap([2])), "it cannot be told");
+    assert!(pair.b.hold(&all()), "nothing is gone");
+}
+
+#[test]
 fn chiral_messages_go_to_those_alone_that_know_them() {
     let greeting = |id: u8| {
         let (peer, nonce) = (PeerId::from_bytes(&[id; 38]).unwrap(), [id; 32]);

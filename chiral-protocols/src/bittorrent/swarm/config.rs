@@ -7,6 +7,7 @@ use chiral_core::Address;
 
 use super::ChokerConfig;
 use crate::bittorrent::lsd;
+use crate::bittorrent::metainfo::Version;
 use crate::bittorrent::mse::Encryption;
 use crate::http::AddressPolicy;
 use crate::limits::Uploads;
@@ -62,6 +63,11 @@ pub struct BitTorrentConfig {
     /// all. Default: addresses of the public internet. Peers of the local network are found by
     /// local discovery whatever this says.
     pub addresses: AddressPolicy,
+    /// What the torrent of a share is. Default: hybrid, for clients of both versions, whose
+    /// BEP 52 tree is computed when a file is imported, beside its identity. Another version is
+    /// another torrent, with peers of its own: version 1 alone gives the info-hash that makers of
+    /// such torrents give. A file keeps the torrent that it had in earlier runs.
+    pub share_version: Version,
     /// Where this node is paid, for Chiral nodes.
     pub wallet: Option<Address>,
 }
@@ -88,6 +94,7 @@ impl Default for BitTorrentConfig {
             lsd_group: lsd::group(true),
             utp: false,
             addresses: AddressPolicy::GlobalOnly,
+            share_version: Version::Hybrid,
             wallet: None,
         }
     }
@@ -126,6 +133,13 @@ impl BitTorrentConfig {
     #[must_use]
     pub fn with_utp(mut self, utp: bool) -> Self {
         self.utp = utp;
+        self
+    }
+
+    /// Shares files as torrents of this version.
+    #[must_use]
+    pub fn with_share_version(mut self, version: Version) -> Self {
+        self.share_version = version;
         self
     }
 

@@ -65,6 +65,8 @@ pub(super) enum Ended {
     Displaced,
     #[error("both sides have everything")]
     Redundant,
+    #[error("pieces are gone that the peer counts on")]
+    Outdated,
     #[error("shut down")]
     Shutdown,
 }
@@ -73,7 +75,7 @@ impl Ended {
     /// Whether there may be a use in another connection with the same peer.
     fn may_come_again(&self) -> bool {
         match self {
-            Self::Closed | Self::Io(_) => true,
+            Self::Closed | Self::Io(_) | Self::Outdated => true,
             Self::Session(error) => !error.is_fault(),
             _ => false,
         }
@@ -312,10 +314,17 @@ impl<S: Wire> Connection<S> {
             self.wanting = wanting;
             self.session.set_wanting(wanting);
         }
-        if orders.look
-            && let Some(have) = self.torrent.have()
-        {
-            self.session.have_all_of(&have);
+        if orders.outdated {
+            return Err(Ended::Outdated);
+        }
+        if orders.look {
+            match self.torrent.have() {
+                Some(have) if orders.gone => self.hold(&have)?,
+                Some(have) => self.session.have_all_of(&have),
+                None if orders.gone => self.hold(&chiral_core::Bitmap::new(0))?,
+                // It is not known yet.
+                None => {}
+            }
         }
         if let Some(choking) = orders.choking {
             self.session.set_choking(choking);
@@ -350,6 +359,14 @@ impl<S: Wire> Connection<S> {
             self.session.exchange_peers(now, &peers);
         }
         Ok(())
+    }
+
+    /// Holds these pieces and no others.
+    fn hold(&mut self, pieces: &chiral_core::Bitmap) -> Result<(), Ended> {
+        match self.session.hold(pieces) {
+            true => Ok(()),
+            false => Err(Ended::Outdated),
+        }
     }
 
     /// Takes what the session has heard.
@@ -475,6 +492,7 @@ impl<S: Wire> Connection<S> {
             seed: has_all || extended.upload_only,
             listens_at: session.listens_at(self.handle.address),
             holepunch: extended.extensions.id(Names::Holepunch).is_some(),
+            hears_of_gone: extended.extensions.id(Names::DontHave).is_some(),
             chiral: self.chiral.clone(),
             speaks_chiral: if session.speaks_extended() {
                 session

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use chiral_core::{ByteRange, Coverage, Delivery, PeerId, TransferError};
+use chiral_core::{ByteRange, Coverage, Delivery, PeerId, RangeSet, TransferError};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
@@ -61,6 +61,8 @@ pub(in crate::bittorrent) struct Published {
     pub(in crate::bittorrent) listens_at: Option<SocketAddr>,
     /// It speaks holepunching.
     pub(in crate::bittorrent) holepunch: bool,
+    /// It can be told of pieces that are gone (BEP 54).
+    pub(in crate::bittorrent) hears_of_gone: bool,
     /// The Chiral node that it proved to be.
     pub(in crate::bittorrent) chiral: Option<PeerId>,
     /// Whether it speaks Chiral's extension, once it is known what it speaks.
@@ -116,6 +118,10 @@ pub(in crate::bittorrent) struct Orders {
     pub(in crate::bittorrent) released: Vec<ByteRange>,
     /// Another connection with the same peer has taken its place.
     pub(in crate::bittorrent) displaced: bool,
+    /// Pieces may be gone: what the peer was told beyond those that there are is taken back.
+    pub(in crate::bittorrent) gone: bool,
+    /// Pieces are gone, and the peer cannot be told so.
+    pub(in crate::bittorrent) outdated: bool,
 }
 
 #[derive(Debug)]
@@ -147,6 +153,8 @@ pub(in crate::bittorrent) struct PeerHandle {
     since: Instant,
     /// A source of it is in somebody's hands.
     claimed: AtomicBool,
+    /// The peer goes on believing in pieces that are gone: no other use is made of it.
+    outdated: AtomicBool,
     state: Mutex<State>,
     /// Wakes the connection's task.
     pub(in crate::bittorrent) wake: Notify,
@@ -168,6 +176,7 @@ impl PeerHandle {
             peer_id,
             since: Instant::now(),
             claimed: AtomicBool::new(false),
+            outdated: AtomicBool::new(false),
             state: Mutex::new(State {
                 orders: Orders::default(),
                 fetches: BTreeMap::new(),
@@ -210,6 +219,26 @@ impl PeerHandle {
     /// Another connection with the same peer takes its place.
     pub(in crate::bittorrent) fn displace(&self) {
         self.order(|orders| orders.displaced = true);
+    }
+
+    /// Pieces are gone. A peer that does not understand that (BEP 54) is let go at once, so
+    /// that whoever wants something of it meets it anew.
+    pub(in crate::bittorrent) fn take_back(&self) {
+        if self.published().hears_of_gone {
+            return self.look_for_gone();
+        }
+        self.outdated.store(true, Ordering::Relaxed);
+        self.order(|orders| orders.outdated = true);
+    }
+
+    /// Pieces may be gone.
+    pub(in crate::bittorrent) fn look_for_gone(&self) {
+        self.order(|orders| (orders.look, orders.gone) = (true, true));
+    }
+
+    /// Whether it is about to be let go, as the peer believes in pieces that are gone.
+    pub(in crate::bittorrent) fn is_outdated(&self) -> bool {
+        self.outdated.load(Ordering::Relaxed)
     }
 
     /// Leaves an order and wakes the task.
@@ -407,8 +436,8 @@ impl PeerHandle {
         }
     }
 
-    /// Asks for a range; its token.
-    pub(in crate::bittorrent) fn fetch(&self, range: ByteRange) -> Result<u64, TransferError> {
+    /// Asks for ranges; their token.
+    pub(in crate::bittorrent) fn fetch(&self, ranges: &RangeSet) -> Result<u64, TransferError> {
         let mut state = self.state();
         if let Some(reason) = &state.closed {
             return Err(self.broken(reason));
@@ -424,11 +453,12 @@ impl PeerHandle {
         state.next += 1;
         let fetch = Fetch {
             queue: VecDeque::new(),
-            left: range.len(),
+            left: ranges.len(),
             waker: None,
         };
         state.fetches.insert(token, fetch);
-        state.orders.fetch.push((token, range));
+        let ranges = ranges.iter().map(|range| (token, range));
+        state.orders.fetch.extend(ranges);
         drop(state);
         self.wake.notify_one();
         Ok(token)

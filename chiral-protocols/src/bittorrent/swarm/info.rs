@@ -90,8 +90,8 @@ impl TorrentInfo {
         })
     }
 
-    /// Makes the torrent of stored content: one file in pieces that are its chunks. Reads and
-    /// hashes all of it.
+    /// Makes the torrent of stored content: one file in pieces that are its chunks, of this
+    /// version. Reads and hashes all of it.
     ///
     /// # Errors
     /// Those of the store; [`BitTorrentError::Info`] for content that no torrent can hold, and
@@ -99,8 +99,9 @@ impl TorrentInfo {
     pub async fn of_content(
         content: &dyn StoredContent,
         name: &str,
+        version: Version,
     ) -> Result<Result<Self, BitTorrentError>, chiral_core::StoreError> {
-        let hashes = match TorrentHashes::of_content(content, Version::V1).await {
+        let hashes = match TorrentHashes::of_content(content, version).await {
             Ok(hashes) => hashes,
             Err(CreateError::Content(error)) => return Err(error),
             Err(_) => return Ok(Err(BitTorrentError::Info)),

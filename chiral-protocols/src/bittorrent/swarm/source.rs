@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chiral_core::{
     ByteRange, ChunkSource, Cid, Coverage, Delivery, DeliveryStream, ManifestHeader, ManifestPage,
     PeerOffer, Protocol, Purchase, RangeSet, RequestGrid, Tariff, TransferError,
@@ -20,7 +21,7 @@ use super::handle::{Ask, PeerHandle};
 use super::node::Shared;
 use super::torrent::Torrent;
 use crate::bittorrent::extension::read_tariff;
-use crate::bittorrent::wire::Geometry;
+use crate::bittorrent::wire::{BLOCK_LEN, Geometry};
 use crate::payer::Payer;
 
 /// Ranges asked for at once: the blocks of them wait in line here.
@@ -85,6 +86,21 @@ impl PeerSource {
 
     fn name(&self) -> String {
         self.offer.endpoint.as_str().to_owned()
+    }
+
+    /// What of a range lies in files, and what in padding.
+    fn without_padding(&self, range: ByteRange) -> (RangeSet, RangeSet) {
+        let (mut bytes, mut padding) = (RangeSet::new(), RangeSet::new());
+        let Some(info) = self.torrent.info() else {
+            return (range.into(), padding);
+        };
+        for segment in info.metainfo().layout().segments(range) {
+            match segment.file {
+                Some(_) => bytes.insert(segment.stream),
+                None => padding.insert(segment.stream),
+            };
+        }
+        (bytes, padding)
     }
 
     fn buyer(&self) -> Option<&Arc<Buyer>> {
@@ -155,7 +171,7 @@ fn fetch_paid(
         let begun = async move {
             match buyer.leave(part).await {
                 Ok(leave) => {
-                    let asked = Some(Asked::new(handle, part));
+                    let asked = Some(Asked::new(handle, part.into()));
                     // The leave ends with the last block, or with whoever reads them.
                     let next = |(asked, leave)| async {
                         let (item, asked) = Asked::next(asked).await?;
@@ -176,6 +192,21 @@ fn fetch_paid(
     until_error.boxed()
 }
 
+/// Padding, which nobody is asked for: what it is, is known.
+fn zeros(padding: RangeSet) -> impl Stream<Item = Item> {
+    const ZEROS: [u8; BLOCK_LEN as usize] = [0; BLOCK_LEN as usize];
+    let ranges: Vec<ByteRange> = padding.iter().collect();
+    let blocks = ranges.into_iter().flat_map(|range| {
+        let starts = (range.start..range.end).step_by(ZEROS.len());
+        starts.map(move |offset| {
+            let len = (range.end - offset).min(ZEROS.len() as u64) as usize;
+            let bytes = Bytes::from_static(&ZEROS).slice(..len);
+            Ok(Delivery { offset, bytes })
+        })
+    });
+    futures_util::stream::iter(blocks)
+}
+
 fn failed(error: TransferError) -> DeliveryStream {
     futures_util::stream::iter([Err(error)]).boxed()
 }
@@ -192,10 +223,10 @@ struct Asked {
 type Item = Result<Delivery, TransferError>;
 
 impl Asked {
-    fn new(handle: Arc<PeerHandle>, range: ByteRange) -> Self {
+    fn new(handle: Arc<PeerHandle>, ranges: RangeSet) -> Self {
         Self {
             handle,
-            left: range.into(),
+            left: ranges,
             tries: 0,
             now: None,
         }
@@ -207,7 +238,9 @@ impl Asked {
             let fetching = match &mut this.now {
                 Some(fetching) => fetching,
                 None => {
-                    let range = this.left.next_run(0)?;
+                    if this.left.is_empty() {
+                        return None;
+                    }
                     let patience = if this.tries == 0 {
                         CHOKED_PATIENCE
                     } else {
@@ -216,7 +249,7 @@ impl Asked {
                     let introduced = this.handle.introduced();
                     // If it goes on choking us, that is the error.
                     let _ = tokio::time::timeout(patience, introduced).await;
-                    match this.handle.fetch(range) {
+                    match this.handle.fetch(&this.left) {
                         Ok(token) => this.now.insert(Fetching {
                             handle: this.handle.clone(),
                             token,
@@ -343,8 +376,10 @@ impl ChunkSource for PeerSource {
             if let Some(buyer) = self.buyer() {
                 return fetch_paid(buyer.clone(), handle, self.geometry, range);
             }
-            let asked = Asked::new(handle, range);
-            return futures_util::stream::unfold(Some(asked), Asked::next).boxed();
+            let (bytes, padding) = self.without_padding(range);
+            let asked = Asked::new(handle, bytes);
+            let asked = futures_util::stream::unfold(Some(asked), Asked::next);
+            return zeros(padding).chain(asked).boxed();
         };
         failed(error)
     }

@@ -2,20 +2,22 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use chiral_core::{Bitmap, ByteRange, ChunkSource, Cid, StoredContent};
+use chiral_core::{Bitmap, ByteRange, ChunkSource, Cid, PieceChecker, StoredContent};
 use tokio::sync::{Notify, mpsc};
 
 use super::handle::{Handles, PeerHandle};
 use super::hashes::Trees;
 use super::info::TorrentInfo;
 use super::known::{Known, Origin};
+use super::served::Served;
 use crate::bittorrent::extension::{Holepunch, PexPeer};
 use crate::bittorrent::merkle::{MerkleError, NodeHash};
 use crate::bittorrent::metainfo::Metainfo;
+use crate::bittorrent::torrent_pieces::StreamChecker;
 use crate::bittorrent::tracker::Progress;
 use crate::bittorrent::wire::HashRange;
 
@@ -42,21 +44,6 @@ struct Waiting {
     handed: BTreeSet<u64>,
 }
 
-/// What is served of a torrent, and where it comes from.
-#[derive(Debug, Default)]
-struct Served {
-    /// Content of the store.
-    cid: Option<Cid>,
-    /// It was asked to be seeded, not just downloaded.
-    seeding: bool,
-    content: Option<Arc<dyn StoredContent>>,
-    have: Option<Arc<Bitmap>>,
-    /// One of its pieces has the hash that the torrent gives.
-    checked: bool,
-    /// The content is not the store's: it is not opened anew there.
-    is_apart: bool,
-}
-
 /// A torrent of this node.
 #[derive(Debug)]
 pub(in crate::bittorrent) struct Torrent {
@@ -66,6 +53,8 @@ pub(in crate::bittorrent) struct Torrent {
     /// Its trees (version 2), as far as they are known.
     trees: Mutex<Trees>,
     served: Mutex<Served>,
+    /// Something else is served than before, and its pieces are not counted yet.
+    is_uncounted: AtomicBool,
     peers: Mutex<Handles>,
     waiting: Mutex<Vec<Waiting>>,
     /// Peers that others told of, to be dialled.
@@ -96,6 +85,7 @@ impl Torrent {
             learnt: Notify::new(),
             trees: Mutex::default(),
             served: Mutex::default(),
+            is_uncounted: AtomicBool::new(false),
             peers: Mutex::default(),
             waiting: Mutex::default(),
             known: Mutex::default(),
@@ -207,31 +197,64 @@ impl Torrent {
     /// It is this content.
     pub(in crate::bittorrent) fn set_cid(&self, cid: Cid, seeding: bool) {
         let mut served = lock(&self.served);
-        if served.cid != Some(cid) || served.is_apart {
-            *served = Served {
-                cid: Some(cid),
-                seeding: served.seeding,
-                ..Served::default()
-            };
-        }
-        served.seeding |= seeding;
+        served.set_cid(cid, seeding);
+        // Most often it is the same pieces: peers are told when they are counted.
+        self.is_uncounted.store(true, Ordering::Relaxed);
         drop(served);
         self.upkeep.notify_one();
         self.discovery.notify_one();
     }
 
+    /// It is this content, of which nothing is given to peers unless it is seeded.
+    pub(in crate::bittorrent) fn withhold(&self, cid: Cid) {
+        self.serve_otherwise(|served| served.withhold(cid));
+    }
+
     /// It is not to be seeded any more; whether it was.
     pub(in crate::bittorrent) fn stop_seeding(&self) -> bool {
+        self.serve_otherwise(Served::stop_seeding)
+    }
+
+    /// Changes what is served. Peers are told at once of pieces that are gone by that.
+    fn serve_otherwise<T>(&self, change: impl FnOnce(&mut Served) -> T) -> T {
         let mut served = lock(&self.served);
-        let was = std::mem::take(&mut served.seeding);
-        if was {
-            *served = Served::default();
+        let before = served.pieces().cloned();
+        let changed = change(&mut served);
+        let gone = before.is_some_and(|before| {
+            let now = served.pieces();
+            before
+                .ones()
+                .any(|piece| now.is_none_or(|now| !now.get(piece)))
+        });
+        drop(served);
+        if gone {
+            self.peers().iter().for_each(|peer| peer.take_back());
         }
-        was
+        self.upkeep.notify_one();
+        self.discovery.notify_one();
+        changed
     }
 
     pub(in crate::bittorrent) fn cid(&self) -> Option<Cid> {
-        lock(&self.served).cid
+        lock(&self.served).cid()
+    }
+
+    /// Whether it is known what it is, and nothing of it is given.
+    pub(in crate::bittorrent) fn is_withheld(&self) -> bool {
+        lock(&self.served).is_withheld
+    }
+
+    /// Whether something else is served than when this was last asked.
+    pub(in crate::bittorrent) fn take_uncounted(&self) -> bool {
+        self.is_uncounted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Has every connection tell its peer which pieces are gone, unless they are to be counted
+    /// once more.
+    pub(in crate::bittorrent) fn look_for_gone(&self) {
+        if !self.is_uncounted.load(Ordering::Relaxed) {
+            self.peers().iter().for_each(|peer| peer.look_for_gone());
+        }
     }
 
     pub(in crate::bittorrent) fn is_seeding(&self) -> bool {
@@ -263,22 +286,7 @@ impl Torrent {
         content: Option<Arc<dyn StoredContent>>,
         seeding: bool,
     ) {
-        let mut served = lock(&self.served);
-        match content {
-            Some(content) => {
-                *served = Served {
-                    seeding,
-                    content: Some(content),
-                    is_apart: true,
-                    ..Served::default()
-                };
-            }
-            None if served.is_apart => *served = Served::default(),
-            None => {}
-        }
-        drop(served);
-        self.upkeep.notify_one();
-        self.discovery.notify_one();
+        self.serve_otherwise(|served| served.set_apart(content, seeding));
     }
 
     /// Whether what is served is not the store's.
@@ -289,8 +297,7 @@ impl Torrent {
     /// Pieces that can be served; nothing as long as it is not known that the content is the
     /// torrent's.
     pub(in crate::bittorrent) fn have(&self) -> Option<Arc<Bitmap>> {
-        let served = lock(&self.served);
-        served.have.clone().filter(|_| served.checked)
+        lock(&self.served).pieces().cloned()
     }
 
     /// Whether the content is the torrent's, as far as one piece shows: that the one goes with
@@ -308,8 +315,9 @@ impl Torrent {
             }
         };
         // As long as its hash is not known, nothing can be said.
-        let hasher = self.metainfo().and_then(|meta| meta.hasher(piece));
-        let (Some(info), Some(mut hasher)) = (self.info(), hasher) else {
+        let meta = self.metainfo();
+        let checker = meta.and_then(|meta| StreamChecker::of(&meta, piece));
+        let (Some(info), Some(mut checker)) = (self.info(), checker) else {
             return false;
         };
         let range = info.geometry.piece(piece);
@@ -319,13 +327,10 @@ impl Torrent {
             let Ok(bytes) = content.read(ByteRange::new(at, end)).await else {
                 return false;
             };
-            let begin = (at - range.start) as u32;
-            if hasher.feed(begin, bytes).is_err() {
-                return false;
-            }
+            checker.update(&bytes);
             at = end;
         }
-        let right = hasher.finish().is_ok();
+        let right = Box::new(checker).passes();
         let mut served = lock(&self.served);
         if right {
             served.checked = true;
@@ -378,6 +383,7 @@ impl Torrent {
             other.peer_id == handle.peer_id
                 && other.address.ip() == handle.address.ip()
                 && !other.is_closed()
+                && !other.is_outdated()
         };
         for other in peers.values().filter(same) {
             if other.stays(handle.incoming, ours) {
@@ -411,7 +417,7 @@ impl Torrent {
         let address: SocketAddr = place.parse().ok()?;
         let is_it = |peer: &Arc<PeerHandle>| {
             let at = peer.published().listens_at.unwrap_or(peer.address);
-            at == address && !peer.is_closed() && peer.claim()
+            at == address && !peer.is_closed() && !peer.is_outdated() && peer.claim()
         };
         self.peers().into_iter().find(is_it)
     }

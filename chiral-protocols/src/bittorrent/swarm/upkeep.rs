@@ -44,7 +44,8 @@ pub(super) async fn look_after(node: Arc<Node>, torrent: Arc<Torrent>) {
             peers.iter().for_each(|peer| peer.exchange_peers());
         }
         dial_known(&node, &torrent, peers.len());
-        let served = torrent.cid().is_some() || torrent.is_apart();
+        let is_known = torrent.cid().is_some() && !torrent.is_withheld();
+        let served = is_known || torrent.is_apart();
         let growing = served && !torrent.has_all();
         let pause = if growing { COUNT_EVERY } else { REST };
         let pause = pause.min(
@@ -63,11 +64,19 @@ pub(super) async fn look_after(node: Arc<Node>, torrent: Arc<Torrent>) {
 
 /// Opens what is served, and counts its pieces.
 async fn refresh_content(node: &Arc<Node>, torrent: &Arc<Torrent>) {
-    if torrent.has_all() {
-        return;
+    let is_uncounted = torrent.take_uncounted();
+    if !torrent.has_all() {
+        count(node, torrent).await;
     }
+    if is_uncounted {
+        torrent.look_for_gone();
+    }
+}
+
+async fn count(node: &Arc<Node>, torrent: &Arc<Torrent>) {
     match torrent.cid() {
         _ if torrent.is_apart() => {}
+        _ if torrent.is_withheld() => return,
         None => return,
         // A download that has ended leaves its partial file: what can be served is opened anew.
         Some(cid) => match node.store.open(cid).await {

@@ -141,7 +141,7 @@ impl Geometry {
         ByteRange::new(start, start + u64::from(block.len))
     }
 
-    /// The block that begins at an offset on the grid.
+    /// The longest block that begins at an offset.
     pub fn block_at(&self, offset: u64) -> Block {
         let piece = (offset / u64::from(self.piece_len)) as u32;
         let begin = (offset % u64::from(self.piece_len)) as u32;
@@ -153,12 +153,14 @@ impl Geometry {
         }
     }
 
-    /// The blocks of a range on the grid, rising.
+    /// The blocks of a range, rising. It begins on the grid, or where a file does; of a block
+    /// that it ends in, the part before the end.
     pub fn blocks(&self, range: ByteRange) -> impl Iterator<Item = Block> + use<> {
         let geometry = *self;
         let mut at = range.start;
         std::iter::from_fn(move || {
-            let block = (at < range.end).then(|| geometry.block_at(at))?;
+            let mut block = (at < range.end).then(|| geometry.block_at(at))?;
+            block.len = u64::from(block.len).min(range.end - at) as u32;
             at += u64::from(block.len);
             Some(block)
         })
