@@ -121,6 +121,25 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
         open.libp2p = Some(network);
     }
 
+    #[cfg(feature = "bittorrent")]
+    if let Some(config) = &mut builder.bittorrent {
+        #[cfg(any(feature = "libp2p", feature = "http"))]
+        use chiral_protocols::http::AddressPolicy;
+        #[cfg(feature = "libp2p")]
+        if let Some((private, loopback)) = network_allows
+            && config.addresses == AddressPolicy::GlobalOnly
+        {
+            config.addresses = AddressPolicy::GlobalAnd { private, loopback };
+        }
+        // What a torrent has us dial is one question, be it a tracker or a web seed.
+        #[cfg(feature = "http")]
+        if let Some(http) = &mut builder.http
+            && http.hearsay == AddressPolicy::GlobalOnly
+        {
+            http.hearsay = config.addresses;
+        }
+    }
+
     let free = || -> Arc<dyn PaymentGate> { Arc::new(FreeGate::default()) };
     let mut gate = builder.gate.unwrap_or_else(free);
     if let Some(layer) = builder.gate_layer {
@@ -168,13 +187,6 @@ async fn assemble(mut builder: NodeBuilder, open: &mut Open) -> Result<Node, Bui
     if let Some(mut config) = builder.bittorrent {
         use chiral_protocols::bittorrent::protocol::BitTorrentProtocol;
         config.uploads = builder.uploads.clone();
-        #[cfg(feature = "libp2p")]
-        if let Some((private, loopback)) = network_allows {
-            use chiral_protocols::http::AddressPolicy;
-            if config.addresses == AddressPolicy::GlobalOnly {
-                config.addresses = AddressPolicy::GlobalAnd { private, loopback };
-            }
-        }
         #[cfg(feature = "chain")]
         if let Some(payments) = &open.payments {
             config.wallet.get_or_insert(payments.wallet().address());

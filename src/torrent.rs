@@ -20,7 +20,6 @@ use chiral_protocols::bittorrent::target::TargetDirectory;
 use chiral_protocols::bittorrent::unpack::{UnpackError, Unpacked, unpack};
 use tokio::task::JoinHandle;
 
-use crate::builder::endpoint;
 use crate::unfinished::TorrentRecord;
 use crate::{Get, Getting, Got, Node, NodeError, Share, share};
 
@@ -230,23 +229,21 @@ impl GetTorrent {
         } = self;
         node.check_open()?;
         let protocol = node.bittorrent()?.clone();
-        let mut web_seeds = Vec::new();
+        let web_seeds;
         let place = target.clone();
         let link;
         let torrent = match source {
             TorrentSource::Magnet(mut magnet) => {
                 magnet.selected = selected.unwrap_or(magnet.selected);
                 magnet.peers.append(&mut peers);
-                web_seeds.clone_from(&magnet.web_seeds);
+                web_seeds = magnet.web_seeds.clone();
                 peers.clone_from(&magnet.peers);
                 let torrent = TorrentDownload::of_magnet(protocol, &magnet, place)?;
                 link = magnet;
                 torrent
             }
             TorrentSource::Torrent(torrent) => {
-                if torrent.info().is_single_file() {
-                    web_seeds.extend(web_seeds_of(&torrent));
-                }
+                web_seeds = torrent.outer.web_seeds.clone();
                 let selected = selected.unwrap_or_default();
                 link = Magnet {
                     peers: peers.clone(),
@@ -273,12 +270,9 @@ impl GetTorrent {
                 .into_iter()
                 .fold(get, Get::offer);
         }
-        for url in web_seeds {
-            // One that is no URL for us is no seed.
-            if let Ok(endpoint) = endpoint(&url) {
-                get = get.offer(PeerOffer::new(Protocol::Http, endpoint).as_mirror());
-            }
-        }
+        // One that is no URL for us is no seed.
+        let seeds = web_seeds.iter().filter_map(|url| torrent.web_seed(url));
+        get = seeds.fold(get, Get::offer);
         get = offers.into_iter().fold(get, Get::offer);
         let directory = match &target {
             TorrentTarget::File(path) => {
@@ -305,31 +299,6 @@ impl GetTorrent {
             task,
         })
     }
-}
-
-/// URLs of a single file's copies (BEP 19): one that ends with a slash is a directory.
-fn web_seeds_of(torrent: &Metainfo) -> Vec<String> {
-    let name = torrent.info().name();
-    let seeds = torrent.outer.web_seeds.iter();
-    seeds
-        .map(|url| match url.ends_with('/') {
-            true => format!("{url}{}", escaped(name)),
-            false => url.clone(),
-        })
-        .collect()
-}
-
-/// A name as a part of a URL's path (RFC 3986).
-fn escaped(name: &str) -> String {
-    name.bytes().fold(String::new(), |mut url, byte| {
-        match byte {
-            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_' | b'~' => {
-                url.push(char::from(byte));
-            }
-            _ => url.push_str(&format!("%{byte:02X}")),
-        }
-        url
-    })
 }
 
 /// What is done when all has come.

@@ -161,6 +161,9 @@ pub struct PeerOffer {
     pub header: Option<ManifestHeader>,
     /// A plain copy of the file, served by something that knows nothing of Chiral.
     pub mirror: bool,
+    /// Neither the user nor whoever serves there says so, but something that anybody may have
+    /// written, as a torrent is: it is dialled only where strangers may have us dial.
+    pub hearsay: bool,
 }
 
 impl PeerOffer {
@@ -176,6 +179,7 @@ impl PeerOffer {
             valid_until: None,
             header: None,
             mirror: false,
+            hearsay: false,
         }
     }
 
@@ -190,6 +194,13 @@ impl PeerOffer {
     #[must_use]
     pub fn as_mirror(mut self) -> Self {
         self.mirror = true;
+        self
+    }
+
+    /// Marks the offer as one that something tells of which anybody may have written.
+    #[must_use]
+    pub fn as_hearsay(mut self) -> Self {
+        self.hearsay = true;
         self
     }
 }

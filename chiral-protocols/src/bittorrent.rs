@@ -30,8 +30,10 @@ pub mod tracker;
 pub mod udp;
 pub mod unpack;
 pub mod utp;
+mod web_seed;
 pub mod wire;
 
 pub use arriving::Joined;
 pub use mapped::MappedSource;
 pub use torrent_pieces::TorrentPieces;
+pub use web_seed::WebSeed;

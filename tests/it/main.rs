@@ -17,3 +17,4 @@ mod swarm_paying;
 mod torrents;
 mod trouble;
 mod web;
+mod web_seeds;

@@ -29,6 +29,7 @@ use super::selection::Selection;
 use super::swarm::{MAX_LAYER, TorrentInfo, info_hash_of};
 use super::target::{TargetDirectory, TargetError};
 use super::torrent_pieces::TorrentPieces;
+use super::web_seed::{self, WebSeed};
 use crate::engine::Connector;
 
 /// Why a torrent cannot be downloaded.
@@ -220,6 +221,11 @@ impl TorrentDownload {
         Some(PeerOffer::new(Protocol::BitTorrent, endpoint))
     }
 
+    /// An offer of the web seed at this URL (BEP 19). It is hearsay, as the torrent is.
+    pub fn web_seed(&self, url: &str) -> Option<PeerOffer> {
+        web_seed::offer(url, &self.alias.to_string())
+    }
+
     /// The file that it becomes, once that is known.
     pub fn path(&self) -> Option<PathBuf> {
         self.path.get().cloned()
@@ -344,15 +350,19 @@ struct TorrentConnector {
     plan: watch::Receiver<Option<Arc<Plan>>>,
 }
 
+/// What is known of the torrent, once it is.
+async fn known(mut plan: watch::Receiver<Option<Arc<Plan>>>) -> Result<Arc<Plan>, TransferError> {
+    let known = plan.wait_for(Option::is_some).await;
+    let plan = known.ok().and_then(|plan| plan.clone());
+    plan.ok_or(TransferError::Closed)
+}
+
 /// The source as the download is to see it, once that is known.
 async fn mapped(
     source: Arc<dyn ChunkSource>,
-    mut plan: watch::Receiver<Option<Arc<Plan>>>,
+    plan: watch::Receiver<Option<Arc<Plan>>>,
 ) -> Result<Arc<dyn ChunkSource>, TransferError> {
-    let known = plan.wait_for(Option::is_some).await;
-    let plan = known.ok().and_then(|plan| plan.clone());
-    let plan = plan.ok_or(TransferError::Closed)?;
-    Ok(MappedSource::wrap(source, &plan.selection))
+    Ok(MappedSource::wrap(source, &known(plan).await?.selection))
 }
 
 #[async_trait]
@@ -362,6 +372,11 @@ impl Connector for TorrentConnector {
         offer: &PeerOffer,
         target: &FileIdentification,
     ) -> Result<Arc<dyn ChunkSource>, TransferError> {
+        if web_seed::is_one(offer) {
+            let plan = known(self.plan.clone()).await?;
+            let source = WebSeed::connect(self.inner.clone(), offer, *target, &plan).await?;
+            return Ok(MappedSource::wrap(source, &plan.selection));
+        }
         let source = self.inner.connect(offer, target).await?;
         mapped(source, self.plan.clone()).await
     }

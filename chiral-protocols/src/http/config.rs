@@ -82,6 +82,9 @@ pub struct HttpConfig {
     /// peer or a time until which they hold; offers that the user named have neither. Without
     /// a setting, all.
     pub announced: AddressPolicy,
+    /// Which of them are dialled for offers that are [hearsay](PeerOffer::hearsay), as web seeds
+    /// of torrents are. A node of BitTorrent's swarms has the policy of these here.
+    pub hearsay: AddressPolicy,
     /// Whom to believe that a host is who it says, for URLs that do not say whom to expect.
     pub trust: ClientTls,
     /// The proxies to go through.
@@ -122,6 +125,7 @@ impl Default for HttpConfig {
             max_connections_per_source: 4,
             addresses: AddressPolicy::Any,
             announced: AddressPolicy::Any,
+            hearsay: AddressPolicy::GlobalOnly,
             trust: ClientTls::default(),
             proxies: ProxySettings::default(),
             payment_timeout: Duration::from_secs(600),
@@ -286,6 +290,13 @@ impl HttpConfig {
         self
     }
 
+    /// Sets which addresses are dialled for offers that are [hearsay](PeerOffer::hearsay).
+    #[must_use]
+    pub fn with_hearsay(mut self, addresses: AddressPolicy) -> Self {
+        self.hearsay = addresses;
+        self
+    }
+
     /// Lists what is served to whoever opens `/` or `/index.json`.
     #[must_use]
     pub fn with_page(mut self, page: bool) -> Self {
@@ -296,9 +307,14 @@ impl HttpConfig {
     /// Where an offer may lead.
     pub(super) fn reach(&self, offer: &PeerOffer) -> Reach {
         let announced = offer.peer.is_some() || offer.valid_until.is_some();
+        let strangers = match announced {
+            _ if offer.hearsay => Some(self.hearsay),
+            true => Some(self.announced),
+            false => None,
+        };
         Reach {
             all: self.addresses,
-            announced: announced.then_some(self.announced),
+            announced: strangers,
         }
     }
 }

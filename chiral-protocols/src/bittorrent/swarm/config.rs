@@ -59,8 +59,8 @@ pub struct BitTorrentConfig {
     /// Whether peers are met over uTP (BEP 29), too: those who come over it, on the same port as
     /// over TCP, and those who cannot be reached over TCP.
     pub utp: bool,
-    /// Whom trackers and the DHT may have us dial, and which trackers and nodes are asked at
-    /// all. Default: addresses of the public internet. Peers of the local network are found by
+    /// Whom trackers and the DHT may have us dial, and which trackers, nodes and web seeds are
+    /// asked at all. Default: addresses of the public internet. Peers of the local network are found by
     /// local discovery whatever this says.
     pub addresses: AddressPolicy,
     /// What the torrent of a share is. Default: hybrid, for clients of both versions, whose
