@@ -201,6 +201,25 @@ impl PieceHasher {
         Ok(())
     }
 
+    /// Takes the bytes whose turn it is, and hashes them where they are; nothing is kept of them.
+    ///
+    /// # Errors
+    /// [`PieceError::Range`] and [`PieceError::Duplicate`] as [`feed`](Self::feed) answers them;
+    /// bytes before their turn are copied and wait.
+    pub fn feed_slice(&mut self, begin: u32, bytes: &[u8]) -> Result<(), PieceError> {
+        let is_next = begin == self.next && self.waiting.is_empty() && !bytes.is_empty();
+        let end = u32::try_from(bytes.len())
+            .ok()
+            .and_then(|len| begin.checked_add(len))
+            .filter(|end| is_next && *end <= self.len && !self.in_padding(begin, *end));
+        if end.is_none() {
+            return self.feed(begin, Bytes::copy_from_slice(bytes));
+        }
+        self.hash(bytes, false);
+        self.advance();
+        Ok(())
+    }
+
     fn in_padding(&self, begin: u32, end: u32) -> bool {
         self.padding
             .iter()

@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use chiral_core::{PieceChecker, PieceHashes};
 
 use super::metainfo::Metainfo;
@@ -87,7 +86,7 @@ impl PieceChecker for StreamChecker {
                 self.is_bad |= now.iter().any(|byte| *byte != 0);
             } else {
                 let fed = match &mut self.hasher {
-                    Some(hasher) => hasher.feed(self.at, Bytes::copy_from_slice(now)).is_ok(),
+                    Some(hasher) => hasher.feed_slice(self.at, now).is_ok(),
                     None => false,
                 };
                 self.is_bad |= !fed;

@@ -32,7 +32,11 @@ use crate::scheduler::{Action, RequestId, Scheduler, SourceId, SourceState};
 const TICK: Duration = Duration::from_millis(100);
 
 /// Pieces waiting to be looked at; each is at most a chunk.
-const QUEUE: usize = 16;
+const QUEUE: usize = 8;
+
+/// Most chunks on their way to disk while pieces are checked by their own hashes. They are written one
+/// after the other: more would only lie in memory, and keep processors from SHA-256 behind them.
+const PIECE_JOBS: usize = 8;
 
 /// Pieces looked at before everything else gets its turn.
 const BATCH: usize = 16;
@@ -215,7 +219,7 @@ impl Active<'_> {
                 .next_deadline()
                 .map_or(next_tick, |at| at.min(next_tick));
             let wait = due.saturating_sub(now).max(Duration::from_millis(1));
-            let room = self.has_room();
+            let room = self.has_room(mode);
             tokio::select! {
                 Some(done) = self.jobs.join_next(), if !self.jobs.is_empty() => {
                     self.job_done(mode, done).await?;
@@ -226,7 +230,7 @@ impl Active<'_> {
                 Some(fetched) = self.fetched.recv(), if room => {
                     self.fetched(mode, fetched).await?;
                     for _ in 0..BATCH {
-                        let Some(next) = self.has_room().then(|| self.fetched.try_recv().ok()).flatten() else {
+                        let Some(next) = self.has_room(mode).then(|| self.fetched.try_recv().ok()).flatten() else {
                             break;
                         };
                         self.fetched(mode, next).await?;
@@ -253,8 +257,13 @@ impl Active<'_> {
     }
 
     /// Whether more chunks may be on their way through checks and to disk.
-    fn has_room(&self) -> bool {
-        self.jobs.len() + self.checks.len() < self.run.config().max_jobs
+    fn has_room(&self, mode: &Mode) -> bool {
+        let most = self.run.config().max_jobs;
+        let most = match mode {
+            Mode::Pieces(_) => most.min(PIECE_JOBS),
+            _ => most,
+        };
+        self.jobs.len() + self.checks.len() < most
     }
 
     /// Lets the checking go on with what has come; answers how the stage ends, if it does.

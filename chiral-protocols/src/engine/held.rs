@@ -8,6 +8,10 @@ use bytes::Bytes;
 /// Bytes of chunks that are kept; what is beyond that is read back from disk.
 const MOST: usize = 8 << 20;
 
+/// Chunks ahead of SHA-256 that are kept for it when they were checked. Those that it comes to later
+/// would lie here for nothing: pieces come in any order.
+const AHEAD: u32 = 16;
+
 /// Chunks in memory, by index.
 #[derive(Debug, Default)]
 pub(super) struct Held {
@@ -15,6 +19,8 @@ pub(super) struct Held {
     unchecked: BTreeMap<u32, Bytes>,
     /// Of those that have: SHA-256, which goes from the start of the file, is not there yet.
     checked: BTreeMap<u32, Bytes>,
+    /// Where SHA-256 goes on.
+    next: u32,
     bytes: usize,
 }
 
@@ -41,8 +47,18 @@ impl Held {
     /// All pieces that a chunk lies in have passed.
     pub(super) fn passed(&mut self, index: u32) {
         if let Some(bytes) = self.unchecked.remove(&index) {
-            self.checked.insert(index, bytes);
+            if (self.next..self.next.saturating_add(AHEAD)).contains(&index) {
+                self.checked.insert(index, bytes);
+            } else {
+                self.bytes -= bytes.len();
+            }
         }
+    }
+
+    /// Takes the chunks that SHA-256 goes over next.
+    pub(super) fn follow(&mut self, chunks: std::ops::Range<u32>) -> Vec<Option<Bytes>> {
+        self.next = chunks.end;
+        chunks.map(|index| self.take(index)).collect()
     }
 
     /// Lets a chunk go.
@@ -80,6 +96,22 @@ mod tests {
         assert_eq!((held.take(0), held.take(0)), (Some(chunk(0)), None));
         held.keep(6, &chunk(6));
         assert_eq!(held.get(6), Some(chunk(6)));
+    }
+
+    #[test]
+    fn what_is_checked_stays_only_just_ahead_of_sha256() {
+        let mut held = Held::default();
+        let small = Bytes::from_static(b"small");
+        for index in [1, AHEAD, AHEAD + 1, AHEAD + 2] {
+            held.keep(index, &small);
+        }
+        assert_eq!(held.follow(0..2), [None, Some(small.clone())]);
+        held.passed(AHEAD + 1);
+        held.passed(AHEAD + 2);
+        assert_eq!(held.get(AHEAD), Some(small.clone()), "not checked yet");
+        assert_eq!(held.bytes, 2 * small.len());
+        assert_eq!(held.take(AHEAD + 1), Some(small));
+        assert_eq!(held.take(AHEAD + 2), None);
     }
 
     #[test]

@@ -177,8 +177,7 @@ impl Active<'_> {
             let end = (first..limit)
                 .find(|index| !self.proven.get(*index))
                 .unwrap_or(limit);
-            let chunks = (first..end).map(|index| pieces.held.take(index));
-            self.hash_on(chain, chunks.collect());
+            self.hash_on(chain, pieces.held.follow(first..end));
         }
         Ok(None)
     }

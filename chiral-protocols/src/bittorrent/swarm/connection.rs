@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use ::bytes::{Bytes, BytesMut};
@@ -39,6 +40,10 @@ const PUBLISH_PAUSE: Duration = Duration::from_millis(250);
 /// Messages of Chiral's extension that go with one range that is sold: the question for it and
 /// its end, and what the agent has to say in between.
 const MESSAGES_OF_A_SALE: u32 = 4;
+
+/// Longest time for which nothing is read because enough blocks wait to be taken. If they wait longer,
+/// something holds the download up, and the peer is heard all the same.
+const LONGEST_REST: Duration = Duration::from_millis(300);
 
 /// A connection that nobody has a use for is closed after this time.
 const UNUSED: Duration = Duration::from_secs(5);
@@ -99,6 +104,8 @@ pub(super) struct Connection<S> {
     started: Instant,
     read_size: usize,
     reading: Option<Reading>,
+    /// Since when nothing is read, because enough waits to be taken.
+    resting_since: Option<Now>,
     /// What was read of the content last: blocks are cut from it.
     held: Option<(ByteRange, Bytes)>,
     published_at: Option<Now>,
@@ -144,6 +151,7 @@ impl<S: Wire> Connection<S> {
             started,
             read_size: FIRST_READ,
             reading: None,
+            resting_since: None,
             held: None,
             published_at: None,
             coverage_at: None,
@@ -191,6 +199,7 @@ impl<S: Wire> Connection<S> {
             self.hear(now)?;
             self.serve(now);
             self.publish(now);
+            let rests = self.rests(now);
             let deadline = self.started + self.deadline();
             let Self {
                 stream,
@@ -211,6 +220,12 @@ impl<S: Wire> Connection<S> {
                     }
                     None => poll_write(stream, session, cx)?,
                 };
+                if rests {
+                    return match wrote {
+                        true => Poll::Ready(Ok(Some(Moved::Wrote))),
+                        false => Poll::Pending,
+                    };
+                }
                 let waiting = !enciphered.is_empty();
                 let deciphered = ciphers.as_mut().map(|ciphers| &mut ciphers.incoming);
                 poll_read(stream, session, read_size, deciphered, wrote, waiting, cx)
@@ -264,9 +279,24 @@ impl<S: Wire> Connection<S> {
         }
     }
 
+    /// Whether nothing is read for a moment: what comes faster than it is taken can wait in the
+    /// kernel as well as here.
+    fn rests(&mut self, now: Now) -> bool {
+        if !self.handle.has_enough() {
+            self.resting_since = None;
+            return false;
+        }
+        now < *self.resting_since.get_or_insert(now) + LONGEST_REST
+    }
+
     fn deadline(&self) -> Now {
         let mut at = self.session.poll_timeout();
         let now = self.now();
+        if let Some(since) = self.resting_since
+            && now < since + LONGEST_REST
+        {
+            at = at.min(since + LONGEST_REST);
+        }
         if self.coverage_due {
             at = at.min(self.coverage_at.map_or(now, |at| at + COVERAGE_PAUSE));
         }

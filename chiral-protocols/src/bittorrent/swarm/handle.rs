@@ -23,6 +23,9 @@ const MAX_FETCHES: usize = 64;
 /// asked for: about 100 of them wait at most, 1.6 MiB.
 const WAITING_COUNTS: usize = 4;
 
+/// So many blocks that wait are enough for now: no more is read.
+const ENOUGH_WAITING: usize = 160;
+
 /// Most questions that wait for a connection.
 const MAX_QUESTIONS: usize = 16;
 
@@ -288,6 +291,15 @@ impl PeerHandle {
         let room = MAX_WINDOW.saturating_sub(state.buffered * WAITING_COUNTS);
         state.starved = room < MAX_WINDOW / 2;
         (std::mem::take(&mut state.orders), room)
+    }
+
+    /// For the task: whether so many blocks wait that it need not read on. It is woken when they have
+    /// been taken.
+    pub(in crate::bittorrent) fn has_enough(&self) -> bool {
+        let mut state = self.state();
+        let enough = state.buffered >= ENOUGH_WAITING;
+        state.starved |= enough;
+        enough
     }
 
     /// For the task: blocks that came, or do not, each under its token.
