@@ -11,6 +11,8 @@ mod conformance;
 mod discovery;
 #[path = "bittorrent/hostile.rs"]
 mod hostile;
+#[path = "bittorrent/liars.rs"]
+mod liars;
 #[path = "bittorrent/support.rs"]
 mod support;
 #[path = "bittorrent/swarm.rs"]

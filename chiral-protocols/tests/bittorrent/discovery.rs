@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use crate::support::{Peer, content, loopback, soon};
 use crate::swarm::get;
 
-fn near() -> BitTorrentConfig {
+pub(crate) fn near() -> BitTorrentConfig {
     loopback().with_addresses(AddressPolicy::Any)
 }
 
@@ -91,7 +91,7 @@ fn value<'a>(query: &'a str, key: &str) -> Option<&'a str> {
         .find_map(|(name, value)| (name == key).then_some(value))
 }
 
-async fn until(what: impl Fn() -> bool) {
+pub(crate) async fn until(what: impl Fn() -> bool) {
     soon(async {
         while !what() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -109,7 +109,7 @@ async fn finds(leecher: &Peer, bytes: &Bytes, info: &TorrentInfo) {
     assert!(get(leecher, target, vec![]).await == *bytes);
 }
 
-async fn end(peers: &[&Peer]) {
+pub(crate) async fn end(peers: &[&Peer]) {
     for peer in peers {
         soon(peer.protocol.shutdown()).await.unwrap();
     }

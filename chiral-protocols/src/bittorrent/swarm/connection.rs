@@ -65,6 +65,8 @@ pub(super) enum Ended {
     Displaced,
     #[error("both sides have everything")]
     Redundant,
+    #[error("what it gave was wrong")]
+    Banned,
     #[error("shut down")]
     Shutdown,
 }
@@ -302,6 +304,9 @@ impl<S: Wire> Connection<S> {
         if orders.displaced {
             return Err(Ended::Displaced);
         }
+        if orders.banned {
+            return Err(Ended::Banned);
+        }
         if let Some(info) = self.torrent.info()
             && self.session.geometry().is_none()
         {
@@ -409,6 +414,7 @@ impl<S: Wire> Connection<S> {
                 Event::Hashes { range, hashes } => {
                     if let Err(error) = self.torrent.hashes_came(self.handle.key, range, &hashes) {
                         tracing::debug!(peer = %self.handle.address, %error, "false hashes");
+                        self.torrent.ban(&self.handle);
                         return Err(Ended::Hashes);
                     }
                 }

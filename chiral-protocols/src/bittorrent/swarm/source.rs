@@ -366,6 +366,11 @@ impl ChunkSource for PeerSource {
         self.buyer().is_some_and(|buyer| buyer.payer.is_paying())
     }
 
+    /// The connection is closed, and the peer not met again for a while.
+    fn banned(&self) {
+        self.torrent.ban(&self.handle);
+    }
+
     /// The connection stays if the torrent is seeded.
     async fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);

@@ -182,7 +182,9 @@ fn dial_known(node: &Arc<Node>, torrent: &Arc<Torrent>, connected: usize) {
         let Some(address) = torrent.known().next(now()) else {
             return;
         };
-        if node.shared.listens_at(address) || torrent.is_connected(address) {
+        // By its address alone: which peer is there is not known before it was called.
+        let banned = torrent.is_banned(address.ip(), [0; 20]);
+        if banned || node.shared.listens_at(address) || torrent.is_connected(address) {
             torrent.known().reached(address);
             continue;
         }
