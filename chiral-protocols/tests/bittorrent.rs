@@ -9,6 +9,8 @@ mod common;
 mod conformance;
 #[path = "bittorrent/discovery.rs"]
 mod discovery;
+#[path = "bittorrent/holepunch.rs"]
+mod holepunch;
 #[path = "bittorrent/hostile.rs"]
 mod hostile;
 #[path = "bittorrent/liars.rs"]

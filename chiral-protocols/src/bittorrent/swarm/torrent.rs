@@ -449,12 +449,8 @@ impl Torrent {
     pub(in crate::bittorrent) fn pex_peers(&self, but: u64) -> Vec<PexPeer> {
         let tell = |peer: &Arc<PeerHandle>| {
             let published = peer.published();
-            let address = if peer.incoming {
-                published.listens_at?
-            } else {
-                peer.address
-            };
-            let mut told = PexPeer::new(address);
+            let mut told = PexPeer::new(peer.place()?);
+            told.utp = peer.utp;
             told.seed = published.seed;
             told.holepunch = published.holepunch;
             told.reachable = !peer.incoming;

@@ -167,6 +167,9 @@ fn dial_known(node: &Arc<Node>, torrent: &Arc<Torrent>, connected: usize) {
         return;
     }
     for address in torrent.take_met() {
+        if node.shared.listens_at(address) || torrent.is_connected(address) {
+            continue;
+        }
         let (dialling, to) = (node.clone(), torrent.clone());
         node.tasks.spawn(async move {
             let closed = dialling.shared.closed.clone();
