@@ -343,6 +343,11 @@ impl<S: Wire> Connection<S> {
             self.session.send_chiral(&ChiralMessage::Release { range });
         }
         while self.forgiven < self.sales.made() {
+            if self.forgiven == 0 {
+                // There is a lane for it now.
+                self.published_at = None;
+                self.torrent.upkeep.notify_one();
+            }
             self.forgiven += 1;
             self.session.forgive(MESSAGES_OF_A_SALE);
         }
@@ -482,6 +487,7 @@ impl<S: Wire> Connection<S> {
             listens_at: session.listens_at(self.handle.address),
             holepunch: extended.extensions.id(Names::Holepunch).is_some(),
             chiral: self.chiral.clone(),
+            admitted: self.sales.made() > 0,
             speaks_chiral: if session.speaks_extended() {
                 session
                     .has_heard_extended()

@@ -59,6 +59,8 @@ pub(in crate::bittorrent) struct Published {
     pub(in crate::bittorrent) holepunch: bool,
     /// The Chiral node that it proved to be.
     pub(in crate::bittorrent) chiral: Option<PeerId>,
+    /// The payment gate has let it have something of what has a price.
+    pub(in crate::bittorrent) admitted: bool,
     /// Whether it speaks Chiral's extension, once it is known what it speaks.
     pub(in crate::bittorrent) speaks_chiral: Option<bool>,
 }

@@ -9,7 +9,7 @@ use chiral_core::{Endpoint, PeerOffer, Protocol};
 use tokio::time::Instant;
 
 use super::choker::{Candidate, Choker};
-use super::handle::PeerHandle;
+use super::handle::{PeerHandle, Published};
 use super::node::Node;
 use super::source::PeerSource;
 use super::torrent::Torrent;
@@ -84,12 +84,32 @@ async fn refresh_content(node: &Arc<Node>, torrent: &Arc<Torrent>) {
 }
 
 /// Whether what is served of a torrent has a price.
-fn has_a_price(node: &Node, torrent: &Torrent) -> bool {
+pub(super) fn has_a_price(node: &Node, torrent: &Torrent) -> bool {
     let content = torrent.content();
     content.is_some_and(|content| {
         let tariff = node.shared.gate.tariff(content.header().cid);
         !tariff.price.is_free()
     })
+}
+
+/// Whether a peer is in the fast lane: it proved to be a Chiral node, and of what is sold the gate
+/// has let it have something, which where one pays first is when the payment is recorded. Before
+/// that it takes its turn with the others.
+pub(super) fn has_lane(peer: &Published, sold: bool) -> bool {
+    peer.chiral.is_some() && (!sold || peer.admitted)
+}
+
+fn candidate(key: u64, peer: &Published, sold: bool) -> Candidate {
+    Candidate {
+        key,
+        // Whoever cannot pay gets nothing of what is sold: no slot is spent on him.
+        interested: peer.interested && (!sold || peer.chiral.is_some()),
+        fast_lane: has_lane(peer, sold),
+        gives: peer.gives,
+        gave: peer.gave,
+        got: peer.got,
+        snubs: peer.snubs,
+    }
 }
 
 fn rechoke(
@@ -100,20 +120,10 @@ fn rechoke(
     peers: &[Arc<PeerHandle>],
     sold: bool,
 ) {
-    let candidate = |peer: &Arc<PeerHandle>| {
-        let published = peer.published();
-        Candidate {
-            key: peer.key,
-            // Whoever cannot pay gets nothing of what is sold: no slot is spent on him.
-            interested: published.interested && (!sold || published.chiral.is_some()),
-            fast_lane: published.chiral.is_some(),
-            gives: published.gives,
-            gave: published.gave,
-            got: published.got,
-            snubs: published.snubs,
-        }
-    };
-    let candidates: Vec<_> = peers.iter().map(candidate).collect();
+    let candidates: Vec<_> = peers
+        .iter()
+        .map(|peer| candidate(peer.key, &peer.published(), sold))
+        .collect();
     let random = |most: usize| {
         // Whom it hits is not worth an error.
         let number = super::node::random::<8>().map_or(0, u64::from_le_bytes);
@@ -212,5 +222,37 @@ fn dial_known(node: &Arc<Node>, torrent: &Arc<Torrent>, connected: usize) {
                 None => {}
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chiral_core::PeerId;
+
+    use super::*;
+
+    #[test]
+    fn of_what_is_sold_the_lane_is_for_those_whom_the_gate_let_in() {
+        let mut peer = Published {
+            interested: true,
+            ..Published::default()
+        };
+        let lane = |peer: &Published, sold| {
+            let seen = candidate(1, peer, sold);
+            (seen.interested, seen.fast_lane)
+        };
+        // A stranger gets what is free, and nothing of what is not.
+        assert_eq!(
+            (lane(&peer, false), lane(&peer, true)),
+            ((true, false), (false, false))
+        );
+        // Who proved an id and paid nothing waits as the others do.
+        peer.chiral = Some(PeerId::from_bytes(&[1]).unwrap());
+        assert_eq!(
+            (lane(&peer, false), lane(&peer, true)),
+            ((true, true), (true, false))
+        );
+        peer.admitted = true;
+        assert_eq!(lane(&peer, true), (true, true));
     }
 }
