@@ -13,6 +13,7 @@ use super::handle::{PeerHandle, Published};
 use super::node::Node;
 use super::source::PeerSource;
 use super::torrent::Torrent;
+use crate::lane;
 
 /// How often the pieces are counted while a download adds to them.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
@@ -142,7 +143,8 @@ fn rechoke(
     *unchoked = chosen;
 }
 
-/// Peers that came, or were found, go to those who download.
+/// Peers that came, or were found, go to those who download: Chiral nodes that proved who they
+/// are first, but for every fourth, so that the public swarm is never left out.
 fn hand_over(node: &Node, torrent: &Arc<Torrent>, peers: &[Arc<PeerHandle>]) {
     let Some(info) = torrent.info() else {
         return;
@@ -150,7 +152,8 @@ fn hand_over(node: &Node, torrent: &Arc<Torrent>, peers: &[Arc<PeerHandle>]) {
     if !torrent.is_waited_for() {
         return;
     }
-    for peer in peers.iter().filter(|peer| !peer.is_closed()) {
+    let open: Vec<_> = peers.iter().filter(|peer| !peer.is_closed()).collect();
+    for peer in lane::order(open, |peer| peer.published().chiral.is_some()) {
         torrent.hand(peer.key, || {
             let offer = offer_of(torrent, peer)?;
             let (peer, torrent, shared) = (peer.clone(), torrent.clone(), node.shared.clone());
