@@ -7,8 +7,8 @@ use std::sync::Arc;
 use chiral_core::sidecar::SidecarHasher;
 use chiral_core::transfer::SourceReport;
 use chiral_core::{
-    Announcement, Bill, Cid, ManifestHeader, PeerOffer, Priority, Protocol, Rate, SettlementStatus,
-    StoreError, StoredContent,
+    Announcement, Bill, Cid, ManifestHeader, PeerId, PeerOffer, Priority, Protocol, Rate,
+    SettlementStatus, StoreError, StoredContent,
 };
 use chiral_protocols::bittorrent::Joined;
 use chiral_protocols::bittorrent::create::TorrentSidecar;
@@ -82,6 +82,16 @@ impl Node {
         let peers = endpoints.iter().filter_map(|it| it.as_str().parse().ok());
         magnet.peers.extend(peers);
         Some(magnet)
+    }
+
+    /// The Chiral nodes that get something that is seeded before the public swarm does: those who
+    /// proved who they are, and of what has a price those whom the payment gate has let in.
+    pub fn fast_lane(&self, cid: Cid) -> Vec<PeerId> {
+        let Some(protocol) = self.inner().bittorrent.as_ref() else {
+            return Vec::new();
+        };
+        let torrent = protocol.torrent_of(cid);
+        torrent.map_or_else(Vec::new, |torrent| protocol.fast_lane(&torrent.info_hash))
     }
 
     /// Goes on with every unfinished torrent that is not under way, each as it was begun and

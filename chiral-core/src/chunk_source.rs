@@ -246,6 +246,10 @@ pub trait ChunkSource: Send + Sync + fmt::Debug + 'static {
         false
     }
 
+    /// What came from here was wrong beyond doubt, and it is not used any more. For sources of a
+    /// network in which we would go on meeting whoever that is.
+    fn banned(&self) {}
+
     /// Ends the connection; idempotent. Dropping the source does so too, without waiting.
     async fn close(&self);
 }

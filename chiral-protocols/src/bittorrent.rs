@@ -1,7 +1,6 @@
 //! BitTorrent, on our own wire: public clients notice nothing but a good peer.
 
 mod arriving;
-pub mod assembly;
 pub mod bencode;
 mod compact;
 pub mod create;
@@ -22,7 +21,6 @@ pub mod protocol;
 mod random;
 pub mod selection;
 pub mod session;
-pub mod smart_ban;
 pub mod swarm;
 pub mod target;
 mod torrent_pieces;

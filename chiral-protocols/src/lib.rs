@@ -8,6 +8,7 @@ pub mod downloads;
 pub mod engine;
 #[cfg(feature = "http")]
 pub mod http;
+mod lane;
 pub mod limits;
 pub mod manager;
 #[cfg(any(feature = "http", feature = "private"))]

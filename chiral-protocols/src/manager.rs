@@ -1,5 +1,6 @@
 //! [`ProtocolManager`]: the protocols of a node behind one door.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +13,7 @@ use chiral_core::{
 use futures_util::StreamExt;
 
 use crate::engine::{Connector, Download, Engine};
+use crate::lane;
 use crate::peers::Penalty;
 use crate::selection::{self, DownloadContext, Reachability, SeedingContext};
 
@@ -147,8 +149,9 @@ impl ProtocolManager {
     }
 
     /// Puts offers in the order in which they are to be connected: by protocol, as
-    /// [`selection::downloading`] chooses; then those who are not demoted, and the faster ones,
-    /// by what was measured. Offers over protocols that are not registered come last. Answers
+    /// [`selection::downloading`] chooses; then those who are not demoted; of these, those of
+    /// peers who say who they are, but for every fourth place, which is the public's as long as
+    /// there are others; and then the faster ones, by what was measured. Offers over protocols that are not registered come last. Answers
     /// how many are meant: in a restricted network those of the protocols that were chosen;
     /// the others are left for when these do not deliver.
     pub fn order(&self, target: &FileIdentification, offers: &mut [PeerOffer]) -> usize {
@@ -169,17 +172,27 @@ impl ProtocolManager {
         let chosen = selection::downloading(&context, &registered);
         let meant = |offer: &&PeerOffer| !context.restricted || chosen.contains(&offer.protocol);
         let meant = offers.iter().filter(meant).count();
-        offers.sort_by_cached_key(|offer| {
+        let group = |offer: &PeerOffer| {
             let place = chosen
                 .iter()
                 .position(|protocol| *protocol == offer.protocol);
             let penalty = peers.penalty(offer, target).map(|penalty| penalty.kind);
-            (
-                place.unwrap_or(chosen.len()),
-                penalty,
-                std::cmp::Reverse(peers.expected(offer)),
-            )
-        });
+            (place.unwrap_or(chosen.len()), penalty)
+        };
+        let key = |offer: &PeerOffer| (group(offer), Reverse(peers.expected(offer)));
+        let mut keyed: Vec<_> = offers
+            .iter()
+            .map(|offer| (key(offer), offer.clone()))
+            .collect();
+        keyed.sort_by_key(|(key, _)| *key);
+        let mut at = 0;
+        for alike in keyed.chunk_by(|((one, _), _), ((other, _), _)| one == other) {
+            let alike = alike.iter().map(|(_, offer)| offer.clone()).collect();
+            for offer in lane::order(alike, |offer: &PeerOffer| offer.peer.is_some()) {
+                offers[at] = offer;
+                at += 1;
+            }
+        }
         meant
     }
 

@@ -11,8 +11,12 @@ mod conformance;
 mod crowd;
 #[path = "bittorrent/discovery.rs"]
 mod discovery;
+#[path = "bittorrent/holepunch.rs"]
+mod holepunch;
 #[path = "bittorrent/hostile.rs"]
 mod hostile;
+#[path = "bittorrent/liars.rs"]
+mod liars;
 #[path = "bittorrent/support.rs"]
 mod support;
 #[path = "bittorrent/swarm.rs"]

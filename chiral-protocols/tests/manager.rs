@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use chiral_core::content_protocol::SeedContent;
 use chiral_core::{
     Capabilities, ChunkSource, ChunkStore, ContentIdentity, ContentProtocol, DownloadRequest,
-    Endpoint, FileIdentification, FileMetadata, ManifestHeader, PeerOffer, Protocol, SeedRequest,
-    TransferError, TransferId, TransferRegistry,
+    Endpoint, FileIdentification, FileMetadata, ManifestHeader, PeerId, PeerOffer, Protocol,
+    SeedRequest, TransferError, TransferId, TransferRegistry,
 };
 use chiral_protocols::{Engine, EngineConfig, NotRegistered, ProtocolManager};
 use chiral_storage::MemoryStore;
@@ -197,6 +197,29 @@ async fn downloads_are_paused_resumed_cancelled_by_what_they_get_and_cleaned_up(
         ),
         (1, 1)
     );
+}
+
+/// Those who say who they are go first, and of four in a row one is the public's.
+#[tokio::test]
+async fn known_peers_are_connected_first_and_the_public_keeps_every_fourth_place() {
+    let (manager, _, two) = manager();
+    let target = cid();
+    let offer = |place: &str, known: bool| {
+        let offer = PeerOffer::new(two.name.clone(), Endpoint::new(place).unwrap());
+        let peer = PeerId::from_bytes(place.as_bytes()).unwrap();
+        if known { offer.with_peer(peer) } else { offer }
+    };
+    let public = ["p1", "p2", "p3"].map(|place| offer(place, false));
+    let known = ["k1", "k2", "k3", "k4", "k5"].map(|place| offer(place, true));
+    let mut offers: Vec<_> = public.into_iter().chain(known).collect();
+    let peers = manager.engine().peers();
+    peers.record(&offers[1], 90_000_000, 9_000_000.0, false);
+    peers.record(&offers[6], 90_000, 9_000.0, false);
+    let lasts = std::time::Duration::from_secs(60);
+    peers.demote(&offers[3], &target, "stalled", lasts);
+    manager.order(&target, &mut offers);
+    let order: Vec<_> = offers.iter().map(|offer| offer.endpoint.as_str()).collect();
+    assert_eq!(order, ["k4", "k2", "k3", "p2", "k5", "p1", "p3", "k1"]);
 }
 
 #[tokio::test]

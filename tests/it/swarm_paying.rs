@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chiral::core::{Address, ContentProtocol, SettlementStatus, U256};
 use chiral::payment::FreeGate;
+use chiral::payment::messages::Policy;
 use chiral::protocols::EngineConfig;
 use chiral::protocols::bittorrent::magnet::Magnet;
 use chiral::protocols::bittorrent::protocol::BitTorrentProtocol;
@@ -170,6 +171,64 @@ async fn who_cannot_or_will_not_pay_gets_nothing_over_bittorrent() {
     let cost = price().cost(1_000_000).unwrap();
     assert_eq!(seeder.balance().await.unwrap() - before, cost);
     for node in [fair, stingy, seeder] {
+        within(node.shutdown()).await.unwrap();
+    }
+    network.shutdown().await;
+}
+
+/// Nobody owes anything: a payment is recorded on the chain before a byte comes, and it is what
+/// lets the payer into the fast lane.
+#[tokio::test(flavor = "multi_thread")]
+async fn paid_first_it_comes_over_bittorrent_and_the_payer_is_in_the_fast_lane() {
+    let network = Loopback::start().await.unwrap();
+    let sells = network.payments(1).with_price(price());
+    let sells = sells.with_policy(Policy::PayFirst);
+    let builder = network.node(1).without_http().payments(sells);
+    let seeder = bittorrent(builder).start().await.unwrap();
+    let content = data(6_000_001);
+    let shared = within(seeder.share(Share::bytes(content.clone()))).await;
+    let cid = shared.unwrap().cid();
+    let magnet = seeder.magnet(cid).unwrap();
+
+    // Who proves an id and pays nothing is no better off than others.
+    let stingy = buyer(&network, 4, "0.0009").await;
+    let getting = within(stingy.download_torrent(magnet.clone()).start()).await;
+    let refused = within(getting.unwrap().outcome()).await;
+    assert!(refused.is_err(), "{refused:?}");
+    assert!(seeder.fast_lane(cid).is_empty());
+
+    let buys = network.payments(2).with_max_price(price());
+    let buys = buys.with_policies([Policy::PayFirst]);
+    let patience = EngineConfig::default().with_source_patience(Duration::from_secs(20));
+    let builder = network.node(2).engine(patience).payments(buys);
+    let buyer = bittorrent(builder).start().await.unwrap();
+    let before = seeder.balance().await.unwrap();
+    let get = buyer.download_torrent(magnet);
+    let get = get.limit_down("2MiB".parse().unwrap());
+    let getting = within(get.start()).await.unwrap();
+    let lane = async {
+        while seeder.fast_lane(cid).is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // What is in the lane has paid by then.
+        assert!(seeder.balance().await.unwrap() > before);
+        seeder.fast_lane(cid)
+    };
+    let lane = within(lane).await;
+    assert_eq!(lane, [buyer.peer_id().unwrap().clone()]);
+    let got = within(getting.outcome()).await.unwrap();
+    assert_eq!(got.files[0].header.cid, cid);
+    let over = |bill: &chiral::core::Bill| bill.protocol == Protocol::BitTorrent;
+    assert!(got.settled.iter().all(|(bill, _)| over(bill)));
+    let bills: Vec<_> = got.settled.iter().map(|(bill, _)| bill.id).collect();
+    within(buyer.wait_settled(bills.clone())).await.unwrap();
+    let spent = buyer.statement().await.unwrap();
+    let cost = price().cost(content.len() as u64).unwrap();
+    // Each bill is rounded up once.
+    let most = cost + U256::from(spent.entries.len());
+    assert!(spent.spent >= cost && spent.spent < most, "{}", spent.spent);
+    assert_eq!(seeder.balance().await.unwrap() - before, spent.spent);
+    for node in [buyer, stingy, seeder] {
         within(node.shutdown()).await.unwrap();
     }
     network.shutdown().await;

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chiral::core::Alias;
 use chiral::core::transfer::TransferEventKind;
 use chiral::protocols::EngineConfig;
 use chiral::protocols::bittorrent::create::{CollectionHasher, TorrentHasher};
-use chiral::protocols::bittorrent::magnet::MagnetPeer;
+use chiral::protocols::bittorrent::magnet::{Magnet, MagnetPeer};
 use chiral::protocols::bittorrent::metainfo::{Metainfo, Outer, Version};
 use chiral::protocols::bittorrent::swarm::BitTorrentConfig;
 use chiral::protocols::http::{AddressPolicy, HttpConfig};
@@ -259,6 +260,47 @@ async fn some_files_are_had_of_a_web_seed_without_the_others() {
     assert_eq!(got.files.len(), chosen.len());
     assert!(!some.join("the album/three.bin").exists());
     within(node.shutdown()).await.unwrap();
+}
+
+/// `so` of a link (BEP 53): what the torrent is, a peer says; the rest is not fetched.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_selects_files_gets_these() {
+    let dir = tempfile::tempdir().unwrap();
+    let web = full().await;
+    let torrent = torrent(Version::V1, vec![web.url("/pub/")]);
+    let first = node(&dir.path().join("1"), AddressPolicy::Any).await;
+    let all = out(dir.path(), "all");
+    let get = first.download_torrent(torrent.clone()).to_directory(&all);
+    let getting = within(get.seed(true).start()).await.unwrap();
+    is_there(&all, &within(getting.outcome()).await.unwrap());
+
+    let index = |name| {
+        let file = torrent
+            .files()
+            .iter()
+            .find(|it| it.path.file_name() == name);
+        file.unwrap().index
+    };
+    let (deep, small) = (index("one#1.bin"), index("zwei%.bin"));
+    let hash = Alias::InfoHashV1(torrent.hashes().v1.unwrap());
+    let peer = peer_of(&first);
+    let link = format!("magnet:?xt=urn:{hash}&x.pe={peer}&so={deep},{small}");
+    let magnet: Magnet = link.parse().unwrap();
+    assert_eq!(magnet.selected, [deep..=deep, small..=small]);
+    let second = node(&dir.path().join("2"), AddressPolicy::Any).await;
+    let some = out(dir.path(), "some");
+    let get = second.download_torrent(magnet).to_directory(&some);
+    let getting = within(get.start()).await.unwrap();
+    let got = within(getting.outcome()).await.unwrap();
+    let names: Vec<_> = got.files.iter().map(|file| file.inside.as_str()).collect();
+    assert_eq!(names, ["a b/deep/one#1.bin", "a b/zwei%.bin"]);
+    for (path, bytes) in album() {
+        let found = std::fs::read(some.join("the album").join(path)).ok();
+        let expected = names.contains(&path).then_some(bytes);
+        assert!(found == expected, "{path}");
+    }
+    within(second.shutdown()).await.unwrap();
+    within(first.shutdown()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

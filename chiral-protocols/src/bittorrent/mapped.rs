@@ -158,6 +158,10 @@ impl ChunkSource for MappedSource {
         self.inner.is_paying()
     }
 
+    fn banned(&self) {
+        self.inner.banned();
+    }
+
     async fn close(&self) {
         self.inner.close().await;
     }

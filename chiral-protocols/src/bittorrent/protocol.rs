@@ -384,6 +384,13 @@ impl BitTorrentProtocol {
             .collect()
     }
 
+    /// Those of them that are in the fast lane: all of what is free, and of what has a price those
+    /// whom the payment gate has let have something.
+    pub fn fast_lane(&self, info_hash: &[u8; 20]) -> Vec<PeerId> {
+        let torrent = self.node.torrent(info_hash);
+        torrent.map_or_else(Vec::new, |torrent| self.node.fast_lane(&torrent))
+    }
+
     fn open(&self) -> Result<(), TransferError> {
         if self.node.is_closed() {
             Err(TransferError::Closed)

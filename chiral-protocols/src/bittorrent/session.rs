@@ -369,6 +369,7 @@ impl Session {
 
     /// We have these pieces: new ones are said, and whether we want something is thought over.
     pub fn have_all_of(&mut self, pieces: &Bitmap) {
+        let was_complete = self.config.have.is_full();
         let new: Vec<u32> = pieces
             .ones()
             .filter(|piece| !self.config.have.get(*piece))
@@ -377,6 +378,11 @@ impl Session {
             self.have(piece);
         }
         self.update_interest();
+        // That we want nothing any more is said again (BEP 21). All of the handshake is: some take
+        // what a later one does not name for gone.
+        if !was_complete && self.config.have.is_full() && self.speaks_extended() {
+            self.send_extended_handshake();
+        }
     }
 
     /// We have these pieces and no others: new ones are said, those that are gone are taken back

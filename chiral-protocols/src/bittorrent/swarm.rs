@@ -6,6 +6,7 @@
 //! woken; what it has for others lies there too. Each torrent has a task that looks after its
 //! pieces and chokes and unchokes its peers ([`Choker`]).
 
+mod bans;
 mod buyer;
 mod choker;
 mod config;

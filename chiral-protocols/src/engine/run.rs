@@ -206,6 +206,7 @@ impl Run {
         if let Some(connected) = self.known.remove(&id) {
             let source = connected.name().to_owned();
             tracing::debug!(source, reason, "source banned");
+            connected.source.banned();
             let target = &self.request.target;
             self.engine.peers.ban(connected.offer(), target, reason);
             self.connections.put_out(connected.offer());

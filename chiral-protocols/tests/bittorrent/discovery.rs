@@ -14,9 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::support::{Peer, content, loopback, soon};
-use crate::swarm::get;
+use crate::swarm::{expects, get, offer_of};
 
-fn near() -> BitTorrentConfig {
+pub(crate) fn near() -> BitTorrentConfig {
     loopback().with_addresses(AddressPolicy::Any)
 }
 
@@ -91,7 +91,7 @@ fn value<'a>(query: &'a str, key: &str) -> Option<&'a str> {
         .find_map(|(name, value)| (name == key).then_some(value))
 }
 
-async fn until(what: impl Fn() -> bool) {
+pub(crate) async fn until(what: impl Fn() -> bool) {
     soon(async {
         while !what() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -109,7 +109,7 @@ async fn finds(leecher: &Peer, bytes: &Bytes, info: &TorrentInfo) {
     assert!(get(leecher, target, vec![]).await == *bytes);
 }
 
-async fn end(peers: &[&Peer]) {
+pub(crate) async fn end(peers: &[&Peer]) {
     for peer in peers {
         soon(peer.protocol.shutdown()).await.unwrap();
     }
@@ -223,6 +223,52 @@ async fn in_the_local_network() {
     let (_, info) = seeder.seed(&bytes).await;
     finds(&leecher, &bytes, &info).await;
     end(&[&leecher, &seeder]).await;
+}
+
+/// One that has nothing and knows both: whoever asks it hears of the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn by_a_peer_that_tells_of_another() {
+    // It dials nobody that it hears of: those who hear of it do.
+    let deaf = || {
+        let mut config = near();
+        config.peer_exchange = false;
+        config
+    };
+    let seeder = Peer::new(deaf(), None).await;
+    let bytes = content(2_000_001);
+    let (_, info) = seeder.seed(&bytes).await;
+    let target = identification(&bytes);
+    let between = Peer::new(near(), None).await;
+    between.protocol.add_torrent(info.clone()).unwrap();
+    let alias = Alias::InfoHashV1(info.info_hash).into();
+    let between_waits = soon(between.protocol.sources(&alias)).await.unwrap();
+    soon(seeder.protocol.dial(info.info_hash, between.address()))
+        .await
+        .unwrap();
+    let leecher = Peer::new(near(), None).await;
+    expects(&leecher, &info, &target);
+    let offer = offer_of(&between, &info);
+    assert!(get(&leecher, target, vec![offer]).await == bytes);
+    assert!(
+        leecher
+            .protocol
+            .is_connected(&info.info_hash, seeder.address())
+    );
+    // Who does not want to be told dials nobody.
+    let alone = Peer::new(deaf(), None).await;
+    alone.protocol.add_torrent(info.clone()).unwrap();
+    let waits = soon(alone.protocol.sources(&alias)).await.unwrap();
+    soon(alone.protocol.dial(info.info_hash, between.address()))
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(17)).await;
+    assert!(
+        !alone
+            .protocol
+            .is_connected(&info.info_hash, seeder.address())
+    );
+    drop((waits, between_waits));
+    end(&[&alone, &leecher, &between, &seeder]).await;
 }
 
 /// Where nobody listens over TCP, but datagrams are passed on.

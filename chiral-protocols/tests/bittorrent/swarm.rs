@@ -26,6 +26,14 @@ pub(crate) fn offer_of(peer: &Peer, info: &TorrentInfo) -> PeerOffer {
     PeerOffer::new(Protocol::BitTorrent, endpoint)
 }
 
+/// A torrent is known to be this, so that peers that come by themselves, or are heard of, are
+/// sources of a download of it.
+pub(crate) fn expects(peer: &Peer, info: &TorrentInfo, target: &FileIdentification) {
+    peer.protocol.add_torrent(info.clone()).unwrap();
+    let alias = Alias::InfoHashV1(info.info_hash);
+    peer.protocol.expect(&alias, target.cid().unwrap()).unwrap();
+}
+
 /// Downloads through the engine; the bytes.
 pub(crate) async fn get(
     peer: &Peer,

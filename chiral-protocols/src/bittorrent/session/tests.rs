@@ -810,3 +810,52 @@ proptest! {
         prop_assert!(answered <= wanted);
     }
 }
+
+#[test]
+fn a_block_that_comes_twice_counts_once_and_the_second_time_is_held_against_the_peer() {
+    let mut session = alone(bitmap([]), Reserved::OURS);
+    session.set_wanting(true);
+    say(&mut session, at(0), &Message::HaveAll).unwrap();
+    say(&mut session, at(0), &Message::Unchoke).unwrap();
+    let block = geometry().block_at(0);
+    session.want(at(0), block, 3);
+    assert!(heard(&mut session).contains(&Message::Request(block)));
+    let piece = Message::Piece {
+        piece: block.piece,
+        begin: block.begin,
+        data: content(block),
+    };
+    say(&mut session, at(1), &piece).unwrap();
+    let came = |session: &mut Session| {
+        let blocks = events(session).into_iter();
+        blocks
+            .filter(|event| matches!(event, Event::Block { .. }))
+            .count()
+    };
+    assert_eq!(came(&mut session), 1);
+    // It is not handed out again, and whoever goes on with it is let go.
+    let mut again = 0;
+    while say(&mut session, at(2), &piece).is_ok() {
+        assert_eq!(came(&mut session), 0);
+        again += 1;
+        assert!(again < 1000, "for ever");
+    }
+    assert!(again > 0, "once in a while it is no fault");
+}
+
+#[test]
+fn who_has_everything_now_says_that_it_wants_nothing_more() {
+    let mut pair = Pair::new(config(1, bitmap([0])), config(2, bitmap([1])));
+    pair.talk();
+    assert!(!pair.b.extended().upload_only);
+    pair.a.have_all_of(&bitmap(0..3));
+    pair.talk();
+    assert!(!pair.b.extended().upload_only, "not all of it yet");
+    pair.a.have_all_of(&all());
+    pair.talk();
+    assert!(pair.b.extended().upload_only);
+    // The rest of what was said still holds, and it is said once.
+    assert_eq!(pair.b.extended().extensions, pair.a.extended().extensions);
+    pair.a.have_all_of(&all());
+    assert!(pair.a.outbox().take().is_empty());
+}

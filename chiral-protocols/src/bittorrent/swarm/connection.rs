@@ -72,6 +72,8 @@ pub(super) enum Ended {
     Redundant,
     #[error("pieces are gone that the peer counts on")]
     Outdated,
+    #[error("what it gave was wrong")]
+    Banned,
     #[error("shut down")]
     Shutdown,
 }
@@ -334,6 +336,9 @@ impl<S: Wire> Connection<S> {
         if orders.displaced {
             return Err(Ended::Displaced);
         }
+        if orders.banned {
+            return Err(Ended::Banned);
+        }
         if let Some(info) = self.torrent.info()
             && self.session.geometry().is_none()
         {
@@ -377,6 +382,11 @@ impl<S: Wire> Connection<S> {
             self.session.send_chiral(&ChiralMessage::Release { range });
         }
         while self.forgiven < self.sales.made() {
+            if self.forgiven == 0 {
+                // There is a lane for it now.
+                self.published_at = None;
+                self.torrent.upkeep.notify_one();
+            }
             self.forgiven += 1;
             self.session.forgive(MESSAGES_OF_A_SALE);
         }
@@ -456,6 +466,7 @@ impl<S: Wire> Connection<S> {
                 Event::Hashes { range, hashes } => {
                     if let Err(error) = self.torrent.hashes_came(self.handle.key, range, &hashes) {
                         tracing::debug!(peer = %self.handle.address, %error, "false hashes");
+                        self.torrent.ban(&self.handle);
                         return Err(Ended::Hashes);
                     }
                 }
@@ -524,6 +535,7 @@ impl<S: Wire> Connection<S> {
             holepunch: extended.extensions.id(Names::Holepunch).is_some(),
             hears_of_gone: extended.extensions.id(Names::DontHave).is_some(),
             chiral: self.chiral.clone(),
+            admitted: self.sales.made() > 0,
             speaks_chiral: if session.speaks_extended() {
                 session
                     .has_heard_extended()

@@ -41,6 +41,8 @@ enum Called {
 pub(in crate::bittorrent) struct Arrival {
     pub(in crate::bittorrent) address: SocketAddr,
     pub(in crate::bittorrent) incoming: bool,
+    /// It goes over uTP.
+    pub(in crate::bittorrent) utp: bool,
     /// A source is made of it.
     pub(in crate::bittorrent) claim: bool,
     pub(in crate::bittorrent) place: Place,
@@ -61,6 +63,8 @@ pub(in crate::bittorrent) enum DialError {
     Greet(#[from] greet::GreetError),
     #[error("there is a connection with it already")]
     Known,
+    #[error("what it gave was wrong")]
+    Banned,
     #[error("shut down")]
     Closed,
 }
@@ -68,7 +72,10 @@ pub(in crate::bittorrent) enum DialError {
 impl DialError {
     /// Whether there is nothing to be had there, and so no use in another try.
     pub(in crate::bittorrent) fn is_useless(&self) -> bool {
-        matches!(self, Self::Known | Self::Greet(GreetError::Myself))
+        matches!(
+            self,
+            Self::Known | Self::Banned | Self::Greet(GreetError::Myself)
+        )
     }
 }
 
@@ -151,7 +158,10 @@ impl Node {
         address: SocketAddr,
     ) -> Result<Arc<PeerHandle>, DialError> {
         let place = self.limits.take(address.ip()).ok_or(DialError::Limit)?;
+        // Whom to call is another's word: it does not wait for room.
+        let permit = self.dialling.try_acquire().map_err(|_| DialError::Limit)?;
         let called = self.over(torrent, address, Transport::Utp).await?;
+        drop(permit);
         self.take_in(torrent, called, address, false, place)
     }
 
@@ -163,9 +173,20 @@ impl Node {
         claim: bool,
         place: Place,
     ) -> Result<Arc<PeerHandle>, DialError> {
+        let (utp, peer_id) = match &called {
+            Called::Tcp(greeted) => (false, greeted.theirs.peer_id),
+            Called::Utp(greeted) => (true, greeted.theirs.peer_id),
+        };
+        if claim {
+            // Whoever downloads remembers by himself whom he does not want.
+            torrent.lift_ban(address.ip(), peer_id);
+        } else if torrent.is_banned(address.ip(), peer_id) {
+            return Err(DialError::Banned);
+        }
         let new = Arrival {
             address,
             incoming: false,
+            utp,
             claim,
             place,
         };
@@ -193,7 +214,10 @@ impl Node {
         tokio::select! {
             biased;
             called = &mut tcp => match called {
-                Err(DialError::Connect(_)) => self.over(torrent, address, Transport::Utp).await,
+                // Some take nobody over TCP, and close without a word.
+                Err(DialError::Connect(_) | DialError::Greet(GreetError::Io(_))) => {
+                    self.over(torrent, address, Transport::Utp).await
+                }
                 Err(DialError::Timeout) => utp.await,
                 called => called,
             },
@@ -284,10 +308,11 @@ impl Node {
         let Arrival {
             address,
             incoming,
+            utp,
             claim,
             place,
         } = new;
-        let handle = PeerHandle::new(torrent.next_key(), address, incoming, theirs.peer_id);
+        let handle = PeerHandle::new(torrent.next_key(), address, incoming, utp, theirs.peer_id);
         if claim {
             handle.claim();
         }

@@ -68,6 +68,8 @@ pub(in crate::bittorrent) struct Published {
     pub(in crate::bittorrent) hears_of_gone: bool,
     /// The Chiral node that it proved to be.
     pub(in crate::bittorrent) chiral: Option<PeerId>,
+    /// The payment gate has let it have something of what has a price.
+    pub(in crate::bittorrent) admitted: bool,
     /// Whether it speaks Chiral's extension, once it is known what it speaks.
     pub(in crate::bittorrent) speaks_chiral: Option<bool>,
 }
@@ -125,6 +127,8 @@ pub(in crate::bittorrent) struct Orders {
     pub(in crate::bittorrent) gone: bool,
     /// Pieces are gone, and the peer cannot be told so.
     pub(in crate::bittorrent) outdated: bool,
+    /// What the peer gave was wrong.
+    pub(in crate::bittorrent) banned: bool,
 }
 
 #[derive(Debug)]
@@ -151,6 +155,8 @@ pub(in crate::bittorrent) struct PeerHandle {
     pub(in crate::bittorrent) address: SocketAddr,
     /// Whether the peer came to us.
     pub(in crate::bittorrent) incoming: bool,
+    /// Whether that is over uTP.
+    pub(in crate::bittorrent) utp: bool,
     /// What it calls itself.
     pub(in crate::bittorrent) peer_id: [u8; 20],
     since: Instant,
@@ -170,12 +176,14 @@ impl PeerHandle {
         key: u64,
         address: SocketAddr,
         incoming: bool,
+        utp: bool,
         peer_id: [u8; 20],
     ) -> Self {
         Self {
             key,
             address,
             incoming,
+            utp,
             peer_id,
             since: Instant::now(),
             claimed: AtomicBool::new(false),
@@ -217,6 +225,20 @@ impl PeerHandle {
         let crossed = self.incoming != incoming && self.since.elapsed() < CROSSED;
         let they_go_first = self.peer_id > *ours;
         !crossed || self.incoming == they_go_first
+    }
+
+    /// Where others reach the peer. Over uTP it calls from where it listens, as far as a router
+    /// on the way tells; over TCP from any port, and says where it listens.
+    pub(in crate::bittorrent) fn place(&self) -> Option<SocketAddr> {
+        match self.incoming && !self.utp {
+            true => self.published().listens_at,
+            false => Some(self.address),
+        }
+    }
+
+    /// Ends the connection for what the peer gave.
+    pub(in crate::bittorrent) fn ban(&self) {
+        self.order(|orders| orders.banned = true);
     }
 
     /// Another connection with the same peer takes its place.

@@ -68,7 +68,7 @@ impl Node {
                 };
                 let answering = node.clone();
                 node.tasks.spawn(async move {
-                    answering.answer(stream, address, place).await;
+                    answering.answer(stream, address, true, place).await;
                     drop(permit);
                 });
             }
@@ -77,7 +77,7 @@ impl Node {
 
     async fn answer_tcp(self: Arc<Self>, stream: TcpStream, address: SocketAddr, place: Place) {
         if stream.set_nodelay(true).is_ok() {
-            self.answer(stream, address, place).await;
+            self.answer(stream, address, false, place).await;
         }
     }
 
@@ -86,6 +86,7 @@ impl Node {
         self: Arc<Self>,
         stream: S,
         address: SocketAddr,
+        utp: bool,
         place: Place,
     ) {
         let ours = |theirs: &Handshake| {
@@ -102,9 +103,14 @@ impl Node {
         match greeted {
             Ok(Ok(greeted)) => {
                 if let Some(torrent) = self.torrent(&greeted.theirs.info_hash) {
+                    if torrent.is_banned(address.ip(), greeted.theirs.peer_id) {
+                        tracing::debug!(peer = %address, "not met: what it gave was wrong");
+                        return;
+                    }
                     let new = Arrival {
                         address,
                         incoming: true,
+                        utp,
                         claim: false,
                         place,
                     };

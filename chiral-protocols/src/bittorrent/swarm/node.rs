@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chiral_core::{
     Alias, Bitmap, ChunkSource, ChunkStore, Cid, FileIdentification, PaymentAgent, PaymentGate,
-    PeerOffer, PeerSigner, TransferError,
+    PeerId, PeerOffer, PeerSigner, TransferError,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use super::handle::Ask;
 use super::limits::Limits;
 use super::source::PeerSource;
 use super::torrent::Torrent;
+use super::upkeep;
 use crate::bittorrent::extension::Greeting;
 use crate::bittorrent::peer::BtPeerId;
 use crate::bittorrent::session::SessionConfig;
@@ -131,7 +132,7 @@ impl Node {
         let torrent = Arc::new(Torrent::new(info_hash));
         torrents.insert(info_hash, torrent.clone());
         self.tasks
-            .spawn(super::upkeep::look_after(self.clone(), torrent.clone()));
+            .spawn(upkeep::look_after(self.clone(), torrent.clone()));
         self.tasks
             .spawn(discovery::torrent::discover(self.clone(), torrent.clone()));
         Some(torrent)
@@ -294,6 +295,15 @@ impl Node {
             reason: "its payment gate does not answer".to_owned(),
             retryable: false,
         })
+    }
+
+    /// The Chiral nodes that are in the fast lane of a torrent.
+    pub(in crate::bittorrent) fn fast_lane(&self, torrent: &Torrent) -> Vec<PeerId> {
+        let sold = upkeep::has_a_price(self, torrent);
+        let peers = torrent.peers();
+        let published = peers.iter().map(|peer| peer.published());
+        let in_it = published.filter(|peer| upkeep::has_lane(peer, sold));
+        in_it.filter_map(|peer| peer.chiral).collect()
     }
 
     /// Buys with this agent; the first that is given.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chiral_core::{
-    ByteRange, ChunkSource, Cid, Coverage, Delivery, DeliveryStream, ManifestHeader, ManifestPage,
+    ByteRange, ChunkSource, Coverage, Delivery, DeliveryStream, ManifestHeader, ManifestPage,
     PeerOffer, Protocol, Purchase, RangeSet, RequestGrid, Tariff, TransferError,
 };
 use futures_core::Stream;
@@ -109,10 +109,11 @@ impl PeerSource {
 
     /// Asks a Chiral node what it wants for its content, unless it was announced: then it is
     /// held to that.
-    async fn learn_price(&self, cid: Cid) -> Result<(), TransferError> {
+    async fn learn_price(&self, header: &ManifestHeader) -> Result<(), TransferError> {
         if self.sale.get().is_some() {
             return Ok(());
         }
+        let cid = header.cid;
         let mut offer = self.offer.clone();
         offer.peer = offer.peer.or_else(|| self.handle.published().chiral);
         if offer.valid_until.is_none() && offer.wallet.is_none() {
@@ -132,9 +133,12 @@ impl PeerSource {
                 handle: handle.clone(),
                 name: name.clone(),
             };
+            let mut bought = offer.clone();
+            // No more is paid in advance than there is.
+            bought.header.get_or_insert_with(|| header.clone());
             let payer = Payer::new(
                 agent.clone(),
-                Purchase::new(cid, offer.clone()),
+                Purchase::new(cid, bought),
                 Arc::new(talk),
                 buyer::PATIENCE,
                 self.closing.clone(),
@@ -333,7 +337,7 @@ impl ChunkSource for PeerSource {
         if let Some(header) = &header
             && header.size == self.geometry.length()
         {
-            self.learn_price(header.cid).await?;
+            self.learn_price(header).await?;
         }
         Ok(header)
     }
@@ -399,6 +403,11 @@ impl ChunkSource for PeerSource {
 
     fn is_paying(&self) -> bool {
         self.buyer().is_some_and(|buyer| buyer.payer.is_paying())
+    }
+
+    /// The connection is closed, and the peer not met again for a while.
+    fn banned(&self) {
+        self.torrent.ban(&self.handle);
     }
 
     /// The connection stays if the torrent is seeded.

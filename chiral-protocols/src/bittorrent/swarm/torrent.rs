@@ -1,14 +1,16 @@
 //! [`Torrent`]: what all connections of one torrent share.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use chiral_core::{Bitmap, ByteRange, ChunkSource, Cid, PieceChecker, StoredContent};
 use tokio::sync::{Notify, mpsc};
 
+use super::bans::Bans;
 use super::handle::{Handles, PeerHandle};
 use super::hashes::Trees;
 use super::info::TorrentInfo;
@@ -63,6 +65,8 @@ pub(in crate::bittorrent) struct Torrent {
     tellers: Mutex<HashMap<SocketAddr, u64>>,
     /// Peers to be met half-way.
     met: Mutex<Vec<SocketAddr>>,
+    /// Peers that are not met.
+    bans: Mutex<Bans>,
     /// Its own trackers, in tiers, and how often they changed.
     trackers: Mutex<(Vec<Vec<String>>, usize)>,
     /// Bytes that came and went over connections that are over.
@@ -91,6 +95,7 @@ impl Torrent {
             known: Mutex::default(),
             tellers: Mutex::default(),
             met: Mutex::default(),
+            bans: Mutex::default(),
             trackers: Mutex::default(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -395,6 +400,23 @@ impl Torrent {
         Ok(())
     }
 
+    /// What a peer gave was wrong: it is left, and not met again for a while.
+    pub(in crate::bittorrent) fn ban(&self, peer: &PeerHandle) {
+        let now = Instant::now();
+        lock(&self.bans).add(peer.address.ip(), peer.peer_id, now);
+        peer.ban();
+    }
+
+    /// Whether a peer is not to be met.
+    pub(in crate::bittorrent) fn is_banned(&self, ip: IpAddr, peer_id: [u8; 20]) -> bool {
+        lock(&self.bans).hold(ip, peer_id, Instant::now())
+    }
+
+    /// Somebody who keeps books of his own meets a peer all the same.
+    pub(in crate::bittorrent) fn lift_ban(&self, ip: IpAddr, peer_id: [u8; 20]) {
+        lock(&self.bans).lift(ip, peer_id);
+    }
+
     pub(in crate::bittorrent) fn leave(&self, key: u64) {
         lock(&self.peers).remove(&key);
         lock(&self.trees).gone(key);
@@ -433,12 +455,8 @@ impl Torrent {
     pub(in crate::bittorrent) fn pex_peers(&self, but: u64) -> Vec<PexPeer> {
         let tell = |peer: &Arc<PeerHandle>| {
             let published = peer.published();
-            let address = if peer.incoming {
-                published.listens_at?
-            } else {
-                peer.address
-            };
-            let mut told = PexPeer::new(address);
+            let mut told = PexPeer::new(peer.place()?);
+            told.utp = peer.utp;
             told.seed = published.seed;
             told.holepunch = published.holepunch;
             told.reachable = !peer.incoming;

@@ -9,10 +9,11 @@ use chiral_core::{Endpoint, PeerOffer, Protocol};
 use tokio::time::Instant;
 
 use super::choker::{Candidate, Choker};
-use super::handle::PeerHandle;
+use super::handle::{PeerHandle, Published};
 use super::node::Node;
 use super::source::PeerSource;
 use super::torrent::Torrent;
+use crate::lane;
 
 /// How often the pieces are counted while a download adds to them.
 const COUNT_EVERY: Duration = Duration::from_millis(500);
@@ -93,12 +94,32 @@ async fn count(node: &Arc<Node>, torrent: &Arc<Torrent>) {
 }
 
 /// Whether what is served of a torrent has a price.
-fn has_a_price(node: &Node, torrent: &Torrent) -> bool {
+pub(super) fn has_a_price(node: &Node, torrent: &Torrent) -> bool {
     let content = torrent.content();
     content.is_some_and(|content| {
         let tariff = node.shared.gate.tariff(content.header().cid);
         !tariff.price.is_free()
     })
+}
+
+/// Whether a peer is in the fast lane: it proved to be a Chiral node, and of what is sold the gate
+/// has let it have something, which where one pays first is when the payment is recorded. Before
+/// that it takes its turn with the others.
+pub(super) fn has_lane(peer: &Published, sold: bool) -> bool {
+    peer.chiral.is_some() && (!sold || peer.admitted)
+}
+
+fn candidate(key: u64, peer: &Published, sold: bool) -> Candidate {
+    Candidate {
+        key,
+        // Whoever cannot pay gets nothing of what is sold: no slot is spent on him.
+        interested: peer.interested && (!sold || peer.chiral.is_some()),
+        fast_lane: has_lane(peer, sold),
+        gives: peer.gives,
+        gave: peer.gave,
+        got: peer.got,
+        snubs: peer.snubs,
+    }
 }
 
 fn rechoke(
@@ -109,20 +130,10 @@ fn rechoke(
     peers: &[Arc<PeerHandle>],
     sold: bool,
 ) {
-    let candidate = |peer: &Arc<PeerHandle>| {
-        let published = peer.published();
-        Candidate {
-            key: peer.key,
-            // Whoever cannot pay gets nothing of what is sold: no slot is spent on him.
-            interested: published.interested && (!sold || published.chiral.is_some()),
-            fast_lane: published.chiral.is_some(),
-            gives: published.gives,
-            gave: published.gave,
-            got: published.got,
-            snubs: published.snubs,
-        }
-    };
-    let candidates: Vec<_> = peers.iter().map(candidate).collect();
+    let candidates: Vec<_> = peers
+        .iter()
+        .map(|peer| candidate(peer.key, &peer.published(), sold))
+        .collect();
     let random = |most: usize| {
         // Whom it hits is not worth an error.
         let number = super::node::random::<8>().map_or(0, u64::from_le_bytes);
@@ -141,7 +152,8 @@ fn rechoke(
     *unchoked = chosen;
 }
 
-/// Peers that came, or were found, go to those who download.
+/// Peers that came, or were found, go to those who download: Chiral nodes that proved who they
+/// are first, but for every fourth, so that the public swarm is never left out.
 fn hand_over(node: &Node, torrent: &Arc<Torrent>, peers: &[Arc<PeerHandle>]) {
     let Some(info) = torrent.info() else {
         return;
@@ -149,7 +161,8 @@ fn hand_over(node: &Node, torrent: &Arc<Torrent>, peers: &[Arc<PeerHandle>]) {
     if !torrent.is_waited_for() {
         return;
     }
-    for peer in peers.iter().filter(|peer| !peer.is_closed()) {
+    let open: Vec<_> = peers.iter().filter(|peer| !peer.is_closed()).collect();
+    for peer in lane::order(open, |peer| peer.published().chiral.is_some()) {
         torrent.hand(peer.key, || {
             let offer = offer_of(torrent, peer)?;
             let (peer, torrent, shared) = (peer.clone(), torrent.clone(), node.shared.clone());
@@ -176,6 +189,9 @@ fn dial_known(node: &Arc<Node>, torrent: &Arc<Torrent>, connected: usize) {
         return;
     }
     for address in torrent.take_met() {
+        if node.shared.listens_at(address) || torrent.is_connected(address) {
+            continue;
+        }
         let (dialling, to) = (node.clone(), torrent.clone());
         node.tasks.spawn(async move {
             let closed = dialling.shared.closed.clone();
@@ -191,7 +207,9 @@ fn dial_known(node: &Arc<Node>, torrent: &Arc<Torrent>, connected: usize) {
         let Some(address) = torrent.known().next(now()) else {
             return;
         };
-        if node.shared.listens_at(address) || torrent.is_connected(address) {
+        // By its address alone: which peer is there is not known before it was called.
+        let banned = torrent.is_banned(address.ip(), [0; 20]);
+        if banned || node.shared.listens_at(address) || torrent.is_connected(address) {
             torrent.known().reached(address);
             continue;
         }
@@ -216,5 +234,37 @@ fn dial_known(node: &Arc<Node>, torrent: &Arc<Torrent>, connected: usize) {
                 None => {}
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chiral_core::PeerId;
+
+    use super::*;
+
+    #[test]
+    fn of_what_is_sold_the_lane_is_for_those_whom_the_gate_let_in() {
+        let mut peer = Published {
+            interested: true,
+            ..Published::default()
+        };
+        let lane = |peer: &Published, sold| {
+            let seen = candidate(1, peer, sold);
+            (seen.interested, seen.fast_lane)
+        };
+        // A stranger gets what is free, and nothing of what is not.
+        assert_eq!(
+            (lane(&peer, false), lane(&peer, true)),
+            ((true, false), (false, false))
+        );
+        // Who proved an id and paid nothing waits as the others do.
+        peer.chiral = Some(PeerId::from_bytes(&[1]).unwrap());
+        assert_eq!(
+            (lane(&peer, false), lane(&peer, true)),
+            ((true, true), (true, false))
+        );
+        peer.admitted = true;
+        assert_eq!(lane(&peer, true), (true, true));
     }
 }

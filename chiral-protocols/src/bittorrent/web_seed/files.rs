@@ -72,7 +72,7 @@ impl Files {
     /// What the server has not.
     pub(super) fn missing(&self, what: &'static str) -> TransferError {
         TransferError::Missing {
-            source_name: "a web seed".to_owned(),
+            source_name: self.urls.base().to_owned(),
             what,
         }
     }

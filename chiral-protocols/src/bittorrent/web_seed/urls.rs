@@ -41,6 +41,11 @@ impl Urls {
         }
     }
 
+    /// Of a single file, its URL; of several, that of their directory.
+    pub(super) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Of a file by its number; nothing for one that is not there.
     pub(super) fn of(&self, torrent: &Metainfo, file: u32) -> Option<String> {
         let file = torrent.files().get(file as usize)?;
@@ -91,10 +96,14 @@ mod tests {
     fn several(name: &str, paths: &[&[&str]]) -> Metainfo {
         let paths = paths.iter().map(|path| {
             let path: Vec<String> = path.iter().map(|&part| part.to_owned()).collect();
-            (path, 0)
+            (path, 1)
         });
         let hasher = CollectionHasher::new(name, paths.collect(), 16_384, Version::V1);
-        hasher.unwrap().finish(Outer::default()).unwrap()
+        let mut hasher = hasher.unwrap();
+        for _ in 0..hasher.files().len() {
+            hasher.update(b"x").unwrap();
+        }
+        hasher.finish(Outer::default()).unwrap()
     }
 
     #[test]

@@ -8,8 +8,8 @@ pub const BLOCK_LEN: u32 = 16_384;
 /// Most pieces of a torrent: of 256 KiB each, 2 TiB; a bitfield of them has 1 MiB.
 pub const MAX_PIECES: u32 = 1 << 23;
 
-/// Longest piece in bytes.
-pub const MAX_PIECE_LEN: u32 = 1 << 28;
+/// Longest piece in bytes: 512 MiB.
+pub const MAX_PIECE_LEN: u32 = crate::bittorrent::layout::MAX_PIECE_LENGTH;
 
 /// A piece length or size that no torrent has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

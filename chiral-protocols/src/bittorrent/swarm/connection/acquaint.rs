@@ -57,10 +57,7 @@ impl<S: Wire> Connection<S> {
 
     /// Brings two peers together, or dials one that another brought together with us.
     pub(super) fn punch(&mut self, message: Holepunch) {
-        let from = self
-            .session
-            .listens_at(self.handle.address)
-            .unwrap_or(self.handle.address);
+        let from = self.handle.place().unwrap_or(self.handle.address);
         match message {
             Holepunch::Rendezvous(to) => {
                 let peers = self.torrent.peers();
