@@ -24,7 +24,7 @@ const MAX_FETCHES: usize = 64;
 const WAITING_COUNTS: usize = 4;
 
 /// So many blocks that wait are enough for now: no more is read.
-const ENOUGH_WAITING: usize = 160;
+const ENOUGH_WAITING: usize = 96;
 
 /// Most questions that wait for a connection.
 const MAX_QUESTIONS: usize = 16;
