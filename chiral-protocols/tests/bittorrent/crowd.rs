@@ -1,5 +1,6 @@
 //! Two hundred peers in one swarm, all of them ours.
 
+use chiral_core::ContentProtocol;
 use chiral_core::conformance::content_protocol::identification;
 use chiral_protocols::bittorrent::swarm::BitTorrentConfig;
 use futures_util::StreamExt;
