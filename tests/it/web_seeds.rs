@@ -171,8 +171,10 @@ fn torrent(version: Version, web_seeds: Vec<String>) -> Metainfo {
     for (path, _) in hasher.files().to_vec() {
         hasher.update(&files[path.join("/").as_str()]).unwrap();
     }
-    let mut outer = Outer::default();
-    outer.web_seeds = web_seeds;
+    let outer = Outer {
+        web_seeds,
+        ..Outer::default()
+    };
     hasher.finish(outer).unwrap()
 }
 
@@ -317,8 +319,10 @@ async fn a_single_file_comes_from_its_url_or_from_beneath_its_directory() {
     web.put("/moved", There::Redirect(web.url("/x/a%20film")));
     let paths = ["/x/a%20film", "/x/", "/whole", "/moved"];
     for (n, path) in paths.into_iter().enumerate() {
-        let mut outer = Outer::default();
-        outer.web_seeds = vec![web.url(path)];
+        let outer = Outer {
+            web_seeds: vec![web.url(path)],
+            ..Outer::default()
+        };
         let torrent = hashes.metainfo("a film", outer).unwrap();
         let node = node(&dir.path().join(n.to_string()), AddressPolicy::Any).await;
         let copy = dir.path().join(format!("copy{n}"));
@@ -379,8 +383,10 @@ async fn a_strangers_web_seed_leads_nowhere_near_unless_the_node_allows() {
     hasher.update(&secret);
     let hashes = hasher.finish();
     let torrent = |url: String| {
-        let mut outer = Outer::default();
-        outer.web_seeds = vec![url];
+        let outer = Outer {
+            web_seeds: vec![url],
+            ..Outer::default()
+        };
         hashes.metainfo("secret", outer).unwrap()
     };
     let port = inside.address.port();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chiral_core::{
-    ByteRange, ChunkSource, Cid, Coverage, Delivery, DeliveryStream, ManifestHeader, ManifestPage,
+    ByteRange, ChunkSource, Coverage, Delivery, DeliveryStream, ManifestHeader, ManifestPage,
     PeerOffer, Protocol, Purchase, RangeSet, RequestGrid, Tariff, TransferError,
 };
 use futures_core::Stream;
