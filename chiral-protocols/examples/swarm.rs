@@ -11,7 +11,7 @@
 //! with `DONE <seconds> <MiB/s>`, and with `--stay yes` goes on seeding. Further options of both:
 //! `--encryption prefer|require|off`, `--key SEED` (a Chiral identity made of that number),
 //! `--slow MIB` (serves at most so many MiB/s), `--tracker URL`..., `--dht HOST:PORT`... (nodes to
-//! begin with), `--lsd on`, `--utp on`.
+//! begin with), `--lsd on`, `--utp on`, `--pex off` (dials nobody that peers tell of).
 #![allow(clippy::print_stdout)]
 
 use std::collections::HashMap;
@@ -155,6 +155,7 @@ async fn set_up(arguments: &Arguments) -> Result<Setup, Box<dyn Error>> {
     config.dht = Some(arguments.all("dht").to_vec()).filter(|nodes| !nodes.is_empty());
     config.lsd = arguments.one("lsd") == Some("on");
     config.utp = arguments.one("utp") == Some("on");
+    config.peer_exchange = arguments.one("pex") != Some("off");
     if let Some(mib) = arguments.one("slow") {
         config.uploads.set_limit(Some(format!("{mib}MiB").parse()?));
     }
