@@ -8,14 +8,16 @@
 //! without it is an error to the reader.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_io::{AsyncRead, AsyncWrite};
 
-/// Bytes that a frame carries at most when we write; readers take any length.
-const MAX_FRAME: usize = 32 * 1024;
+/// Bytes that a frame carries at most when we write; readers take any length. With its header
+/// it is four frames of yamux, which writes 16 KiB at a time: two bytes more would be another
+/// frame there, with a header and a packet of its own.
+const MAX_FRAME: usize = 64 * 1024 - HEADER;
 
 const HEADER: usize = 2;
 
@@ -90,30 +92,46 @@ impl<S: AsyncWrite + Unpin> Framed<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes a frame. The payload is at most [`MAX_FRAME`] long.
-    fn take(&mut self, payload: &[u8]) {
-        self.outgoing
-            .extend_from_slice(&(payload.len() as u16).to_be_bytes());
-        self.outgoing.extend_from_slice(payload);
+    /// Takes a frame of as much as fits into one; answers how much that is.
+    fn take(&mut self, parts: &[IoSlice<'_>]) -> usize {
+        self.outgoing.extend_from_slice(&[0; HEADER]);
+        let mut taken = 0;
+        for part in parts {
+            let fits = part.len().min(MAX_FRAME - taken);
+            self.outgoing.extend_from_slice(&part[..fits]);
+            taken += fits;
+        }
+        // At most what two bytes can say.
+        let length = (taken as u16).to_be_bytes();
+        self.outgoing[..HEADER].copy_from_slice(&length);
+        taken
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Framed<S> {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    /// Several buffers travel in one frame.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         if this.writer != Writer::Open {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         ready!(this.poll_drain(cx))?;
-        if buf.is_empty() {
+        if bufs.iter().all(|buf| buf.is_empty()) {
             return Poll::Ready(Ok(0));
         }
-        let len = buf.len().min(MAX_FRAME);
-        this.take(&buf[..len]);
+        let len = this.take(bufs);
         // What does not go out at once goes with the next call.
         if let Poll::Ready(Err(error)) = this.poll_drain(cx) {
             return Poll::Ready(Err(error));
@@ -217,6 +235,30 @@ mod tests {
     #[tokio::test]
     async fn more_than_a_frame_passes_in_both_directions() {
         passes(vec![vec![7; 3 * MAX_FRAME + 5], vec![], vec![8]], 1000).await;
+    }
+
+    #[tokio::test]
+    async fn buffers_that_are_written_together_travel_in_one_frame() {
+        let mut stream = Framed::new(futures_util::io::Cursor::new(Vec::new()));
+        let long = vec![7; MAX_FRAME];
+        let parts = [
+            IoSlice::new(&[1, 2]),
+            IoSlice::new(&[]),
+            IoSlice::new(&long),
+        ];
+        let written = stream.write_vectored(&parts).await.unwrap();
+        assert_eq!(written, MAX_FRAME, "as much as fits");
+        let bytes = stream.inner.into_inner();
+        assert_eq!(
+            bytes.len(),
+            64 * 1024,
+            "with its header four writes of 16 KiB"
+        );
+        assert_eq!(bytes[..5], [0xff, 0xfe, 1, 2, 7]);
+        let mut stream = Framed::new(futures_util::io::Cursor::new(Vec::new()));
+        let nothing = [IoSlice::new(&[]), IoSlice::new(&[])];
+        assert_eq!(stream.write_vectored(&nothing).await.unwrap(), 0);
+        assert_eq!(stream.inner.into_inner(), [0; 0], "which would be the end");
     }
 
     #[tokio::test]
