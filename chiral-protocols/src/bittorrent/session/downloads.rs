@@ -22,8 +22,9 @@ const MIN_WINDOW: usize = 4;
 /// The window lasts this long at the measured rate.
 const AHEAD: Duration = Duration::from_secs(3);
 
-/// Cancelled blocks that are remembered, as they may come all the same.
-const MAX_CANCELLED: usize = 1024;
+/// Cancelled blocks that are remembered, as they may come all the same: those of several windows, as
+/// many of which lie in the kernel while nothing is read.
+const MAX_CANCELLED: usize = 8 * MAX_WINDOW;
 
 #[derive(Debug)]
 struct Flying {

@@ -23,7 +23,8 @@ pub struct BitTorrentConfig {
     pub public_address: Option<SocketAddr>,
     /// Most connections at once, of all torrents.
     pub max_connections: usize,
-    /// Most connections at once with one address.
+    /// Most connections at once with one address, of all torrents: two nodes that share many torrents
+    /// have a connection for each.
     pub max_connections_per_ip: usize,
     /// Most connections at once whose handshake is not over, in each direction.
     pub max_half_open: usize,
@@ -78,7 +79,7 @@ impl Default for BitTorrentConfig {
             listen: None,
             public_address: None,
             max_connections: 500,
-            max_connections_per_ip: 8,
+            max_connections_per_ip: 125,
             max_half_open: 32,
             connect_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(10),
