@@ -315,7 +315,8 @@ async fn a_payee_that_refuses_is_credited_by_the_contract() {
     settler.settle(bills.to_vec()).await.unwrap();
     until("it is reverted", async || {
         let payer = settler.wallet();
-        chain.nonce(payer, BlockId::Latest).await.unwrap() == 1
+        // What goes through the contract may be there already when this looks.
+        chain.nonce(payer, BlockId::Latest).await.unwrap() >= 1
     })
     .await;
     line.estimate.store(0, Ordering::SeqCst);
