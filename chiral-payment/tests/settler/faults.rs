@@ -329,6 +329,12 @@ async fn a_payee_that_refuses_is_credited_by_the_contract() {
     };
     let credit = chain.call(call).await.unwrap();
     assert_eq!(U256::from_be_slice(&credit), bills[0].amount);
+    let sent = chain.nonce(settler.wallet(), BlockId::Latest).await;
+    assert_eq!(
+        sent.unwrap(),
+        2,
+        "one that is reverted, and one that is not"
+    );
     settler.shutdown().await.unwrap();
 }
 
