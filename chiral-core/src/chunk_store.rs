@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::chain::{ChunkClaim, ProvenLink};
 use crate::{
     Bitmap, ByteRange, ChunkHash, ChunkLayout, Cid, Coverage, FileIdentification, ManifestHeader,
-    ManifestPage, MerkleRoot, SidecarHasher, TransferId, VerifiedChunk, VerifiedPage,
+    ManifestPage, MerkleRoot, Parts, SidecarHasher, TransferId, VerifiedChunk, VerifiedPage,
 };
 
 /// Limit on the bytes of one [`StoredContent::read`].
@@ -200,6 +200,8 @@ pub enum Location {
     Store,
     /// In a file of the user's, seeded in place.
     External(PathBuf),
+    /// In several files of the user's, of which the store knows nothing any more.
+    Parts,
 }
 
 /// A complete object.
@@ -238,6 +240,10 @@ pub struct PartialRequest {
     /// Size in bytes, as far as anybody says; if it proves wrong the partial file is
     /// discarded and another begun.
     pub size: u64,
+    /// How it is to lie in several files; in one of the store's without that, or where it lies
+    /// already. It is begun again if it lies elsewhere. Each file is beside its place under
+    /// another name, and has its own at [completion](Destination::Parts).
+    pub parts: Option<Arc<Parts>>,
 }
 
 impl PartialRequest {
@@ -247,7 +253,15 @@ impl PartialRequest {
             transfer,
             target,
             size,
+            parts: None,
         }
+    }
+
+    /// In several files.
+    #[must_use]
+    pub fn with_parts(mut self, parts: Arc<Parts>) -> Self {
+        self.parts = Some(parts);
+        self
     }
 }
 
@@ -294,6 +308,10 @@ pub enum Destination {
     Store,
     /// It becomes this file, which must not exist; the store remembers it as seeded in place.
     File(PathBuf),
+    /// It becomes these files, for which it was [begun](PartialRequest::parts), and the store
+    /// knows nothing of it any more. A file that exists with the same bytes does instead; one
+    /// with others is an error, and then the partial file is as it was.
+    Parts(Arc<Parts>),
 }
 
 /// Content by cid. See the module's trait docs for what every implementation promises:

@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod merkle;
 pub mod metadata;
 pub mod money;
+pub mod parts;
 pub mod payment_gate;
 pub mod payment_settler;
 pub mod peer;
@@ -53,6 +54,7 @@ pub use manifest::{ManifestHeader, ManifestPage, PageRoots, VerifiedPage};
 pub use merkle::MerkleProof;
 pub use metadata::FileMetadata;
 pub use money::Price;
+pub use parts::{Part, Parts, PartsError};
 pub use payment_gate::{
     Admission, GateError, PaymentAgent, PaymentGate, Purchase, Sealed, ServeRequest, Tariff,
 };

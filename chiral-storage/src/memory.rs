@@ -22,6 +22,7 @@ use crate::requests;
 
 mod object;
 mod partial;
+mod parts;
 
 use object::{MemoryObject, ObjectContent};
 use partial::{MemoryPartial, PartialContent};
@@ -370,7 +371,7 @@ impl ChunkStore for MemoryStore {
     }
 
     async fn begin(&self, request: PartialRequest) -> Result<Arc<dyn PartialFile>, StoreError> {
-        let layout = requests::layout(request.size)?;
+        let layout = requests::partial_layout(&request)?;
         if request.size > self.shared.limit {
             return Err(self.shared.too_large());
         }

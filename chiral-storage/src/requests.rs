@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use chiral_core::chunk_store::{ImportRequest, ImportSource, MAX_READ};
+use chiral_core::chunk_store::{ImportRequest, ImportSource, MAX_READ, PartialRequest};
 use chiral_core::manifest::MAX_HEADER_LEN;
 use chiral_core::sidecar::{self, MAX_SIDECAR_LEN, MAX_SIDECARS};
 use chiral_core::{
@@ -12,6 +12,18 @@ use chiral_core::{
 
 /// Limit on the name of a pin, in bytes.
 pub(crate) const MAX_PIN_LEN: usize = 255;
+
+/// What is said of files that do not make the download.
+pub(crate) const OTHER_SIZE: &str = "files of another size than the download";
+
+/// The cutting of a download.
+pub(crate) fn partial_layout(request: &PartialRequest) -> Result<ChunkLayout, StoreError> {
+    let parts = request.parts.as_ref();
+    if parts.is_some_and(|parts| parts.size() != request.size) {
+        return Err(StoreError::Unsupported { what: OTHER_SIZE });
+    }
+    layout(request.size)
+}
 
 /// The header of an imported file. A path's last component is its name unless one is given.
 pub(crate) fn imported(

@@ -20,6 +20,7 @@ use crate::{
 mod durable;
 mod objects;
 mod partials;
+mod parts;
 mod sidecars;
 
 pub use durable::run_durable;
@@ -46,6 +47,8 @@ pub async fn run(scratch: &Path, make: impl AsyncFn(&'static str) -> Arc<dyn Chu
     partials::serving_while_downloading(&*make("serving").await).await;
     partials::completion_in_the_store(&*make("complete").await).await;
     partials::completion_as_a_file(&*make("file").await, scratch).await;
+    parts::completion_as_several_files(&*make("several").await, scratch).await;
+    parts::several_files_gone_on_with(&*make("several again").await, scratch).await;
     partials::contradicting_proofs(&*make("contradiction").await).await;
     partials::discarding(&*make("discard").await).await;
     shutdown_closes(make("shutdown").await).await;
@@ -125,7 +128,12 @@ impl Sample {
 
     /// A file of the same size with other bytes.
     fn salted(size: u64, salt: u64) -> Self {
-        let bytes: Bytes = (0..size).map(|i| byte(i, salt)).collect::<Vec<_>>().into();
+        Self::of((0..size).map(|i| byte(i, salt)).collect())
+    }
+
+    /// A file of these bytes.
+    fn of(bytes: Vec<u8>) -> Self {
+        let (size, bytes) = (bytes.len() as u64, Bytes::from(bytes));
         let layout = ChunkLayout::new(size).expect("a small file");
         let mut hasher = ChunkHasher::new();
         hasher.update(&bytes);

@@ -18,11 +18,19 @@ use super::vfs::OpenMode;
 use crate::blocking::lock;
 
 mod complete;
+mod complete_parts;
+mod data;
 mod handle;
 mod open;
+mod parts_list;
 mod pending;
 mod serve;
+mod spread;
 mod write;
+
+use data::Data;
+use parts_list::PartsList;
+use spread::Spread;
 
 pub(super) use handle::PartialHandle;
 pub(super) use open::{begin, discard, list, open_known};
@@ -42,7 +50,7 @@ pub(super) struct Partial {
     pub(super) shared: Arc<Shared>,
     pub(super) transfer: TransferId,
     layout: ChunkLayout,
-    data: DiskFile,
+    data: Data,
     hashes: DiskFile,
     /// Made when the first page comes.
     pages: Mutex<Option<DiskFile>>,
@@ -88,11 +96,16 @@ impl Partial {
             true => None,
             false => Some(open(shared.places.partial_pages(transfer))?),
         };
+        let own = open(shared.places.partial_data(transfer))?;
+        let data = match PartsList::load(shared, transfer)? {
+            None => Data::Whole(own),
+            Some(list) => Data::Spread(Spread::new(&shared.disk, list, own)),
+        };
         Ok(Self {
             shared: Arc::clone(shared),
             transfer,
             layout,
-            data: open(shared.places.partial_data(transfer))?,
+            data,
             hashes: open(shared.places.partial_hashes(transfer))?,
             pages: Mutex::new(pages),
             record: Mutex::new(record),

@@ -68,6 +68,16 @@ impl Places {
         self.partial().join(format!("{transfer}.pages"))
     }
 
+    /// Which files a download lies in, if it is several.
+    pub(super) fn partial_parts(&self, transfer: TransferId) -> PathBuf {
+        self.partial().join(format!("{transfer}.parts"))
+    }
+
+    /// The same before it has that name.
+    pub(super) fn partial_parts_new(&self, transfer: TransferId) -> PathBuf {
+        self.partial().join(format!("{transfer}.parts-new"))
+    }
+
     /// Where a download is copied beside its destination on another device.
     pub(super) fn beside(destination: &Path, transfer: TransferId) -> PathBuf {
         destination.with_file_name(format!(".{transfer}.chiral"))

@@ -36,7 +36,9 @@ impl Shared {
             let name = path.file_stem().and_then(|name| name.to_str());
             let transfer = name.and_then(|name| name.parse::<TransferId>().ok());
             let kept = known.iter().any(|(known, _)| Some(*known) == transfer);
-            if transfer.is_some() && !kept {
+            if let Some(transfer) = transfer.filter(|_| !kept) {
+                // Those elsewhere before the list of them.
+                self.remove_partial_files(transfer)?;
                 self.disk.remove(&path)?;
             }
         }

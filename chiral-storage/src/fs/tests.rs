@@ -10,6 +10,7 @@ use chiral_core::{
 use super::*;
 
 mod damage;
+mod parts;
 mod races;
 
 fn generated(size: u64) -> Vec<u8> {

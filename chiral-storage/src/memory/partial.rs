@@ -10,12 +10,12 @@ use bytes::Bytes;
 use chiral_core::chunk_store::{Destination, Location, ObjectInfo, PartialInfo, PartialRequest};
 use chiral_core::{
     Bitmap, ByteRange, CHUNK_SIZE, ChunkClaim, ChunkHash, ChunkLayout, Coverage, ManifestHeader,
-    ManifestPage, MerkleRoot, PartialFile, ProvenLink, StoreError, StoredContent, TransferId,
-    VerifiedChunk, VerifiedPage, chain, merkle,
+    ManifestPage, MerkleRoot, PartialFile, Parts, ProvenLink, StoreError, StoredContent,
+    TransferId, VerifiedChunk, VerifiedPage, chain, merkle,
 };
 
 use super::object::{MemoryObject, gather};
-use super::{Shared, with_hints};
+use super::{Shared, parts, with_hints};
 use crate::blocking::{blocking, lock};
 use crate::junction;
 use crate::requests::{self, check_range};
@@ -165,7 +165,32 @@ impl MemoryPartial {
         Ok(())
     }
 
-    fn write_out(chunks: &[Bytes], path: &Path) -> Result<(), StoreError> {
+    /// Ends as several files, of which nothing stays here.
+    async fn complete_parts(
+        &self,
+        object: MemoryObject,
+        chunks: Vec<Bytes>,
+        parts: Arc<Parts>,
+    ) -> Result<ObjectInfo, StoreError> {
+        if parts.size() != self.layout.size() {
+            return Err(StoreError::Unsupported {
+                what: requests::OTHER_SIZE,
+            });
+        }
+        blocking(move || parts::write(&chunks, &parts)).await?;
+        let held = {
+            let mut state = lock(&self.state);
+            let held = state.held();
+            state.chunks.clear();
+            state.phase = Phase::Discarded;
+            held
+        };
+        self.shared.release(held);
+        self.shared.drop_partial(self.transfer);
+        Ok(ObjectInfo::new(object.header, Location::Parts, Vec::new()))
+    }
+
+    pub(super) fn write_out(chunks: &[Bytes], path: &Path) -> Result<(), StoreError> {
         let io = |operation, source: std::io::Error| match source.kind() {
             std::io::ErrorKind::AlreadyExists => StoreError::AlreadyExists {
                 path: path.to_path_buf(),
@@ -357,6 +382,9 @@ impl PartialFile for MemoryPartial {
                 let to = path.clone();
                 blocking(move || Self::write_out(&chunks, &to)).await?;
                 Location::External(path)
+            }
+            Destination::Parts(parts) => {
+                return self.complete_parts(object, chunks, parts).await;
             }
             _ => {
                 return Err(StoreError::Unsupported {

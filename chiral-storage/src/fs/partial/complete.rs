@@ -9,6 +9,7 @@ use std::sync::PoisonError;
 use chiral_core::chunk_store::{Destination, ObjectInfo};
 use chiral_core::{ManifestHeader, MerkleRoot, StoreError, TransferId, chain};
 
+use super::super::disk::DiskFile;
 use super::super::hash_list;
 use super::super::meta::partials::{COMPLETING, intent_key};
 use super::super::meta::record::{CompletionRecord, ObjectRecord, ObjectState, Place};
@@ -16,7 +17,7 @@ use super::super::places::Places;
 use super::super::registry::info;
 use super::super::shared::Shared;
 use super::super::vfs::OpenMode;
-use super::{Partial, Phase};
+use super::{Data, Partial, Phase};
 use crate::blocking::lock;
 use crate::requests;
 
@@ -58,6 +59,17 @@ impl Partial {
         if *phase != Phase::Live {
             return Err(StoreError::Closed);
         }
+        let data = match (&destination, &self.data) {
+            (Destination::Parts(parts), _) => {
+                return self.complete_parts(&mut phase, parts, header);
+            }
+            (_, Data::Whole(data)) => data,
+            (_, Data::Spread(_)) => {
+                return Err(StoreError::Unsupported {
+                    what: "one file for what lies in several",
+                });
+            }
+        };
         let path = match destination {
             Destination::Store => None,
             Destination::File(path) => Some(self.shared.absolute(&path)?),
@@ -82,7 +94,7 @@ impl Partial {
             copy,
             file,
         };
-        match self.take_off(&mut record) {
+        match self.take_off(data, &mut record) {
             Ok(None) => {}
             Ok(Some(known)) => {
                 *phase = Phase::Complete;
@@ -110,7 +122,7 @@ impl Partial {
 
     /// Identity from what was proven, with the hints of `header`; writes the tree above the
     /// hashes.
-    fn identify(&self, header: ManifestHeader) -> Result<ManifestHeader, StoreError> {
+    pub(super) fn identify(&self, header: ManifestHeader) -> Result<ManifestHeader, StoreError> {
         let count = self.layout.count();
         let missing = count - lock(&self.pending).proven.count_ones();
         if missing > 0 {
@@ -141,10 +153,14 @@ impl Partial {
 
     /// Everything up to and with the rename. Answers the object if it is in the store
     /// already and there was nothing to do.
-    fn take_off(&self, record: &mut CompletionRecord) -> Result<Option<ObjectInfo>, StoreError> {
+    fn take_off(
+        &self,
+        data: &DiskFile,
+        record: &mut CompletionRecord,
+    ) -> Result<Option<ObjectInfo>, StoreError> {
         let shared = &self.shared;
         // The time of the last change is part of how a file seeded in place is known.
-        self.data.sync_all()?;
+        data.sync_all()?;
         {
             let _registry = lock(&shared.registry);
             shared.recover_if_needed()?;
@@ -156,18 +172,17 @@ impl Partial {
                 shared.clear_partial_files(self.transfer);
                 return Ok(Some(info(held, pins)));
             }
-            record.file = Some(self.data.stat()?);
+            record.file = Some(data.stat()?);
             shared.meta.intend_completion(self.transfer, record)?;
             let moved = match &record.path {
-                Some(path) => shared.disk.rename(self.data.path(), path)?,
+                Some(path) => shared.disk.rename(data.path(), path)?,
                 None => {
                     shared
                         .disk
                         .create_dir(&shared.places.bucket(record.header.cid))?;
-                    shared.disk.rename_over(
-                        self.data.path(),
-                        &shared.places.object_data(record.header.cid),
-                    )?;
+                    shared
+                        .disk
+                        .rename_over(data.path(), &shared.places.object_data(record.header.cid))?;
                     true
                 }
             };
@@ -176,7 +191,7 @@ impl Partial {
             }
         }
         match record.path.clone() {
-            Some(path) => self.copy_across(record, &path).map(|()| None),
+            Some(path) => self.copy_across(data, record, &path).map(|()| None),
             // The directory of the store spans devices.
             None => Err(StoreError::Unsupported {
                 what: "a store on several devices",
@@ -185,7 +200,12 @@ impl Partial {
     }
 
     /// Copies to beside the destination on another device, and renames there.
-    fn copy_across(&self, record: &mut CompletionRecord, path: &Path) -> Result<(), StoreError> {
+    fn copy_across(
+        &self,
+        data: &DiskFile,
+        record: &mut CompletionRecord,
+        path: &Path,
+    ) -> Result<(), StoreError> {
         let shared = &self.shared;
         let beside = Places::beside(path, self.transfer);
         record.file = None;
@@ -195,7 +215,7 @@ impl Partial {
         let copy = shared.disk.open(&beside, OpenMode::CreateNew)?;
         let mut buffer = Vec::with_capacity(COPY_LEN);
         let mut offset = 0;
-        while self.data.read_some(offset, COPY_LEN, &mut buffer)? > 0 {
+        while data.read_some(offset, COPY_LEN, &mut buffer)? > 0 {
             copy.write(offset, &buffer)?;
             offset += buffer.len() as u64;
             buffer.clear();
@@ -314,7 +334,7 @@ impl Shared {
     }
 
     /// Unlinks what a completed download leaves; what stays goes at the next start.
-    fn clear_partial_files(&self, transfer: TransferId) {
+    pub(super) fn clear_partial_files(&self, transfer: TransferId) {
         if let Err(error) = self.remove_partial_files(transfer) {
             tracing::debug!(%transfer, %error, "files of a completed download stay for now");
         }

@@ -10,7 +10,7 @@ use super::super::hash_list;
 use super::super::meta::record::PartialRecord;
 use super::super::shared::Shared;
 use super::super::vfs::OpenMode;
-use super::{Partial, Phase, held};
+use super::{Partial, PartsList, Phase, held};
 use crate::blocking::lock;
 use crate::requests;
 
@@ -19,7 +19,7 @@ pub(in crate::fs) fn begin(
     shared: &Arc<Shared>,
     request: &PartialRequest,
 ) -> Result<Arc<Partial>, StoreError> {
-    let layout = requests::layout(request.size)?;
+    let layout = requests::partial_layout(request)?;
     if !PartialRecord::is_storable(&request.target) {
         return Err(StoreError::Unsupported {
             what: "this target",
@@ -34,6 +34,12 @@ pub(in crate::fs) fn begin(
             && requests::same_target(&record.target, record.header.as_ref(), &request.target)
     });
     if let Some((transfer, record)) = same {
+        if lies_elsewhere(shared, *transfer, request)? {
+            tracing::warn!(%transfer, "it goes to other files now; beginning again");
+            shared.meta.mark_discarded(*transfer)?;
+            shared.finish_discard(*transfer)?;
+            return create(shared, request, layout);
+        }
         match open_known(shared, *transfer, record) {
             Err(error) if is_missing(&error) => {
                 tracing::error!(%transfer, %error, "partial file is gone; beginning again");
@@ -51,6 +57,29 @@ pub(in crate::fs) fn begin(
     create(shared, request, layout)
 }
 
+/// Whether a partial file lies in other files than it is to lie in now. Nobody may hold it then.
+fn lies_elsewhere(
+    shared: &Shared,
+    transfer: TransferId,
+    request: &PartialRequest,
+) -> Result<bool, StoreError> {
+    let Some(parts) = &request.parts else {
+        return Ok(false);
+    };
+    let list = PartsList::load(shared, transfer)?;
+    if list.is_some_and(|list| list.parts == *parts) {
+        return Ok(false);
+    }
+    let held = lock(&shared.partials).get(&transfer).cloned();
+    match held.and_then(|held| held.upgrade()) {
+        None => Ok(true),
+        Some(_) => {
+            let path = shared.places.partial_data(transfer);
+            Err(StoreError::AlreadyExists { path })
+        }
+    }
+}
+
 /// A partial file that is on record: the one that somebody holds, or opened again.
 pub(in crate::fs) fn open_known(
     shared: &Arc<Shared>,
@@ -65,10 +94,10 @@ pub(in crate::fs) fn open_known(
     let layout = requests::layout(record.size)?;
     let state = shared.meta.partial_state(transfer, layout)?;
     let partial = Partial::new(shared, transfer, record.clone(), layout, state)?;
-    if partial.data.stat()?.len != layout.size()
+    if !partial.data.is_there(layout.size())?
         || partial.hashes.stat()?.len < hash_list::hashes_len(layout)
     {
-        let path = partial.data.path().to_path_buf();
+        let path = shared.places.partial_data(transfer);
         let source = std::io::ErrorKind::NotFound.into();
         return Err(StoreError::Io {
             operation: "go on with",
@@ -91,7 +120,12 @@ fn create(
         size: request.size,
         header: None,
     };
-    let made = make_files(shared, request.transfer, layout)
+    let parts = match &request.parts {
+        Some(parts) => PartsList::make(shared, request.transfer, parts),
+        None => Ok(()),
+    };
+    let made = parts
+        .and_then(|()| make_files(shared, request.transfer, layout))
         .and_then(|()| shared.meta.set_partial(request.transfer, &record))
         .and_then(|()| open_known(shared, request.transfer, &record));
     if made.is_err() {
@@ -209,6 +243,10 @@ impl Shared {
         &self,
         transfer: TransferId,
     ) -> Result<(), StoreError> {
+        if let Some(list) = PartsList::load(self, transfer)? {
+            list.remove_unfinished(self)?;
+        }
+        self.disk.remove(&self.places.partial_parts(transfer))?;
         self.disk.remove(&self.places.partial_data(transfer))?;
         self.disk.remove(&self.places.partial_hashes(transfer))?;
         self.disk.remove(&self.places.partial_pages(transfer))

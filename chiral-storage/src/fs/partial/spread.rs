@@ -1,0 +1,248 @@
+//! [`Spread`]: the bytes of a download in the files that they become.
+//!
+//! Until the download is complete each file has another name beside its own. That it is the one
+//! that was made for the download is known by its inode: whatever else has come to be under
+//! either name is not touched. What lies in no file is in one of the store's, with holes; padding
+//! is written nowhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use chiral_core::parts::{Part, Parts, Place};
+use chiral_core::{ByteRange, StoreError};
+
+use super::super::disk::{Disk, DiskFile, is_missing};
+use super::super::places::Places;
+use super::super::vfs::OpenMode;
+use super::parts_list::PartsList;
+use crate::blocking::lock;
+
+/// Most files that are open at once for one download.
+const MAX_OPEN: usize = 64;
+
+/// Bytes compared at once with a file that is in the way.
+const COMPARE_LEN: usize = 1 << 18;
+
+/// The files of a download.
+#[derive(Debug)]
+pub(super) struct Spread {
+    disk: Disk,
+    list: PartsList,
+    rest: DiskFile,
+    open: Mutex<Open>,
+    /// All files have their own names.
+    landed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    /// By number, with when it was last used.
+    files: BTreeMap<u32, (DiskFile, u64)>,
+    uses: u64,
+    unsynced: BTreeSet<u32>,
+}
+
+impl Spread {
+    pub(super) fn new(disk: &Disk, list: PartsList, rest: DiskFile) -> Self {
+        Self {
+            disk: disk.clone(),
+            list,
+            rest,
+            open: Mutex::default(),
+            landed: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn parts(&self) -> &Parts {
+        &self.list.parts
+    }
+
+    /// Whether every file is there under one of its names, and as long as it must be.
+    pub(super) fn is_there(&self, size: u64) -> Result<bool, StoreError> {
+        if self.parts().size() != size || self.rest.stat()?.len != size {
+            return Ok(false);
+        }
+        for (number, part) in self.numbered() {
+            let Some(path) = self.find(number, part)? else {
+                return Ok(false);
+            };
+            if self.disk.stat(&path)?.len != part.range.len() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (u32, &Part)> {
+        (0..).zip(self.parts().parts())
+    }
+
+    fn is_ours(&self, number: u32, path: &Path) -> Result<bool, StoreError> {
+        match self.disk.stat(path) {
+            Ok(stat) => Ok(stat.regular && self.list.inode(number) == Some(stat.inode)),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The name that a file has now.
+    fn find(&self, number: u32, part: &Part) -> Result<Option<PathBuf>, StoreError> {
+        let unfinished = self.list.unfinished(number, part);
+        if self.is_ours(number, &unfinished)? {
+            return Ok(Some(unfinished));
+        }
+        let own = self.is_ours(number, &part.path)?;
+        Ok(own.then(|| part.path.clone()))
+    }
+
+    /// A file, opened if it is not.
+    fn file(&self, number: u32) -> Result<DiskFile, StoreError> {
+        let mut open = lock(&self.open);
+        open.uses += 1;
+        let used = open.uses;
+        if let Some((file, last)) = open.files.get_mut(&number) {
+            *last = used;
+            return Ok(file.clone());
+        }
+        let part = self.parts().parts().get(number as usize);
+        let part = part.ok_or(StoreError::Closed)?;
+        let file = if self.landed.load(Ordering::Acquire) {
+            // It may be one with the same bytes that was there before.
+            self.disk.open(&part.path, OpenMode::Read)?
+        } else {
+            let path = self.find(number, part)?;
+            let path = path.ok_or_else(|| gone(&part.path))?;
+            let file = self.disk.open(&path, OpenMode::ReadWrite)?;
+            // It may have been replaced meanwhile.
+            if self.list.inode(number) != Some(file.stat()?.inode) {
+                return Err(gone(&path));
+            }
+            file
+        };
+        if open.files.len() >= MAX_OPEN {
+            let oldest = open.files.iter().min_by_key(|(_, (_, last))| *last);
+            if let Some(oldest) = oldest.map(|(number, _)| *number) {
+                open.files.remove(&oldest);
+            }
+        }
+        open.files.insert(number, (file.clone(), used));
+        Ok(file)
+    }
+
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        let whole = ByteRange::new(offset, offset + bytes.len() as u64);
+        for stretch in self.parts().stretches(whole) {
+            let from = (stretch.range.start - offset) as usize;
+            let bytes = &bytes[from..from + stretch.range.len() as usize];
+            match stretch.place {
+                Place::Padding => {}
+                Place::Rest => self.rest.write(stretch.range.start, bytes)?,
+                Place::Part(number) => {
+                    let file = self.file(number)?;
+                    lock(&self.open).unsynced.insert(number);
+                    file.write(self.within(number, stretch.range), bytes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        let whole = ByteRange::new(offset, offset + len as u64);
+        let mut bytes = Vec::with_capacity(len);
+        for stretch in self.parts().stretches(whole) {
+            let len = stretch.range.len() as usize;
+            match stretch.place {
+                Place::Padding => bytes.resize(bytes.len() + len, 0),
+                Place::Rest => bytes.extend(self.rest.read(stretch.range.start, len)?),
+                Place::Part(number) => {
+                    let at = self.within(number, stretch.range);
+                    bytes.extend(self.file(number)?.read(at, len)?);
+                }
+            }
+        }
+        match bytes.len() == len {
+            true => Ok(bytes),
+            false => Err(StoreError::Range { range: whole }),
+        }
+    }
+
+    /// Where bytes of the download begin in their file.
+    fn within(&self, number: u32, range: ByteRange) -> u64 {
+        let part = self.parts().parts().get(number as usize);
+        range.start - part.map_or(range.start, |part| part.range.start)
+    }
+
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let unsynced = std::mem::take(&mut lock(&self.open).unsynced);
+        let synced = unsynced
+            .iter()
+            .try_for_each(|number| self.file(*number)?.sync())
+            .and_then(|()| self.rest.sync());
+        if synced.is_err() {
+            lock(&self.open).unsynced.extend(unsynced);
+        }
+        synced
+    }
+
+    /// Gives every file its own name. One that is there already with the same bytes stays, and
+    /// does instead; with others, nothing is done. What was interrupted is gone on with.
+    pub(super) fn land(&self) -> Result<(), StoreError> {
+        let mut moves = Vec::new();
+        for (number, part) in self.numbered() {
+            if self.is_ours(number, &part.path)? {
+                continue;
+            }
+            match self.disk.exists(&part.path)? {
+                false => moves.push((self.list.unfinished(number, part), &part.path)),
+                true if self.is_the_same(number, part)? => {}
+                true => {
+                    let path = part.path.clone();
+                    return Err(StoreError::AlreadyExists { path });
+                }
+            }
+        }
+        let mut directories = BTreeSet::new();
+        for (from, to) in &moves {
+            // Beside each other: on one device.
+            self.disk.rename(from, to)?;
+            directories.insert(Places::parent(to));
+        }
+        for directory in directories {
+            self.disk.sync_dir(directory)?;
+        }
+        self.landed.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the file that is in the way has the same bytes.
+    fn is_the_same(&self, number: u32, part: &Part) -> Result<bool, StoreError> {
+        let there = self.disk.stat(&part.path)?;
+        if !there.regular || there.len != part.range.len() {
+            return Ok(false);
+        }
+        let (there, ours) = (
+            self.disk.open(&part.path, OpenMode::Read)?,
+            self.file(number)?,
+        );
+        let mut at = 0;
+        while at < part.range.len() {
+            let len = (part.range.len() - at).min(COMPARE_LEN as u64) as usize;
+            if there.read(at, len)? != ours.read(at, len)? {
+                return Ok(false);
+            }
+            at += len as u64;
+        }
+        Ok(true)
+    }
+}
+
+fn gone(path: &Path) -> StoreError {
+    StoreError::Io {
+        operation: "go on with",
+        path: path.to_path_buf(),
+        source: std::io::ErrorKind::NotFound.into(),
+    }
+}
