@@ -1,14 +1,14 @@
 //! Torrents: what is shared as one, and what is got as one.
 
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use chiral_core::sidecar::SidecarHasher;
 use chiral_core::transfer::SourceReport;
 use chiral_core::{
     Announcement, Bill, Cid, ManifestHeader, PeerId, PeerOffer, Priority, Protocol, Rate,
-    SettlementStatus, StoreError, StoredContent,
+    SettlementStatus, StoreError, StoredContent, TransferError,
 };
 use chiral_protocols::bittorrent::Joined;
 use chiral_protocols::bittorrent::create::TorrentSidecar;
@@ -16,8 +16,7 @@ use chiral_protocols::bittorrent::download::{Plan, TorrentDownload, TorrentTarge
 use chiral_protocols::bittorrent::magnet::{Magnet, MagnetPeer};
 use chiral_protocols::bittorrent::metainfo::Metainfo;
 use chiral_protocols::bittorrent::protocol::BitTorrentProtocol;
-use chiral_protocols::bittorrent::target::TargetDirectory;
-use chiral_protocols::bittorrent::unpack::{UnpackError, Unpacked, unpack};
+use chiral_protocols::bittorrent::unpack::{UnpackError, make_executable};
 use tokio::task::JoinHandle;
 
 use crate::unfinished::TorrentRecord;
@@ -321,18 +320,25 @@ struct Ending {
 
 impl Ending {
     async fn end(self, getting: Getting) -> Result<GotTorrent, NodeError> {
-        let got = getting.outcome().await?;
+        let got = getting.outcome().await.map_err(|error| match error {
+            // It is not this download's to move away.
+            NodeError::Transfer(TransferError::Store(StoreError::AlreadyExists { path }))
+                if self.is_several() =>
+            {
+                UnpackError::Exists { path }.into()
+            }
+            error => error,
+        })?;
         let plan = self.torrent.plan().ok_or(NodeError::Closed)?;
-        let files = match (&self.target, plan.is_single_file()) {
-            (TorrentTarget::Directory(path), false) => self.cut(&plan, &got, path).await?,
-            _ => plan.files.first().map_or(Vec::new(), |file| {
-                let path = match &self.target {
-                    TorrentTarget::Store => None,
-                    TorrentTarget::File(path) => Some(path.clone()),
-                    _ => self.torrent.path(),
-                };
-                vec![GotFile::new(&plan, *file, path, got.header.clone())]
-            }),
+        let files = if self.is_several() {
+            self.take_in(&plan, &got).await?
+        } else {
+            let path = self.torrent.paths().first().cloned();
+            let path = path.filter(|_| self.target != TorrentTarget::Store);
+            let file = plan.files.first();
+            file.map(|file| GotFile::new(&plan, *file, path, got.header.clone()))
+                .into_iter()
+                .collect()
         };
         Ok(GotTorrent {
             torrent: plan.torrent.clone(),
@@ -342,32 +348,29 @@ impl Ending {
         })
     }
 
-    /// Cuts the files out of the stream, which then goes.
-    async fn cut(
-        &self,
-        plan: &Arc<Plan>,
-        got: &Got,
-        directory: &Path,
-    ) -> Result<Vec<GotFile>, NodeError> {
-        let store = self.node.store();
-        let cid = got.header.cid;
-        let stream = store.open(cid).await?.ok_or(StoreError::NotFound { cid })?;
-        let path = directory.to_owned();
-        let opened = tokio::task::spawn_blocking(move || TargetDirectory::open(path)).await;
-        let directory = opened
-            .map_err(|_| NodeError::Closed)?
-            .map_err(UnpackError::from)?;
-        let unpacked = unpack(&*stream, plan, &directory).await?;
-        drop(stream);
-        let mut files = Vec::with_capacity(unpacked.len());
-        for Unpacked { file, path, .. } in unpacked {
-            let header = share::take_in(&self.node, &path, self.seed).await?;
-            files.push(GotFile::new(plan, file, Some(path), header));
+    /// Whether it becomes several files of a directory.
+    fn is_several(&self) -> bool {
+        let several = |plan: Arc<Plan>| !plan.is_single_file();
+        matches!(self.target, TorrentTarget::Directory(_))
+            && self.torrent.plan().is_some_and(several)
+    }
+
+    /// Learns what the files are that all is in by now.
+    async fn take_in(&self, plan: &Arc<Plan>, got: &Got) -> Result<Vec<GotFile>, NodeError> {
+        let mut files = Vec::with_capacity(plan.files.len());
+        for (file, path) in plan.files.iter().zip(self.torrent.paths()) {
+            let entry = plan.torrent.files().get(*file as usize);
+            if entry.is_some_and(|entry| entry.executable) {
+                let path = path.clone();
+                let made = tokio::task::spawn_blocking(move || make_executable(&path)).await;
+                made.map_err(|_| NodeError::Closed)??;
+            }
+            let header = share::take_in(&self.node, path, self.seed).await?;
+            files.push(GotFile::new(plan, *file, Some(path.clone()), header));
         }
         if self.seed {
             self.seed(plan, got, &files).await?;
         }
-        store.remove(cid).await?;
         Ok(files)
     }
 

@@ -440,6 +440,109 @@ async fn a_file_is_got_by_the_hash_of_version_2_alone() {
     within(seeder.shutdown()).await.unwrap();
 }
 
+/// Bytes of the disk that files below a directory take, of those whose name ends so.
+fn used(directory: &Path, end: &str) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = std::fs::read_dir(directory).unwrap().map(Result::unwrap);
+    let used = |entry: std::fs::DirEntry| match entry.path() {
+        path if path.is_dir() => used(&path, end),
+        path if path.to_string_lossy().ends_with(end) => path.metadata().unwrap().blocks() * 512,
+        _ => 0,
+    };
+    entries.map(used).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_files_lie_where_they_go_and_outlive_a_restart_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let album = Collection::seed(Version::Hybrid).await;
+    let payload: u64 = album.files.values().map(|bytes| bytes.len() as u64).sum();
+    let (state, out) = (dir.path().join("state"), dir.path().join("out"));
+    std::fs::create_dir(&out).unwrap();
+    let first = node(&state).await;
+    let get = first.download_torrent(album.magnet()).to_directory(&out);
+    let getting = within(get.limit_down("512KiB".parse().unwrap()).start()).await;
+    let getting = getting.unwrap();
+    let mut events = getting.transfer().events();
+    let some = async {
+        while let Some(event) = events.next().await {
+            if matches!(event.kind, TransferEventKind::TorrentProgress { passed, .. } if passed > 24)
+            {
+                return;
+            }
+        }
+    };
+    within(some).await;
+    within(first.shutdown()).await.unwrap();
+    drop(getting);
+    let came = used(&out, "");
+    assert!(came > 500_000, "it lies where it goes: {came}");
+    assert!(
+        !out.join("album/three.bin").exists(),
+        "under its name once it is complete"
+    );
+
+    let second = node(&state).await;
+    // From before the start, so that none is missed; there is no other transfer.
+    let mut events = second.events();
+    let mut resumed = second.resume_torrents().await;
+    let getting = resumed.remove(0).unwrap();
+    second
+        .downloads()
+        .set_download_limit(getting.transfer().id(), None);
+    within(getting.outcome()).await.unwrap();
+    let mut there = 0;
+    while let Some(event) = within(events.next()).await {
+        match event.kind {
+            TransferEventKind::Started { chunks_resumed, .. } => there = chunks_resumed,
+            TransferEventKind::Ended { .. } => break,
+            _ => {}
+        }
+    }
+    assert!(there >= 2, "{there} chunks were there");
+    for (inside, bytes) in &album.files {
+        assert!(std::fs::read(out.join("album").join(inside)).unwrap() == *bytes);
+    }
+    // But for the ends of blocks.
+    let taken = used(&out, "") + used(&state, ".data");
+    assert!(taken < payload + 64 * 1024, "{taken} for {payload}");
+    assert!(second.unfinished().is_empty());
+    within(second.shutdown()).await.unwrap();
+    within(album.protocol.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_in_the_directory_leads_no_file_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let album = Collection::seed(Version::V1).await;
+    let (out, elsewhere) = (dir.path().join("out"), dir.path().join("elsewhere"));
+    std::fs::create_dir(&out).unwrap();
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, out.join("album")).unwrap();
+    let getter = node(&dir.path().join("state")).await;
+    let get = getter.download_torrent(album.magnet()).to_directory(&out);
+    let refused = within(within(get.start()).await.unwrap().outcome()).await;
+    assert!(
+        matches!(
+            refused,
+            Err(NodeError::Transfer(TransferError::BadLink { .. }))
+        ),
+        "{refused:?}"
+    );
+    let get = getter
+        .download_torrent(album.torrent.clone())
+        .to_directory(&out);
+    let refused = within(get.start()).await.map(drop);
+    assert!(
+        matches!(refused, Err(NodeError::Torrent(TorrentError::Target(_)))),
+        "{refused:?}"
+    );
+    assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+    assert!(getter.store().partials().await.unwrap().is_empty());
+    within(getter.shutdown()).await.unwrap();
+    within(album.protocol.shutdown()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_downloaded_as_is_wished_is_said_at_once_if_it_is_known() {
     let dir = tempfile::tempdir().unwrap();

@@ -7,14 +7,14 @@
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
 use chiral_core::chunk_store::Destination;
 use chiral_core::content_protocol::SourceStream;
 use chiral_core::{
-    Alias, ChunkSource, Cid, Endpoint, FileIdentification, FoundPieces, PartialFile, PeerOffer,
-    PieceLookup, Protocol, TransferError,
+    Alias, ChunkSource, Cid, Endpoint, FileIdentification, FoundPieces, PartialFile, PartsError,
+    PeerOffer, PieceLookup, Protocol, TransferError,
 };
 use futures_util::StreamExt;
 use tokio::sync::watch;
@@ -29,6 +29,7 @@ use super::selection::Selection;
 use super::swarm::{MAX_LAYER, TorrentInfo, info_hash_of};
 use super::target::{TargetDirectory, TargetError};
 use super::torrent_pieces::TorrentPieces;
+use super::unpack::place;
 use super::web_seed::{self, WebSeed};
 use crate::engine::Connector;
 
@@ -51,6 +52,9 @@ pub enum TorrentError {
     /// A file has no place.
     #[error("a file of the torrent has no place")]
     Target(#[from] TargetError),
+    /// The files cannot lie beside each other.
+    #[error("the files of the torrent cannot lie beside each other")]
+    Parts(#[from] PartsError),
 }
 
 impl TorrentError {
@@ -129,8 +133,10 @@ pub struct TorrentDownload {
     selected: Vec<RangeInclusive<u32>>,
     target: TorrentTarget,
     plan: watch::Sender<Option<Arc<Plan>>>,
-    arriving: OnceLock<Arc<Arriving>>,
-    path: OnceLock<PathBuf>,
+    /// What has come, as long as it comes.
+    arriving: Mutex<Option<Arc<Arriving>>>,
+    /// Where the files go, in the order of the plan's.
+    paths: OnceLock<Vec<PathBuf>>,
 }
 
 impl TorrentDownload {
@@ -200,8 +206,8 @@ impl TorrentDownload {
             selected,
             target,
             plan: watch::Sender::new(plan),
-            arriving: OnceLock::new(),
-            path: OnceLock::new(),
+            arriving: Mutex::default(),
+            paths: OnceLock::new(),
         }))
     }
 
@@ -226,9 +232,10 @@ impl TorrentDownload {
         web_seed::offer(url, &self.alias.to_string())
     }
 
-    /// The file that it becomes, once that is known.
-    pub fn path(&self) -> Option<PathBuf> {
-        self.path.get().cloned()
+    /// The files that it becomes, once that is known, in the order of [`Plan::files`]; none if
+    /// it stays in the store.
+    pub fn paths(&self) -> &[PathBuf] {
+        self.paths.get().map_or(&[], Vec::as_slice)
     }
 
     /// Connects as `inner` does, to sources of the torrent.
@@ -254,7 +261,12 @@ impl TorrentDownload {
 
     /// The download is over, and peers are not given anything of it any more.
     pub fn over(&self) {
+        *self.arriving() = None;
         self.protocol.serve_arriving(self.info_hash, None);
+    }
+
+    fn arriving(&self) -> MutexGuard<'_, Option<Arc<Arriving>>> {
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn learn(&self) -> Result<Arc<Plan>, TransferError> {
@@ -284,6 +296,7 @@ fn unusable(error: &TorrentError) -> TransferError {
             TorrentError::Nothing => "no file of the torrent is selected",
             TorrentError::Directory => "it is a torrent of several files: they go to a directory",
             TorrentError::Target(_) => "a file of the torrent has no place in the directory",
+            TorrentError::Parts(_) => "the files of the torrent cannot lie beside each other",
         },
     }
 }
@@ -303,8 +316,7 @@ fn destination(plan: &Plan, target: &TorrentTarget) -> Result<Option<Destination
                     let place = directory.place(above.as_ref(), &only.path)?;
                     Ok(Some(Destination::File(place)))
                 }
-                // They are cut out of it in the end.
-                _ => Ok(Some(Destination::Store)),
+                _ => Ok(Some(Destination::Parts(Arc::new(place(plan, &directory)?)))),
             }
         }
         TorrentTarget::Store => Ok(None),
@@ -322,22 +334,27 @@ impl PieceLookup for TorrentDownload {
         let place = tokio::task::spawn_blocking(move || destination(&plan, &target));
         let place = place.await.map_err(|_| TransferError::Closed)?;
         found.destination = place.map_err(|error| unusable(&error))?;
-        if let Some(Destination::File(path)) = &found.destination {
-            self.path.get_or_init(|| path.clone());
-        }
+        let paths = match &found.destination {
+            Some(Destination::File(path)) => vec![path.clone()],
+            Some(Destination::Parts(parts)) => {
+                let parts = parts.parts().iter();
+                parts.map(|part| part.path.clone()).collect()
+            }
+            _ => Vec::new(),
+        };
+        self.paths.get_or_init(|| paths);
         Ok(found)
     }
 
     fn begun(&self, partial: &Arc<dyn PartialFile>) {
         let Some(plan) = self.plan() else { return };
         let arriving = Arc::new(Arriving::new(plan.selection.clone(), partial.clone()));
-        if self.arriving.set(arriving.clone()).is_ok() {
-            self.protocol.serve_arriving(self.info_hash, Some(arriving));
-        }
+        *self.arriving() = Some(arriving.clone());
+        self.protocol.serve_arriving(self.info_hash, Some(arriving));
     }
 
     fn passed(&self, chunk: u32) {
-        if let Some(arriving) = self.arriving.get() {
+        if let Some(arriving) = &*self.arriving() {
             arriving.note_passed(chunk);
         }
     }

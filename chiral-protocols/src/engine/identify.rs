@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chiral_core::chain::EMPTY_CID;
-use chiral_core::chunk_store::PartialRequest;
+use chiral_core::chunk_store::{Destination, PartialRequest};
 use chiral_core::manifest::page_count;
 use chiral_core::transfer::TransferEventKind;
 use chiral_core::{
@@ -454,7 +454,10 @@ impl Run {
         hints: Option<ManifestHeader>,
         start: Start,
     ) -> Result<Identity, TransferError> {
-        let request = PartialRequest::new(self.driver.id(), target, size);
+        let mut request = PartialRequest::new(self.driver.id(), target, size);
+        if let Destination::Parts(parts) = &self.request.destination {
+            request = request.with_parts(parts.clone());
+        }
         let partial = self.engine.store.begin(request).await?;
         let layout = partial.layout();
         let name = hints.as_ref().and_then(|header| header.name.clone());
