@@ -241,8 +241,8 @@ impl ChunkStore for FsStore {
 
     async fn begin(&self, request: PartialRequest) -> Result<Arc<dyn PartialFile>, StoreError> {
         self.run(move |shared| {
-            let partial = partial::begin(shared, &request)?;
-            Ok(Arc::new(PartialHandle(partial)) as Arc<dyn PartialFile>)
+            let handle = partial::begin(shared, &request)?;
+            Ok(Arc::new(handle) as Arc<dyn PartialFile>)
         })
         .await
     }

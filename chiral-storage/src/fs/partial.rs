@@ -1,6 +1,7 @@
 //! Downloads on their way to disk.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::time::Instant;
 
@@ -49,6 +50,8 @@ const CHUNK_LOCKS: usize = 16;
 pub(super) struct Partial {
     pub(super) shared: Arc<Shared>,
     pub(super) transfer: TransferId,
+    /// [`PartialHandle`]s that there are of it.
+    handles: AtomicUsize,
     layout: ChunkLayout,
     data: Data,
     hashes: DiskFile,
@@ -104,6 +107,7 @@ impl Partial {
         Ok(Self {
             shared: Arc::clone(shared),
             transfer,
+            handles: AtomicUsize::new(0),
             layout,
             data,
             hashes: open(shared.places.partial_hashes(transfer))?,

@@ -1,6 +1,7 @@
 //! [`PartialFile`] for a partial file on disk.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,9 +15,16 @@ use super::Partial;
 use crate::blocking::{blocking, lock};
 use crate::requests;
 
-/// What the engine holds of a download.
-#[derive(Debug, Clone)]
-pub(in crate::fs) struct PartialHandle(pub(in crate::fs) Arc<Partial>);
+/// What the engine holds of a download. While there is one the download lies where it lies; the
+/// flusher alone, which keeps what is not durable, does not hold it there.
+#[derive(Debug)]
+pub(in crate::fs) struct PartialHandle(Arc<Partial>);
+
+impl Drop for PartialHandle {
+    fn drop(&mut self) {
+        self.0.handles.fetch_sub(1, Ordering::Release);
+    }
+}
 
 /// The turn of one that writes.
 #[derive(Debug)]
@@ -29,6 +37,11 @@ impl Drop for Turn {
 }
 
 impl PartialHandle {
+    pub(super) fn new(partial: Arc<Partial>) -> Self {
+        partial.handles.fetch_add(1, Ordering::Relaxed);
+        Self(partial)
+    }
+
     /// The same for what writes bytes: one at a time. The turn lasts until the work ends, even
     /// if nobody waits for that any more.
     async fn run_in_turn(
@@ -51,8 +64,9 @@ impl PartialHandle {
         &self,
         work: impl FnOnce(&Arc<Partial>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let partial = Arc::clone(&self.0);
-        blocking(move || work(&partial)).await
+        // It goes on if nobody waits for it any more, and is one that holds it meanwhile.
+        let held = Self::new(Arc::clone(&self.0));
+        blocking(move || work(&held.0)).await
     }
 }
 

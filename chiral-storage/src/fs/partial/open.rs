@@ -1,6 +1,7 @@
 //! Beginning, going on with, listing and discarding downloads.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use chiral_core::chunk_store::{PartialInfo, PartialRequest};
 use chiral_core::{ChunkLayout, StoreError, TransferId};
@@ -10,7 +11,7 @@ use super::super::hash_list;
 use super::super::meta::record::PartialRecord;
 use super::super::shared::Shared;
 use super::super::vfs::OpenMode;
-use super::{Partial, PartsList, Phase, held};
+use super::{Partial, PartialHandle, PartsList, Phase, held};
 use crate::blocking::lock;
 use crate::requests;
 
@@ -18,14 +19,18 @@ use crate::requests;
 pub(in crate::fs) fn begin(
     shared: &Arc<Shared>,
     request: &PartialRequest,
-) -> Result<Arc<Partial>, StoreError> {
+) -> Result<PartialHandle, StoreError> {
+    let _registry = lock(&shared.registry);
+    begin_alone(shared, request).map(PartialHandle::new)
+}
+
+fn begin_alone(shared: &Arc<Shared>, request: &PartialRequest) -> Result<Arc<Partial>, StoreError> {
     let layout = requests::partial_layout(request)?;
     if !PartialRecord::is_storable(&request.target) {
         return Err(StoreError::Unsupported {
             what: "this target",
         });
     }
-    let _registry = lock(&shared.registry);
     shared.check_open()?;
     shared.recover_if_needed()?;
     let known = shared.meta.partials()?;
@@ -71,13 +76,14 @@ fn lies_elsewhere(
         return Ok(false);
     }
     let held = lock(&shared.partials).get(&transfer).cloned();
-    match held.and_then(|held| held.upgrade()) {
-        None => Ok(true),
-        Some(_) => {
+    if let Some(held) = held.and_then(|held| held.upgrade()) {
+        if held.handles.load(Ordering::Acquire) > 0 {
             let path = shared.places.partial_data(transfer);
-            Err(StoreError::AlreadyExists { path })
+            return Err(StoreError::AlreadyExists { path });
         }
+        held.abandon();
     }
+    Ok(true)
 }
 
 /// A partial file that is on record: the one that somebody holds, or opened again.
