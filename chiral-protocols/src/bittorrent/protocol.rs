@@ -268,9 +268,7 @@ impl BitTorrentProtocol {
     fn learn(&self, info: TorrentInfo) -> Result<Arc<Torrent>, TransferError> {
         let opened = self.node.open(info.info_hash);
         let torrent = opened.ok_or(TransferError::Closed)?;
-        for other in info.metainfo().hashes().wire().skip(1) {
-            self.node.also(&torrent, other);
-        }
+        self.node.in_all_swarms(&torrent, &info);
         torrent.learn(info);
         Ok(torrent)
     }

@@ -52,7 +52,9 @@ impl Tracker {
                 {
                     let mut told = told.lock().unwrap();
                     told.push(query.clone());
-                    for port in told.iter().filter_map(|query| value(query, "port")) {
+                    let hash = hash_in(&query);
+                    let same = told.iter().filter(|query| hash_in(query) == hash);
+                    for port in same.filter_map(|query| value(query, "port")) {
                         peers.extend([127, 0, 0, 1]);
                         peers.extend(port.parse::<u16>().unwrap().to_be_bytes());
                     }
@@ -70,18 +72,24 @@ impl Tracker {
         tracker
     }
 
-    /// What a peer said, in order: its event and how much it is without.
-    fn heard(&self, peer: &Peer) -> Vec<(String, u64)> {
+    /// What a peer said of a torrent, in order: its event and how much it is without.
+    fn heard(&self, peer: &Peer, hash: &[u8]) -> Vec<(String, u64)> {
         let port = peer.address().port().to_string();
         let told = self.told.lock().unwrap();
         told.iter()
-            .filter(|query| value(query, "port") == Some(&port))
+            .filter(|query| value(query, "port") == Some(&port) && hash_in(query) == hash)
             .map(|query| {
                 let event = value(query, "event").unwrap_or_default().to_owned();
                 (event, value(query, "left").unwrap().parse().unwrap())
             })
             .collect()
     }
+}
+
+/// Which torrent is asked about.
+fn hash_in(query: &str) -> Vec<u8> {
+    let said = value(query, "info_hash").unwrap_or_default();
+    percent_encoding::percent_decode_str(said).collect()
 }
 
 fn value<'a>(query: &'a str, key: &str) -> Option<&'a str> {
@@ -122,18 +130,21 @@ async fn by_a_tracker_which_hears_of_the_beginning_and_the_end() {
     let seeder = Peer::new(config(), None).await;
     let bytes = content(3_000_001);
     let (_, info) = seeder.seed(&bytes).await;
-    until(|| !tracker.heard(&seeder).is_empty()).await;
-    assert_eq!(tracker.heard(&seeder), [("started".to_owned(), 0)]);
+    until(|| !tracker.heard(&seeder, &info.info_hash).is_empty()).await;
+    assert_eq!(
+        tracker.heard(&seeder, &info.info_hash),
+        [("started".to_owned(), 0)]
+    );
     let leecher = Peer::new(config(), None).await;
     finds(&leecher, &bytes, &info).await;
-    until(|| tracker.heard(&leecher).len() == 2).await;
+    until(|| tracker.heard(&leecher, &info.info_hash).len() == 2).await;
     end(&[&leecher, &seeder]).await;
     let event = |event: &str, left| (event.to_owned(), left);
-    let heard = tracker.heard(&leecher);
+    let heard = tracker.heard(&leecher, &info.info_hash);
     assert_eq!(heard[1..], [event("completed", 0), event("stopped", 0)]);
     // Of the size nothing is known at first.
     assert_eq!(heard[0], event("started", 1));
-    let heard = tracker.heard(&seeder);
+    let heard = tracker.heard(&seeder, &info.info_hash);
     assert_eq!(heard, [event("started", 0), event("stopped", 0)]);
 }
 
@@ -146,7 +157,7 @@ async fn by_a_tracker_of_the_torrents_own_that_is_named_later() {
     let tiers = [vec![tracker.url.clone(), tracker.url.clone()]];
     let alias = Alias::InfoHashV1(info.info_hash);
     seeder.protocol.add_trackers(&alias, &tiers).unwrap();
-    until(|| !tracker.heard(&seeder).is_empty()).await;
+    until(|| !tracker.heard(&seeder, &info.info_hash).is_empty()).await;
     let leecher = Peer::new(near(), None).await;
     leecher.protocol.add_trackers(&alias, &tiers).unwrap();
     finds(&leecher, &bytes, &info).await;
@@ -173,26 +184,58 @@ async fn a_private_torrent_is_told_to_its_own_tracker_alone() {
     seeder.protocol.add_trackers(&alias, &other).unwrap();
     let cid = seeder.seed(&bytes).await.0.header.unwrap().cid;
     seeder.protocol.seed_torrent(info, cid).unwrap();
-    until(|| !own.heard(&seeder).is_empty()).await;
-    until(|| !common.heard(&seeder).is_empty()).await;
-    end(&[&seeder]).await;
-    let named = |tracker: &Tracker, hash: &[u8; 20]| {
-        let escaped: String = hash.iter().map(|byte| format!("%{byte:02X}")).collect();
-        let plain = |query: &String| {
-            let said = value(query, "info_hash").unwrap_or_default().to_owned();
-            unescape(&said) == unescape(&escaped)
-        };
-        tracker.told.lock().unwrap().iter().any(plain)
-    };
     let Alias::InfoHashV1(private) = alias else {
         panic!("of version 1")
     };
-    assert!(named(&own, &private) && named(&common, &public.info_hash));
+    let named = |tracker: &Tracker, hash: &[u8; 20]| !tracker.heard(&seeder, hash).is_empty();
+    until(|| named(&own, &private)).await;
+    until(|| named(&common, &public.info_hash)).await;
+    end(&[&seeder]).await;
     assert!(!named(&common, &private) && !named(&own, &public.info_hash));
 }
 
-fn unescape(text: &str) -> Vec<u8> {
-    percent_encoding::percent_decode_str(text).collect()
+/// A hybrid is in two swarms (BEP 52): who knows one of its names finds, and is found by, who knows
+/// the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn by_either_name_of_a_hybrid() {
+    let tracker = Tracker::start().await;
+    let first = Peer::new(near().with_dht([]), None).await;
+    let config = |told: bool| {
+        let config = near().with_dht([first.address().to_string()]);
+        let tracker = told.then(|| tracker.url.clone());
+        config.with_trackers(tracker)
+    };
+    let seeder = Peer::new(config(true), None).await;
+    let bytes = content(1_500_001);
+    let (_, info) = seeder.seed(&bytes).await;
+    let hashes: Vec<[u8; 20]> = info.metainfo().hashes().wire().collect();
+    let [v1, v2] = hashes[..] else {
+        panic!("a share is a hybrid")
+    };
+    for hash in [v1, v2] {
+        until(|| !tracker.heard(&seeder, &hash).is_empty()).await;
+    }
+    let second = info
+        .aliases()
+        .find(|alias| matches!(alias, Alias::InfoHashV2(_)));
+    let second = second.unwrap();
+    let target = identification(&bytes);
+    let mut leechers = Vec::new();
+    // One asks the tracker, and one the DHT alone.
+    for told in [true, false] {
+        let leecher = Peer::new(config(told), None).await;
+        let expected = leecher.protocol.expect(&second, target.cid().unwrap());
+        expected.unwrap();
+        assert!(
+            get(&leecher, target.clone(), vec![]).await == bytes,
+            "{told}"
+        );
+        leechers.push(leecher);
+    }
+    // What it learnt of the torrent has its first name in it.
+    until(|| !tracker.heard(&leechers[0], &v1).is_empty()).await;
+    assert!(!tracker.heard(&leechers[0], &v2).is_empty());
+    end(&[&leechers[0], &leechers[1], &seeder, &first]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,8 +16,10 @@ use tokio_util::task::TaskTracker;
 
 use super::config::{BitTorrentConfig, BitTorrentError};
 use super::dial::DialError;
-use super::discovery::{self, Discovery};
+use super::discovery::Discovery;
+use super::discovery::torrent::discover;
 use super::handle::Ask;
+use super::info::TorrentInfo;
 use super::limits::Limits;
 use super::source::PeerSource;
 use super::torrent::Torrent;
@@ -134,15 +136,24 @@ impl Node {
         self.tasks
             .spawn(upkeep::look_after(self.clone(), torrent.clone()));
         self.tasks
-            .spawn(discovery::torrent::discover(self.clone(), torrent.clone()));
+            .spawn(discover(self.clone(), torrent.clone(), info_hash));
         Some(torrent)
     }
 
-    /// A torrent is in the swarm of another info-hash too: a hybrid has two.
-    pub(in crate::bittorrent) fn also(&self, torrent: &Arc<Torrent>, info_hash: [u8; 20]) {
+    /// A torrent is in the swarms of all of its info-hashes: a hybrid has two (BEP 52). Whoever
+    /// comes by either is answered, and it is announced by both.
+    pub(in crate::bittorrent) fn in_all_swarms(
+        self: &Arc<Self>,
+        torrent: &Arc<Torrent>,
+        info: &TorrentInfo,
+    ) {
         let mut torrents = self.torrents();
-        if torrents.len() < MAX_TORRENTS {
-            torrents.entry(info_hash).or_insert_with(|| torrent.clone());
+        for info_hash in info.metainfo().hashes().wire() {
+            if torrents.len() < MAX_TORRENTS && !torrents.contains_key(&info_hash) {
+                torrents.insert(info_hash, torrent.clone());
+                self.tasks
+                    .spawn(discover(self.clone(), torrent.clone(), info_hash));
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use chiral_core::{Bitmap, ByteRange, ChunkSource, Cid, PieceChecker, StoredContent};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::bans::Bans;
 use super::handle::{Handles, PeerHandle};
@@ -78,7 +78,7 @@ pub(in crate::bittorrent) struct Torrent {
     /// Wakes whoever looks after the torrent.
     pub(in crate::bittorrent) upkeep: Notify,
     /// Wakes whoever finds its peers.
-    pub(in crate::bittorrent) discovery: Notify,
+    pub(in crate::bittorrent) discovery: watch::Sender<()>,
 }
 
 impl Torrent {
@@ -102,7 +102,7 @@ impl Torrent {
             next: AtomicU64::new(0),
             sources: AtomicUsize::new(0),
             upkeep: Notify::new(),
-            discovery: Notify::new(),
+            discovery: watch::Sender::new(()),
         }
     }
 
@@ -207,7 +207,7 @@ impl Torrent {
         self.is_uncounted.store(true, Ordering::Relaxed);
         drop(served);
         self.upkeep.notify_one();
-        self.discovery.notify_one();
+        self.discovery.send_replace(());
     }
 
     /// It is this content, of which nothing is given to peers unless it is seeded.
@@ -236,7 +236,7 @@ impl Torrent {
             self.peers().iter().for_each(|peer| peer.take_back());
         }
         self.upkeep.notify_one();
-        self.discovery.notify_one();
+        self.discovery.send_replace(());
         changed
     }
 
@@ -544,7 +544,7 @@ impl Torrent {
             *version += 1;
         }
         drop(trackers);
-        self.discovery.notify_one();
+        self.discovery.send_replace(());
     }
 
     /// Its own trackers, and how often they changed.
@@ -587,7 +587,7 @@ impl Torrent {
         let handed = BTreeSet::new();
         lock(&self.waiting).push(Waiting { sources, handed });
         self.upkeep.notify_one();
-        self.discovery.notify_one();
+        self.discovery.send_replace(());
     }
 
     /// Whether anybody waits for sources.
@@ -626,7 +626,7 @@ impl Torrent {
 
     pub(in crate::bittorrent) fn source_opened(&self) {
         self.sources.fetch_add(1, Ordering::Relaxed);
-        self.discovery.notify_one();
+        self.discovery.send_replace(());
     }
 
     pub(in crate::bittorrent) fn source_closed(&self) {

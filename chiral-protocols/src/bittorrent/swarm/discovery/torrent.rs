@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Discovery;
@@ -41,17 +42,22 @@ const COMPLETED: Duration = Duration::from_secs(3);
 /// Port that trackers are told of a node that does not listen: nobody is there.
 const NO_PORT: u16 = 1;
 
-/// Finds peers of a torrent until the node is shut down.
-pub(in crate::bittorrent::swarm) async fn discover(node: Arc<Node>, torrent: Arc<Torrent>) {
+/// Finds peers of a torrent in the swarm of one of its info-hashes, until the node is shut down.
+pub(in crate::bittorrent::swarm) async fn discover(
+    node: Arc<Node>,
+    torrent: Arc<Torrent>,
+    info_hash: [u8; 20],
+) {
     let closed = node.closed().clone();
+    let mut news = torrent.discovery.subscribe();
     while !closed.is_cancelled() {
         if torrent.is_used() {
-            let mut round = Round::begin(&node, &torrent).await;
-            round.go_on().await;
+            let mut round = Round::begin(&node, &torrent, info_hash).await;
+            round.go_on(&mut news).await;
             round.end().await;
         }
         tokio::select! {
-            () = torrent.discovery.notified() => {}
+            _ = news.changed() => {}
             () = sleep(REST) => {}
             () = closed.cancelled() => {}
         }
@@ -62,6 +68,8 @@ pub(in crate::bittorrent::swarm) async fn discover(node: Arc<Node>, torrent: Arc
 struct Round<'a> {
     node: &'a Arc<Node>,
     torrent: &'a Arc<Torrent>,
+    /// Whose swarm it is.
+    info_hash: [u8; 20],
     /// The torrent's own trackers, and the node's.
     own: Option<Announcer>,
     common: Option<Announcer>,
@@ -92,7 +100,7 @@ async fn next_found(peers: &mut Option<Peers>) -> Option<std::net::SocketAddr> {
 }
 
 impl<'a> Round<'a> {
-    async fn begin(node: &'a Arc<Node>, torrent: &'a Arc<Torrent>) -> Self {
+    async fn begin(node: &'a Arc<Node>, torrent: &'a Arc<Torrent>, info_hash: [u8; 20]) -> Self {
         let looked_at = async {
             while torrent.is_seeding() && !torrent.has_all() {
                 sleep(Duration::from_millis(50)).await;
@@ -106,6 +114,7 @@ impl<'a> Round<'a> {
         Self {
             node,
             torrent,
+            info_hash,
             own: None,
             common: None,
             version: 0,
@@ -123,7 +132,7 @@ impl<'a> Round<'a> {
         &self.node.discovery
     }
 
-    async fn go_on(&mut self) {
+    async fn go_on(&mut self, news: &mut watch::Receiver<()>) {
         let closed = self.node.closed();
         loop {
             let now = Instant::now();
@@ -132,6 +141,9 @@ impl<'a> Round<'a> {
             } else if now >= self.used_at + LINGER {
                 return;
             }
+            if let Some(info) = self.torrent.info() {
+                self.node.in_all_swarms(self.torrent, info);
+            }
             self.announce().await;
             self.search(now);
             self.be_found_nearby();
@@ -139,7 +151,7 @@ impl<'a> Round<'a> {
                 update = next(&mut self.own) => self.told(update),
                 update = next(&mut self.common) => self.told(update),
                 found = next_found(&mut self.dht) => self.found(found),
-                () = self.torrent.discovery.notified() => {}
+                _ = news.changed() => {}
                 () = sleep(TICK) => {}
                 () = closed.cancelled() => return,
             }
@@ -157,7 +169,7 @@ impl<'a> Round<'a> {
         let discovery = self.discovery();
         let port = discovery.announced.unwrap_or(NO_PORT);
         let peer_id = self.node.shared.peer_id.0;
-        let config = AnnouncerConfig::new(self.torrent.info_hash, peer_id, port, tiers);
+        let config = AnnouncerConfig::new(self.info_hash, peer_id, port, tiers);
         let progress = self.torrent.progress();
         Some(Announcer::start(&discovery.trackers, config, progress))
     }
@@ -223,7 +235,7 @@ impl<'a> Round<'a> {
     }
 
     fn ask(&self, dht: &MainlineDht) -> Peers {
-        let hash = self.torrent.info_hash;
+        let hash = self.info_hash;
         match self.discovery().announced {
             Some(port) => {
                 let implied_port = false;
@@ -263,7 +275,7 @@ impl<'a> Round<'a> {
         if let Some(local) = &self.discovery().local
             && wanted != self.local
         {
-            let hash = self.torrent.info_hash;
+            let hash = self.info_hash;
             let command = if wanted {
                 Command::Add(hash)
             } else {
@@ -298,7 +310,7 @@ impl<'a> Round<'a> {
         tokio::join!(stop(self.own.take()), stop(self.common.take()));
         if let Some(local) = self.discovery().local.as_ref().filter(|_| self.local) {
             // Whoever has shut down announces nothing.
-            let _ = local.try_send(Command::Remove(self.torrent.info_hash));
+            let _ = local.try_send(Command::Remove(self.info_hash));
         }
     }
 }
