@@ -46,6 +46,8 @@ await() {
 share() {
     local name=$1 file=$2
     shift 2
+    # What an earlier one said is not this one's.
+    rm -f "$dir/$name.out"
     "$chiral" share "$file" --http 127.0.0.1:0 --data-dir "$dir/$name.data" "$@" >"$dir/$name.out" &
     pid=$!
     pids+=("$pid")
