@@ -15,34 +15,15 @@ import time
 
 import libtorrent as lt
 
-SETTINGS = {
-    "listen_interfaces": "127.0.0.1:0",
-    "enable_dht": False,
-    "enable_lsd": False,
-    "enable_upnp": False,
-    "enable_natpmp": False,
-    "enable_outgoing_utp": False,
-    "enable_incoming_utp": False,
-    "allow_multiple_connections_per_ip": True,
-    "min_reconnect_time": 1,
+from libtorrent_alone import SETTINGS, add
+
+SETTINGS |= {
     "alert_mask": 0,
     "active_limit": 1000,
     "connections_limit": 1000,
     "unchoke_slots_limit": 16,
 }
 PATIENCE = 600
-
-
-def add(session, what, directory):
-    if isinstance(what, str):
-        params = lt.parse_magnet_uri(what)
-    else:
-        params = lt.add_torrent_params()
-        params.ti = what
-    params.save_path = str(directory)
-    params.flags &= ~lt.torrent_flags.auto_managed
-    params.flags &= ~lt.torrent_flags.paused
-    return session.add_torrent(params)
 
 
 def until(torrents, done):

@@ -14,6 +14,8 @@ import time
 
 import libtorrent as lt
 
+from libtorrent_alone import SETTINGS, add
+
 a = argparse.ArgumentParser()
 a.add_argument("role", choices=["seed", "get", "stay"])
 a.add_argument("what")
@@ -23,17 +25,7 @@ a.add_argument("--timeout", type=float, default=120)
 a.add_argument("--set", action="append", default=[])
 a = a.parse_args()
 
-settings = {
-    "listen_interfaces": "127.0.0.1:0",
-    "enable_dht": False,
-    "enable_lsd": False,
-    "enable_upnp": False,
-    "enable_natpmp": False,
-    "enable_outgoing_utp": False,
-    "enable_incoming_utp": False,
-    # Or two peers on one address are taken for one.
-    "allow_multiple_connections_per_ip": True,
-    "min_reconnect_time": 1,
+settings = SETTINGS | {
     "max_failcount": 10000,
     "alert_mask": lt.alert.category_t.peer_log_notification
     | lt.alert.category_t.peer_notification
@@ -48,15 +40,8 @@ for pair in a.set:
         settings[key] = int(value) if isinstance(old, int) else value
 session = lt.session(settings)
 
-if a.what.startswith("magnet:"):
-    params = lt.parse_magnet_uri(a.what)
-else:
-    params = lt.add_torrent_params()
-    params.ti = lt.torrent_info(a.what)
-params.save_path = a.dir
-params.flags &= ~lt.torrent_flags.auto_managed
-params.flags &= ~lt.torrent_flags.paused
-torrent = session.add_torrent(params)
+what = a.what if a.what.startswith("magnet:") else lt.torrent_info(a.what)
+torrent = add(session, what, a.dir)
 
 
 def log():
