@@ -36,7 +36,7 @@ use content::FileContent;
 use disk::Disk;
 use meta::Meta;
 use meta::record::ObjectState;
-use partial::{PartialContent, PartialHandle};
+use partial::PartialContent;
 use places::Places;
 use shared::Shared;
 use vfs::{OpenMode, OsVfs, Vfs};

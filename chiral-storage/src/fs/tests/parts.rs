@@ -204,6 +204,49 @@ async fn a_file_that_was_replaced_is_not_written_to() {
     store.shutdown().await.unwrap();
 }
 
+/// Checked before it is written, or written and proven later, into one file or into several: every
+/// byte goes to the disk once, to where it stays.
+#[tokio::test]
+async fn every_byte_is_written_once() {
+    for (several, checked) in [(true, true), (true, false), (false, true), (false, false)] {
+        let disk = SimVfs::new(&[("/user/other".into(), b"mine".to_vec())]);
+        let album = Album::new(Path::new("/user"), &[700_000, 0, 5, 400_000], 300);
+        let store = open_on(&disk).unwrap();
+        let mut request = album.request(1);
+        let whole = Path::new("/user/whole");
+        let mut destination = Destination::File(whole.into());
+        match several {
+            true => destination = album.destination(),
+            false => request.parts = None,
+        }
+        let partial = store.begin(request).await.unwrap();
+        for chunk in album.chunks() {
+            if checked {
+                partial.write(chunk).await.unwrap();
+            } else {
+                let (index, link) = (chunk.index(), chunk.link());
+                let bytes = chunk.bytes().clone();
+                partial.write_unproven(index, bytes).await.unwrap();
+                partial.prove(vec![link]).await.unwrap();
+            }
+        }
+        let done = partial.complete(destination, album.header.clone()).await;
+        done.unwrap();
+        let files = match several {
+            true => album.parts.parts().to_vec(),
+            false => vec![Part {
+                range: ByteRange::new(0, album.header.size),
+                path: whole.into(),
+            }],
+        };
+        for part in files {
+            let (found, whose) = (disk.written(&part.path), part.path.display());
+            assert_eq!(found, part.range.len(), "{whose} {several} {checked}");
+        }
+        store.shutdown().await.unwrap();
+    }
+}
+
 fn config() -> FsStoreConfig {
     FsStoreConfig {
         commit_chunks: 2,

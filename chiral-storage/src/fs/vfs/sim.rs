@@ -68,6 +68,8 @@ struct Inode {
     unsynced: Vec<Change>,
     mtime: i64,
     durable_mtime: i64,
+    /// Bytes that were written, however often each.
+    written: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -165,6 +167,9 @@ impl State {
         let clock = self.clock;
         let inode = self.inodes.entry(inode).or_default();
         change.apply(&mut inode.data);
+        if let Change::Write(_, bytes) = &change {
+            inode.written += bytes.len() as u64;
+        }
         inode.unsynced.push(change);
         inode.mtime = clock;
     }
@@ -241,6 +246,13 @@ impl SimVfs {
             .collect()
     }
 
+    /// Bytes that were written to a file, under whatever name it had; to none if it is not there.
+    pub(in crate::fs) fn written(&self, path: &Path) -> u64 {
+        let state = lock(&self.0);
+        let inode = state.names.get(path);
+        inode.map_or(0, |inode| state.inodes[inode].written)
+    }
+
     /// The disk after the power came back: what was synced, and some of the rest.
     pub(in crate::fs) fn reboot(&self, random: &mut Random) -> Self {
         let mut old = lock(&self.0);
@@ -279,6 +291,7 @@ impl SimVfs {
                     unsynced,
                     mtime,
                     durable_mtime,
+                    written: inode.written,
                 },
             );
         }
