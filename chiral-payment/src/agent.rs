@@ -9,10 +9,11 @@ use alloy_primitives::{Address, B256};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chiral_chain::PrivateKey;
+use chiral_core::buffers::Buffers;
 use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
 use chiral_core::{
-    Bill, BillId, ByteRange, Cid, GateError, PaymentAgent, PaymentSettler, Purchase, RangeSet,
-    Sealed, SettlementStatus, WalletSigner,
+    Bill, BillId, ByteRange, Cid, GateError, PayAndLock, PaymentAgent, PaymentSettler, Purchase,
+    RangeSet, Sealed, SettlementStatus, WalletSigner,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::channel::Channels;
 use crate::gate::books_failed;
+use crate::known_keys::KnownKeys;
 use crate::messages::{
     Accept, ChainFacts, Message, Notice, Quote, Request, Signed, Statement, agreement,
 };
@@ -81,6 +83,10 @@ struct Inner {
     agreed: Notify,
     bids: Bids,
     turns: Turns,
+    /// Keys of wallets that sold sealed bytes.
+    sellers: KnownKeys,
+    /// Memory for what is opened.
+    buffers: Arc<Buffers>,
     closed: CancellationToken,
     tasks: TaskTracker,
 }
@@ -133,6 +139,8 @@ impl ChainAgent {
                 agreed: Notify::new(),
                 bids: Bids::default(),
                 turns: Turns::default(),
+                sellers: KnownKeys::default(),
+                buffers: Arc::default(),
                 closed: CancellationToken::new(),
                 tasks: TaskTracker::new(),
             }),
@@ -246,25 +254,46 @@ impl ChainAgent {
     /// One durable step with everything that has changed. The records are made when its turn
     /// has come, so the last step written is the newest state.
     async fn step(&self, point: &'static str) -> Result<(), JournalError> {
-        let agent = self.clone();
-        let (reserved, writing) = self
-            .inner
-            .journal
-            .write(point, move |step| {
-                let dirty = agent.books().take_dirty();
-                let books = agent.clone();
-                let writing = Writing::new(dirty, move |dirty| books.books().put_back(dirty));
-                let reserved = store::save(step, &agent.books(), writing.dirty())?;
-                Ok((reserved, writing))
-            })
-            .await?;
-        let dirty = writing.kept();
-        self.books().written(&dirty, &reserved);
+        let written = self.inner.journal.write(point, self.writes()).await?;
+        written.keep(self);
         Ok(())
+    }
+
+    /// What writes everything that has changed in the books, in whatever step.
+    fn writes(
+        &self,
+    ) -> impl FnOnce(&redb::WriteTransaction) -> Result<Written, JournalError> + Send + 'static
+    {
+        let agent = self.clone();
+        move |step| {
+            let dirty = agent.books().take_dirty();
+            let books = agent.clone();
+            let put_back: PutBack = Box::new(move |dirty| books.books().put_back(dirty));
+            let writing = Writing::new(dirty, put_back);
+            let reserved = store::save(step, &agent.books(), writing.dirty())?;
+            Ok(Written { reserved, writing })
+        }
     }
 
     async fn keep(&self, point: &'static str) -> Result<(), GateError> {
         self.flush(point).await.map_err(books_failed)
+    }
+}
+
+type PutBack = Box<dyn FnOnce(books::Dirty) + Send>;
+
+/// What was written of the books, in a step that may still fail.
+struct Written {
+    /// Up to where counters are set aside by it.
+    reserved: Vec<(B256, u64)>,
+    writing: Writing<books::Dirty, PutBack>,
+}
+
+impl Written {
+    /// The step is on disk.
+    fn keep(self, agent: &ChainAgent) {
+        let dirty = self.writing.kept();
+        agent.books().written(&dirty, &self.reserved);
     }
 }
 
@@ -432,6 +461,26 @@ impl PaymentAgent for ChainAgent {
 
     fn pending(&self, purchase: &Purchase) -> Option<ByteRange> {
         self.pending_of(purchase)
+    }
+
+    async fn inspect(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: Sealed,
+    ) -> Result<Sealed, GateError> {
+        self.check_open()?;
+        self.inspect_sealed(purchase, range, sealed)
+    }
+
+    async fn pay_and_lock(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+    ) -> Result<Option<PayAndLock>, GateError> {
+        self.check_open()?;
+        self.pay_and_lock_sealed(purchase, range, sealed).await
     }
 
     async fn lock(

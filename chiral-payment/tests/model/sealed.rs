@@ -20,6 +20,8 @@ enum Ask {
     Want(u8),
     Lock(u64, LockedVoucher, u64),
     Pay(Voucher, u64),
+    /// A payment and the lock behind it in one message.
+    Both((Voucher, u64), (u64, LockedVoucher, u64)),
 }
 
 /// Words of the seller.
@@ -68,6 +70,8 @@ enum Action {
     Lock(u64),
     Relock(u64),
     Redeem,
+    /// The same, and a lock behind it, in one step.
+    RedeemAndLock(u64),
     Repay,
     Hear,
     Answered,
@@ -140,6 +144,11 @@ impl Sale {
                     self.open.insert(self.counter, chunk);
                     self.answers.push_back(Answer::Sealed(chunk, self.counter));
                 }
+            }
+            Ask::Both((pay, paid), (counter, lock, bytes)) => {
+                // The payment stays whatever becomes of the lock.
+                self.hear(Ask::Pay(pay, paid));
+                self.hear(Ask::Lock(counter, lock, bytes));
             }
             Ask::Lock(counter, voucher, bytes) => {
                 let key = key(counter);
@@ -219,6 +228,7 @@ impl Model for Sale {
                 // What its key opened is on disk, and only then is it paid for.
                 Some(lock) if lock.key.is_some() && self.had.len() as u64 >= lock.share.bytes => {
                     all.push(Action::Redeem);
+                    all.extend(self.sealed.keys().map(|next| Action::RedeemAndLock(*next)));
                 }
                 Some(_) => {}
             }
@@ -271,6 +281,19 @@ impl Model for Sale {
                 let bytes = self.ends.payer.lock().unwrap().share.bytes;
                 let voucher = self.ends.payer.redeem().unwrap();
                 self.asks.push_back(Ask::Pay(voucher, bytes));
+            }
+            Action::RedeemAndLock(counter) => {
+                // Both or neither is written down.
+                let mut payer = self.ends.payer.clone();
+                let paid = payer.lock().unwrap().share.bytes;
+                let voucher = payer.redeem().unwrap();
+                let share = share(paid + 1);
+                let expiry = self.ends.time + LOCK;
+                if let Ok(lock) = payer.lock_up(share, key_hash(&key(counter)), expiry) {
+                    self.ends.payer = payer;
+                    let lock = (counter, lock, share.bytes);
+                    self.asks.push_back(Ask::Both((voucher, paid), lock));
+                }
             }
             Action::Repay => {
                 self.left.repeats -= 1;

@@ -24,7 +24,7 @@ async fn session(world: &World, sides: &Sides) -> Count {
     count
 }
 
-async fn both(world: &World) -> (Sides, Journal, Journal) {
+pub(crate) async fn both(world: &World) -> (Sides, Journal, Journal) {
     let (ours, theirs) = (Journal::in_memory().unwrap(), Journal::in_memory().unwrap());
     (world.sides(&ours, &theirs).await, ours, theirs)
 }
@@ -267,10 +267,11 @@ async fn crash_at(
 
 /// However often a buyer is killed, the seeder loses a window in all its lives together, and
 /// the buyer nothing; and as it pays it gets on.
-async fn all_lives(policy: Policy) {
+async fn all_lives(policy: Policy, at_once: bool) {
     for every in [3, 5, 8] {
         let folder = tempfile::tempdir().unwrap();
-        let world = World::new(policy, terms());
+        let mut world = World::new(policy, terms());
+        world.at_once = at_once;
         let paths = ["buyer", "seeder"].map(|name| folder.path().join(name));
         let theirs = Journal::open(&paths[1]).unwrap();
         let purchase = world.purchase();
@@ -318,12 +319,13 @@ async fn all_lives(policy: Policy) {
 
 #[tokio::test]
 async fn over_all_lives_of_a_buyer_the_loss_is_one_window() {
-    all_lives(Policy::Channel).await;
+    all_lives(Policy::Channel, false).await;
 }
 
 #[tokio::test]
 async fn over_all_lives_of_a_buyer_each_key_is_bought_once() {
-    all_lives(Policy::LockedVoucher).await;
+    all_lives(Policy::LockedVoucher, false).await;
+    all_lives(Policy::LockedVoucher, true).await;
 }
 
 /// Who has everything sent again and again and pays nothing gets a window, twice; and who pays
@@ -365,7 +367,7 @@ async fn every_step(policy: Policy, buyer_side: bool) {
     every_step_in(|| World::new(policy, terms()), buyer_side).await;
 }
 
-async fn every_step_in(world: impl Fn() -> World, buyer_side: bool) {
+pub(crate) async fn every_step_in(world: impl Fn() -> World, buyer_side: bool) {
     let mut crashes = 0;
     for number in 1..200 {
         let mut any = false;

@@ -1,0 +1,85 @@
+//! A payment and the lock behind it: promised in one step, said in one message, taken in one
+//! step.
+
+use bytes::Bytes;
+use chiral_core::{CHUNK_SIZE, PaymentAgent, PaymentGate};
+use chiral_payment::channel::ChannelMessage;
+use chiral_payment::messages::{Message, Policy};
+
+use super::bounds::{CHUNK_PRICE, Line, World, chunk, terms};
+use super::channels::{both, every_step_in};
+
+#[tokio::test]
+async fn no_key_is_bought_twice_whichever_step_of_the_buyer_is_the_last() {
+    every_step_in(
+        || World::new(Policy::LockedVoucher, terms()).at_once(),
+        true,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn no_lock_is_lost_whichever_step_of_the_seeder_is_the_last() {
+    every_step_in(
+        || World::new(Policy::LockedVoucher, terms()).at_once(),
+        false,
+    )
+    .await;
+}
+
+/// A lock that is refused takes nothing away from the payment in front of it; and both can be
+/// said again.
+#[tokio::test]
+async fn the_payment_is_taken_whatever_becomes_of_the_lock() {
+    let world = World::new(Policy::LockedVoucher, terms());
+    let (sides, ..) = both(&world).await;
+    let (line, purchase) = (Line::cut_after(10_000), world.purchase());
+    let mut sealed = Vec::new();
+    for index in 0..2 {
+        let asked = sides.ask(&line, &purchase, chunk(index), true, false).await;
+        let request = asked.unwrap().unwrap();
+        let plain = Bytes::from(vec![index as u8; CHUNK_SIZE as usize]);
+        sealed.push(sides.gate.seal(&request, plain).await.unwrap());
+        sides.gate.served(&request, chunk(index)).await;
+    }
+    let (agent, gate) = (&sides.agent, &sides.gate);
+    // Nothing is opened yet, so that there is nothing to pay for.
+    let early = agent.pay_and_lock(&purchase, chunk(1), &sealed[1]).await;
+    assert_eq!(early.unwrap(), None);
+    let lock = agent.lock(&purchase, chunk(0), &sealed[0]).await.unwrap();
+    let key = gate.message(lock).await.unwrap();
+    agent
+        .unseal(&purchase, chunk(0), &sealed[0], key)
+        .await
+        .unwrap();
+    // Opened, and not found right yet.
+    let early = agent.pay_and_lock(&purchase, chunk(1), &sealed[1]).await;
+    assert_eq!(early.unwrap(), None);
+    agent.verified(&purchase, chunk(0)).await;
+    let promised = agent.pay_and_lock(&purchase, chunk(1), &sealed[1]).await;
+    let promised = promised.unwrap().unwrap();
+
+    let Ok(Message::Channel(ChannelMessage::PayAndLock(pay, lock))) =
+        Message::decode(&promised.both)
+    else {
+        panic!("not both");
+    };
+    let alone = Message::Channel(ChannelMessage::Pay(pay)).encode();
+    assert_eq!(promised.pay, alone);
+    let mut elsewhere = lock;
+    elsewhere.counter += 100;
+    let mut of_another = lock;
+    of_another.agreement.0[0] ^= 1;
+    let paid = || sides.seeders.payee(pay.channel).unwrap().paid();
+    for (lock, expected) in [(of_another, 0), (elsewhere, CHUNK_PRICE)] {
+        let both = Message::Channel(ChannelMessage::PayAndLock(pay, lock)).encode();
+        let answer = Message::decode(&gate.message(both).await.unwrap()).unwrap();
+        assert!(matches!(answer, Message::Refused { .. }), "{answer:?}");
+        assert_eq!(paid(), expected);
+    }
+    let key = gate.message(promised.both).await.unwrap();
+    let plain = agent.unseal(&purchase, chunk(1), &sealed[1], key).await;
+    assert_eq!(plain.unwrap()[0], 1);
+    assert_eq!(paid(), CHUNK_PRICE);
+    sides.end().await;
+}
