@@ -1,6 +1,7 @@
 //! The seeder's end of a session.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use chiral_core::{
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::config::PrivateConfig;
 use super::frame::{Frame, FrameError};
@@ -33,11 +34,16 @@ mod payments;
 /// Frames that wait to be sent: read ahead of the stream.
 const SENDING: usize = 8;
 
+/// Answers that wait to be sent. They go before what is read ahead: a buyer may wait for one,
+/// and for the chunks it does not need one by one.
+const SAYING: usize = 16;
+
 /// Payment messages of one session that wait to be looked at.
 const MAX_MESSAGES: usize = 16;
 
-/// Bytes read from the store at once.
-const READ: u64 = 4 * CHUNK_SIZE;
+/// Bytes read from the store at once: what is in memory of a chunk the store copies at once,
+/// into a buffer that was used before, and for more it asks another thread.
+const READ: u64 = CHUNK_SIZE;
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -82,13 +88,18 @@ impl Host {
             }
         };
         let (out, queue) = mpsc::channel(SENDING);
+        let (say, said) = mpsc::channel(SAYING);
         let (ask, asked) = mpsc::channel(config.max_requests.max(1) + MAX_WANTS);
         let (tell, told) = mpsc::channel(MAX_MESSAGES);
+        let serving = Arc::new(serving);
+        // In a task of its own: what is read, sealed and sent does not keep it waiting.
+        let answering = serving.clone().answer(told, say.clone());
+        let answering = AbortOnDropHandle::new(self.tasks.spawn(answering));
         let result = tokio::select! {
-            result = serving.listen(&mut reader, &out, ask, tell) => result,
+            result = serving.listen(&mut reader, &say, ask, tell) => result,
             result = serving.deliver(asked, &out) => result,
-            result = serving.answer(told, &out) => result,
-            result = write(&mut writer, queue, &config) => result,
+            result = answering => result.unwrap_or_else(|error| Err(io::Error::other(error).into())),
+            result = write(&mut writer, said, queue, &config) => result,
         };
         if let Err(error) = result {
             tracing::debug!(%error, "session over");
@@ -221,13 +232,20 @@ fn failed(kind: FailureKind, reason: &str) -> Body {
 
 async fn write(
     writer: &mut FrameWriter,
+    mut said: mpsc::Receiver<Frame>,
     mut queue: mpsc::Receiver<Frame>,
     config: &PrivateConfig,
 ) -> Result<(), LinkError> {
-    while let Some(frame) = queue.recv().await {
+    loop {
+        let frame = tokio::select! {
+            biased;
+            Some(frame) = said.recv() => frame,
+            Some(frame) = queue.recv() => frame,
+            else => return Ok(()),
+        };
         let work = async {
             writer.write(&frame).await?;
-            match queue.is_empty() {
+            match said.is_empty() && queue.is_empty() {
                 true => writer.flush().await,
                 false => Ok(()),
             }
@@ -238,7 +256,6 @@ async fn write(
             .await
             .map_err(|_| slow())??;
     }
-    Ok(())
 }
 
 type Out = mpsc::Sender<Frame>;
@@ -379,9 +396,9 @@ impl Serving {
 
     /// Takes messages to the gate, one after the other.
     async fn answer(
-        &self,
+        self: Arc<Self>,
         mut told: mpsc::Receiver<(u32, Bytes)>,
-        out: &Out,
+        out: Out,
     ) -> Result<(), LinkError> {
         while let Some((id, message)) = told.recv().await {
             let body = match self.host.gate.message(message).await {
@@ -389,7 +406,7 @@ impl Serving {
                 Err(error) => refused(&error),
             };
             self.payments.seen();
-            send(out, Frame::new(id, body)).await?;
+            send(&out, Frame::new(id, body)).await?;
         }
         std::future::pending().await
     }
