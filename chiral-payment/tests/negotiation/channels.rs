@@ -186,13 +186,19 @@ fn used(world: &World, sides: &Sides) -> usize {
     served.count()
 }
 
+/// What is locked is asked for before anything else.
+fn locked_or(sides: &Sides, purchase: &Purchase, first: u64) -> u64 {
+    let pending = sides.agent.pending(purchase);
+    pending.map_or(first, |range| first.min(range.start / CHUNK_SIZE))
+}
+
 /// Buys what is left, from `first` on; what an earlier run left to say comes before.
 async fn buy(world: &World, sides: &Sides, count: &mut Count, first: u64) -> Result<(), Cut> {
     let (line, purchase) = (Line::cut_after(10_000), world.purchase());
     match world.policy {
         Policy::LockedVoucher => {
             sides.pay(&line, &purchase).await?;
-            let mut last = None;
+            let (first, mut last) = (locked_or(sides, &purchase, first), None);
             let sealed = sides.sealed(&line, &purchase, count, false, &mut last, first);
             sealed.await
         }
@@ -280,7 +286,7 @@ async fn all_lives(policy: Policy, at_once: bool) {
             lives += 1;
             let ours = Journal::open(&paths[0]).unwrap();
             let sides = world.sides(&ours, &theirs).await;
-            let first = written_down(&sides, &purchase);
+            let first = locked_or(&sides, &purchase, written_down(&sides, &purchase));
             let side = [CrashSide::Before, CrashSide::After][lives % 2];
             // More steps in each life: the first ones are those of a start.
             let step = CrashStep::Number(ours.steps() + every + lives as u64);
