@@ -419,11 +419,12 @@ impl Serving {
             behind,
         }) = asked.recv().await
         {
-            self.payments.wait_for(behind).await;
             let last = match request {
-                Request::Chunks(request) => Frame::new(id, self.one(id, request, out).await?),
-                Request::File(request) => self.some(id, request).await,
-                Request::Want(want, proof) => self.chunk(id, want, proof).await,
+                Request::Chunks(request) => {
+                    Frame::new(id, self.one(id, request, behind, out).await?)
+                }
+                Request::File(request) => self.some(id, request, behind).await,
+                Request::Want(want, proof) => self.chunk(id, want, proof, behind).await,
             };
             let cancelled = {
                 let mut requests = self.requests();
@@ -438,7 +439,13 @@ impl Serving {
     }
 
     /// One request; answers its last frame.
-    async fn one(&self, id: u32, request: RequestChunks, out: &Out) -> Result<Body, LinkError> {
+    async fn one(
+        &self,
+        id: u32,
+        request: RequestChunks,
+        behind: u64,
+        out: &Out,
+    ) -> Result<Body, LinkError> {
         let Some(file) = &self.file else {
             return Ok(self.have());
         };
@@ -452,7 +459,7 @@ impl Serving {
         };
         let mut serve = ServeRequest::new(header.cid, range, Protocol::Private);
         serve.credential = request.credential;
-        if let Err(body) = self.admitted(&serve).await {
+        if let Err(body) = self.admitted(&serve, behind).await {
             return Ok(body);
         }
         let flow = self.host.config.uploads.flow(header.cid);
@@ -488,14 +495,18 @@ impl Serving {
     }
 
     /// Some bytes of any file, in one frame.
-    async fn some(&self, id: u32, request: FileRequest) -> Frame {
-        match self.some_bytes(request).await {
+    async fn some(&self, id: u32, request: FileRequest, behind: u64) -> Frame {
+        match self.some_bytes(request, behind).await {
             Ok((response, data)) => Frame::new(id, Body::FileResponse(response)).with_data(data),
             Err(body) => Frame::new(id, body),
         }
     }
 
-    async fn some_bytes(&self, request: FileRequest) -> Result<(FileResponse, Bytes), Body> {
+    async fn some_bytes(
+        &self,
+        request: FileRequest,
+        behind: u64,
+    ) -> Result<(FileResponse, Bytes), Body> {
         let unreadable = |error: StoreError| match error {
             StoreError::Range { .. } => failed(FailureKind::Missing, "not held"),
             error => {
@@ -517,7 +528,7 @@ impl Serving {
         let range = ByteRange::new(request.offset, end.min(layout.range(index).end));
         let mut serve = ServeRequest::new(header.cid, range, Protocol::Private);
         serve.credential = request.credential;
-        self.admitted(&serve).await?;
+        self.admitted(&serve, behind).await?;
         let mut sent = Sent::new(self.host.clone(), serve);
         let data = content.read(range).await.map_err(unreadable)?;
         let next = match layout.is_last(index) {
@@ -539,8 +550,20 @@ impl Serving {
         Ok((response, data))
     }
 
-    /// Whether the gate lets a request through; if not, what is answered.
-    async fn admitted(&self, serve: &ServeRequest) -> Result<(), Body> {
+    /// Whether the gate lets a request through; if not, what is answered. If it does not while
+    /// payments that came before are still looked at, it is asked once more behind them.
+    async fn admitted(&self, serve: &ServeRequest, behind: u64) -> Result<(), Body> {
+        let seen = self.payments.seen_so_far();
+        match self.decided(serve).await {
+            Err(_) if seen < behind => {
+                self.payments.wait_for(behind).await;
+                self.decided(serve).await
+            }
+            decided => decided,
+        }
+    }
+
+    async fn decided(&self, serve: &ServeRequest) -> Result<(), Body> {
         match self.host.gate.admit(serve).await {
             Ok(Admission::Granted) => Ok(()),
             Ok(Admission::PaymentRequired(terms)) => {
