@@ -6,7 +6,7 @@ use alloy_primitives::B256;
 use chiral_core::ByteRange;
 use chiral_payment::channel::cipher::{key_hash, key_of};
 use chiral_payment::channel::payer::Phase;
-use chiral_payment::channel::{LockedVoucher, Voucher};
+use chiral_payment::channel::{LockedVoucher, PayerChannel, Voucher};
 
 use crate::world::{Ends, LOCK, Model, PRICE, Sign, agreement, explore, share};
 
@@ -55,6 +55,8 @@ struct Sale {
     refuses: bool,
     /// On its disk.
     had: BTreeSet<u8>,
+    /// The same of the channel, while the key of its lock is in memory only.
+    without_key: Option<PayerChannel>,
     /// The seller's memory: what was sealed.
     open: BTreeMap<u64, u8>,
     /// Its disk.
@@ -76,7 +78,8 @@ enum Action {
     Hear,
     Answered,
     Cut,
-    KillBuyer,
+    /// With what was written down of the key that came last, or without.
+    KillBuyer(bool),
     KillSeller,
     BuyerGone,
     SellerGone,
@@ -99,6 +102,7 @@ impl Sale {
             wanted: BTreeSet::new(),
             refuses: false,
             had: BTreeSet::new(),
+            without_key: None,
             open: BTreeMap::new(),
             counter: 0,
             sent: 0,
@@ -191,7 +195,11 @@ impl Sale {
             return;
         };
         // A lock that was claimed is no lock any more.
-        let _ = self.ends.payer.unlock(told);
+        let before = self.ends.payer.clone();
+        let news = before.lock().is_some_and(|lock| lock.key.is_none());
+        if self.ends.payer.unlock(told).is_ok() && news {
+            self.without_key = Some(before);
+        }
         let chunk = self.sealed.remove(&counter).unwrap();
         match self.first.garbage {
             true => self.refuses = true,
@@ -247,7 +255,12 @@ impl Model for Sale {
             all.push(Action::Cut);
         }
         if buyer && self.left.kills_buyer > 0 {
-            all.push(Action::KillBuyer);
+            all.push(Action::KillBuyer(true));
+            all.extend(
+                self.without_key
+                    .is_some()
+                    .then_some(Action::KillBuyer(false)),
+            );
         }
         if seller && self.left.kills_seller > 0 {
             all.push(Action::KillSeller);
@@ -265,6 +278,12 @@ impl Model for Sale {
     }
 
     fn act(&mut self, action: Action) {
+        // Whatever is written down of the channel has the key in it.
+        let before = match action {
+            Action::Want(_) | Action::Relock(_) | Action::Hear | Action::Answered => None,
+            Action::Cut | Action::KillSeller | Action::SellerGone => None,
+            _ => self.without_key.take(),
+        };
         match action {
             Action::Want(chunk) => {
                 self.wanted.insert(chunk);
@@ -314,8 +333,11 @@ impl Model for Sale {
                 self.left.cuts -= 1;
                 self.cut();
             }
-            Action::KillBuyer => {
+            Action::KillBuyer(with_key) => {
                 self.left.kills_buyer -= 1;
+                if let Some(payer) = before.filter(|_| !with_key) {
+                    self.ends.payer = payer;
+                }
                 self.cut();
                 self.sealed.clear();
             }
