@@ -36,9 +36,10 @@ impl Owed {
         self.right || self.due.is_some()
     }
 
-    /// It is not said: the lock is worth as much to the seeder, who claims it on the chain.
+    /// It is not said: the lock is worth as much to the seeder, who claims it on the chain. The
+    /// agent is asked what there is to say before anything else is locked.
     pub(crate) fn give_up(&mut self) {
-        (self.right, self.due) = (false, None);
+        (self.right, self.due, self.asked) = (false, None, false);
     }
 }
 
