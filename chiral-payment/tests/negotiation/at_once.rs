@@ -2,12 +2,44 @@
 //! step.
 
 use bytes::Bytes;
-use chiral_core::{CHUNK_SIZE, PaymentAgent, PaymentGate};
+use chiral_core::{CHUNK_SIZE, PaymentAgent, PaymentGate, Purchase, Sealed, WalletSigner};
 use chiral_payment::channel::ChannelMessage;
 use chiral_payment::messages::{Message, Policy};
 
-use super::bounds::{CHUNK_PRICE, Line, World, chunk, terms};
+use super::bounds::{CHUNK_PRICE, CHUNKS, Count, Line, Sides, World, chunk, terms};
 use super::channels::{both, every_step_in};
+
+fn line() -> Line {
+    Line::cut_after(10_000)
+}
+
+/// A chunk, sealed.
+async fn sealed(sides: &Sides, purchase: &Purchase, index: u64) -> Sealed {
+    let asked = sides
+        .ask(&line(), purchase, chunk(index), true, false)
+        .await;
+    let request = asked.unwrap().unwrap();
+    let plain = Bytes::from(vec![index as u8; CHUNK_SIZE as usize]);
+    let sealed = sides.gate.seal(&request, plain).await.unwrap();
+    sides.gate.served(&request, chunk(index)).await;
+    sealed
+}
+
+/// Has its key bought by a lock alone, and finds it right.
+async fn open(sides: &Sides, purchase: &Purchase, index: u64, sealed: &Sealed) {
+    let (agent, range) = (&sides.agent, chunk(index));
+    let lock = agent.lock(purchase, range, sealed).await.unwrap();
+    let key = sides.gate.message(lock).await.unwrap();
+    let plain = agent.unseal(purchase, range, sealed, key).await;
+    assert!(plain.unwrap().iter().all(|byte| u64::from(*byte) == index));
+    agent.verified(purchase, range).await;
+}
+
+/// Wei that the seeder has vouchers for.
+fn paid(sides: &Sides) -> u128 {
+    let views = sides.seeders.views();
+    views.iter().map(|view| view.paid).sum()
+}
 
 #[tokio::test]
 async fn no_key_is_bought_twice_whichever_step_of_the_buyer_is_the_last() {
@@ -33,15 +65,12 @@ async fn no_lock_is_lost_whichever_step_of_the_seeder_is_the_last() {
 async fn the_payment_is_taken_whatever_becomes_of_the_lock() {
     let world = World::new(Policy::LockedVoucher, terms());
     let (sides, ..) = both(&world).await;
-    let (line, purchase) = (Line::cut_after(10_000), world.purchase());
-    let mut sealed = Vec::new();
+    let purchase = world.purchase();
+    let mut both = Vec::new();
     for index in 0..2 {
-        let asked = sides.ask(&line, &purchase, chunk(index), true, false).await;
-        let request = asked.unwrap().unwrap();
-        let plain = Bytes::from(vec![index as u8; CHUNK_SIZE as usize]);
-        sealed.push(sides.gate.seal(&request, plain).await.unwrap());
-        sides.gate.served(&request, chunk(index)).await;
+        both.push(sealed(&sides, &purchase, index).await);
     }
+    let sealed = both;
     let (agent, gate) = (&sides.agent, &sides.gate);
     // Nothing is opened yet, so that there is nothing to pay for.
     let early = agent.pay_and_lock(&purchase, chunk(1), &sealed[1]).await;
@@ -83,3 +112,43 @@ async fn the_payment_is_taken_whatever_becomes_of_the_lock() {
     assert_eq!(paid(), CHUNK_PRICE);
     sides.end().await;
 }
+
+/// The message is lost each time, and what was promised is said again, one by one.
+#[tokio::test]
+async fn what_was_lost_is_said_again_however_often() {
+    let world = World::new(Policy::LockedVoucher, terms());
+    let (sides, ..) = both(&world).await;
+    let purchase = world.purchase();
+    for index in 0..CHUNKS {
+        let sealed = sealed(&sides, &purchase, index).await;
+        let lost = sides.agent.pay_and_lock(&purchase, chunk(index), &sealed);
+        assert_eq!(lost.await.unwrap().is_some(), index > 0);
+        sides.pay(&line(), &purchase).await.unwrap();
+        assert_eq!(paid(&sides), u128::from(index) * CHUNK_PRICE);
+        open(&sides, &purchase, index, &sealed).await;
+    }
+    sides.pay(&line(), &purchase).await.unwrap();
+    world.aftermath(&sides).await;
+    assert_eq!(world.earned(), u128::from(CHUNKS) * CHUNK_PRICE);
+    sides.end().await;
+}
+
+/// What is in the channel is not enough for the lock: the payment does not wait for that.
+#[tokio::test]
+async fn a_deposit_that_runs_out_between_the_two_is_topped_up() {
+    let world = World::new(Policy::LockedVoucher, terms()).at_once();
+    let (sides, ..) = both(&world).await;
+    let opened = sides
+        .buyers
+        .open(world.seeder.address(), 3600, 3 * CHUNK_PRICE);
+    sides.buyers.ready(opened.await.unwrap()).await.unwrap();
+    let (purchase, mut count) = (world.purchase(), Count::default());
+    let (line, mut last) = (line(), None);
+    let bought = sides.sealed(&line, &purchase, &mut count, false, &mut last, 0);
+    bought.await.unwrap();
+    assert_eq!(count.had, u128::from(CHUNKS));
+    world.aftermath(&sides).await;
+    assert_eq!(world.earned(), u128::from(CHUNKS) * CHUNK_PRICE);
+    sides.end().await;
+}
+
