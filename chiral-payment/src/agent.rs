@@ -427,6 +427,9 @@ impl PaymentAgent for ChainAgent {
         let Some(key) = key(purchase).filter(|_| !purchase.offer.price.is_free()) else {
             return Ok(None);
         };
+        if let Some(pay) = self.due_before(&key).await? {
+            return Ok(Some(pay));
+        }
         if self.is_in_channel(&key) {
             return self.due_in_channel(&key, false).await;
         }
@@ -446,7 +449,10 @@ impl PaymentAgent for ChainAgent {
         self.check_open()?;
         let paid = key(purchase).filter(|_| !purchase.offer.price.is_free());
         match paid.filter(|key| self.is_in_channel(key)) {
-            Some(key) => self.due_in_channel(&key, true).await,
+            Some(key) => match self.due_before(&key).await? {
+                Some(pay) => Ok(Some(pay)),
+                None => self.due_in_channel(&key, true).await,
+            },
             None => self.due(purchase).await,
         }
     }

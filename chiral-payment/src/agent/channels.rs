@@ -350,6 +350,29 @@ impl ChainAgent {
         deal.is_some_and(|(_, deal)| self.pays_in_channel(deal))
     }
 
+    /// What takes the place of a lock under an agreement that is over: its key came, and another
+    /// agreement was made, or the time was up, before it was paid. Nothing else can be locked
+    /// until then.
+    pub(super) async fn due_before(&self, key: &Key) -> Result<Option<Bytes>, GateError> {
+        let Some(channels) = &self.inner.channels else {
+            return Ok(None);
+        };
+        let opened = channels.opened_to(key.payee);
+        let found = {
+            let now = self.now();
+            let mut books = self.books();
+            let current = books.usable(key, now).map(|(agreement, _)| agreement);
+            opened.into_iter().find(|agreement| {
+                let deal = books.deals.get(agreement);
+                deal.is_some_and(|deal| deal.key == *key) && Some(*agreement) != current
+            })
+        };
+        match found {
+            Some(agreement) => self.voucher(agreement).await,
+            None => Ok(None),
+        }
+    }
+
     /// What is due to a seeder that is paid in a channel though nothing is requested; nothing
     /// waits for more of it if it is the last.
     pub(super) async fn due_in_channel(

@@ -152,3 +152,29 @@ async fn a_deposit_that_runs_out_between_the_two_is_topped_up() {
     sides.end().await;
 }
 
+/// A lock whose key came right before the terms were over is paid under them, though others
+/// were agreed on: nothing else can be locked before.
+#[tokio::test]
+async fn a_lock_under_terms_that_are_over_is_paid_before_the_next() {
+    let world = World::new(Policy::LockedVoucher, terms());
+    let (sides, ..) = both(&world).await;
+    let first = sealed(&sides, &world.purchase(), 0).await;
+    world.pass_time(2 * 3600 - 60);
+    let purchase = world.purchase();
+    open(&sides, &purchase, 0, &first).await;
+    world.pass_time(120);
+    let second = sealed(&sides, &purchase, 1).await;
+    let account = sides.gate.account(world.buyer.address());
+    assert_eq!(account.agreements.len(), 2, "the terms were over");
+    let (agent, range) = (&sides.agent, chunk(1));
+    let promised = agent.pay_and_lock(&purchase, range, &second).await;
+    assert_eq!(promised.unwrap(), None);
+    sides.pay(&line(), &purchase).await.unwrap();
+    assert_eq!(paid(&sides), CHUNK_PRICE);
+    open(&sides, &purchase, 1, &second).await;
+    sides.pay(&line(), &purchase).await.unwrap();
+    world.aftermath(&sides).await;
+    assert_eq!(world.earned(), 2 * CHUNK_PRICE);
+    sides.end().await;
+}
+

@@ -504,6 +504,16 @@ impl Channels {
         }
     }
 
+    /// Under which agreements a lock is open to a wallet whose key has come.
+    pub(crate) fn opened_to(&self, payee: Address) -> Vec<B256> {
+        let book = self.book();
+        let its = book.payers.values();
+        let its = its.filter(|channel| channel.payee() == payee);
+        let locks = its.filter_map(|channel| channel.lock());
+        let opened = locks.filter(|lock| lock.key.is_some());
+        opened.map(|lock| lock.share.agreement).collect()
+    }
+
     /// The channel to pay a wallet out of, if there is one.
     pub fn to(&self, payee: Address) -> Option<PayerChannel> {
         self.book().to(payee).cloned()
