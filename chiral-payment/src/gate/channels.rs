@@ -113,18 +113,16 @@ impl ChainGate {
             Ok(change) => change,
             Err(answer) => return *answer,
         };
-        if let Some(change) = change
-            && let Err(error) = channels.taken(change).await
-        {
+        if let Err(error) = channels.taken(change).await {
             return taken_or_refused(error);
         }
         let bytes = self.paid(channels, agreement);
         Ok(Message::Channel(ChannelMessage::Paid { agreement, bytes }))
     }
 
-    /// Takes a voucher, which is not on disk yet; if that is so, the change's number. What it is
-    /// answered with if it is not taken.
-    fn note(&self, channels: &Channels, pay: &Pay) -> Result<Option<u64>, Box<Answer>> {
+    /// Takes a voucher, which may not be on disk yet; answers up to which change that is to be.
+    /// What it is answered with if it is not taken.
+    fn note(&self, channels: &Channels, pay: &Pay) -> Result<u64, Box<Answer>> {
         let agreement = pay.agreement;
         let Some(amount) = self.cost_in(channels, agreement, pay.channel, pay.bytes) else {
             return Err(Box::new(Ok(Message::Ended { agreement })));
@@ -133,7 +131,8 @@ impl ChainGate {
             return Err(Box::new(Ok(refused("the amount overflows"))));
         };
         let noted = channels.note(pay, amount);
-        noted.map_err(|error| Box::new(taken_or_refused(error)))
+        let noted = noted.map_err(|error| Box::new(taken_or_refused(error)));
+        noted.map(|(change, _)| change)
     }
 
     /// What vouchers on disk pay for is served from now on. Answers how much that is.
@@ -161,9 +160,7 @@ impl ChainGate {
             Err(answer) => return *answer,
         };
         let answer = self.sell_key(channels, lock).await;
-        if let Some(change) = change
-            && let Err(error) = channels.taken(change).await
-        {
+        if let Err(error) = channels.taken(change).await {
             return taken_or_refused(error);
         }
         self.paid(channels, pay.agreement);

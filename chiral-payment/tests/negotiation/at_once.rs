@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 use chiral_core::{CHUNK_SIZE, PaymentAgent, PaymentGate, Purchase, Sealed, WalletSigner};
-use chiral_payment::channel::ChannelMessage;
+use chiral_payment::channel::{ChannelMessage, Channels};
 use chiral_payment::messages::{Message, Policy};
+use futures_util::FutureExt;
 
 use super::bounds::{CHUNK_PRICE, CHUNKS, Count, Line, Sides, World, chunk, terms};
 use super::channels::{both, every_step_in};
@@ -178,3 +179,55 @@ async fn a_lock_under_terms_that_are_over_is_paid_before_the_next() {
     sides.end().await;
 }
 
+/// Whoever heard a voucher and was stopped before it was on disk does not say that it has it
+/// before that is so.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_answered_is_on_disk_though_it_was_heard_before() {
+    for with_lock in [false, true] {
+        let world = World::new(Policy::LockedVoucher, terms());
+        let (sides, _ours, theirs) = both(&world).await;
+        let purchase = world.purchase();
+        let first = sealed(&sides, &purchase, 0).await;
+        let second = sealed(&sides, &purchase, 1).await;
+        open(&sides, &purchase, 0, &first).await;
+        let promised = sides.agent.pay_and_lock(&purchase, chunk(1), &second);
+        let promised = promised.await.unwrap().unwrap();
+        let message = match with_lock {
+            true => promised.both,
+            false => promised.pay.clone(),
+        };
+        // Somebody else writes just now.
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let (go, waits) = std::sync::mpsc::channel::<()>();
+        let journal = theirs.clone();
+        let busy = tokio::spawn(async move {
+            let work = move |_: &_| {
+                begun.send(()).unwrap();
+                waits.recv().unwrap();
+                Ok(())
+            };
+            journal.write("busy", work).await
+        });
+        begins.await.unwrap();
+        assert!(sides.gate.message(message).now_or_never().is_none());
+        go.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        let on_disk = || async {
+            let views = Channels::views_in(&theirs).await.unwrap();
+            views.iter().map(|view| view.paid).sum::<u128>()
+        };
+        assert_eq!((paid(&sides), on_disk().await), (CHUNK_PRICE, 0));
+        let answer = sides.gate.message(promised.pay).await.unwrap();
+        let answer = Message::decode(&answer).unwrap();
+        let said = matches!(
+            answer,
+            Message::Channel(ChannelMessage::Paid {
+                bytes: CHUNK_SIZE,
+                ..
+            })
+        );
+        assert!(said, "{answer:?}");
+        assert_eq!(on_disk().await, CHUNK_PRICE);
+        sides.end().await;
+    }
+}

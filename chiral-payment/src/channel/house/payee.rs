@@ -145,16 +145,15 @@ impl Channels {
     /// # Cancel safety
     /// It may have been taken; the same again changes nothing.
     pub async fn take(&self, pay: &Pay, amount: u128) -> Result<bool, ChannelsError> {
-        let change = self.note(pay, amount)?;
-        if let Some(change) = change {
-            self.durable(change, TAKEN).await?;
-        }
-        Ok(change.is_some())
+        let (change, new) = self.note(pay, amount)?;
+        self.taken(change).await?;
+        Ok(new)
     }
 
     /// The same, but not on disk yet: that is for whoever calls, before anything is served for
-    /// it. Answers the change's number if anything is new.
-    pub(crate) fn note(&self, pay: &Pay, amount: u128) -> Result<Option<u64>, ChannelsError> {
+    /// it. Answers up to which change, and whether anything is new. If nothing is, it may be
+    /// that whoever took it before did not get as far as the disk.
+    pub(crate) fn note(&self, pay: &Pay, amount: u128) -> Result<(u64, bool), ChannelsError> {
         let id = pay.channel;
         let voucher = self.prove(id, pay.voucher(), pay.signature)?;
         let share = Share {
@@ -165,10 +164,10 @@ impl Channels {
         let mut book = self.book();
         let held = book.payees.get_mut(&id).ok_or(ChannelsError::Unknown)?;
         if !held.channel.take(share, voucher)? {
-            return Ok(None);
+            return Ok((book.last_change(), false));
         }
         book.bound.insert(share.agreement, id);
-        Ok(Some(book.touch_payee(id)))
+        Ok((book.touch_payee(id), true))
     }
 
     /// Makes durable what was [noted](Self::note), if that was not done in a step with something
