@@ -253,8 +253,15 @@ impl ChainAgent {
 
     /// One durable step with everything that has changed. The records are made when its turn
     /// has come, so the last step written is the newest state.
+    ///
+    /// Channels in the same journal are written with it: what a key opened is never on disk as
+    /// verified without the key, which would have to be told once more, for another upload.
     async fn step(&self, point: &'static str) -> Result<(), JournalError> {
-        let written = self.inner.journal.write(point, self.writes()).await?;
+        let (channels, journal) = (self.inner.channels.as_ref(), &self.inner.journal);
+        let written = match channels.filter(|channels| channels.is_in(journal)) {
+            Some(channels) => channels.write_with(point, self.writes()).await?,
+            None => journal.write(point, self.writes()).await?,
+        };
         written.keep(self);
         Ok(())
     }

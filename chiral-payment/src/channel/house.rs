@@ -315,6 +315,16 @@ impl Channels {
         self.inner.journal.is(journal)
     }
 
+    /// Writes all that has changed in one durable step with what `beside` writes.
+    pub(crate) async fn write_with<T: Send + 'static>(
+        &self,
+        point: &'static str,
+        beside: impl FnOnce(&redb::WriteTransaction) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let turn = self.inner.turn.lock().await;
+        self.write(&turn, point, beside).await
+    }
+
     /// One durable step with all that has changed, and what `beside` writes.
     async fn write<T: Send + 'static>(
         &self,

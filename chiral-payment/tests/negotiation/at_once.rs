@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 use chiral_core::{CHUNK_SIZE, PaymentAgent, PaymentGate, Purchase, Sealed, WalletSigner};
+use chiral_payment::Journal;
 use chiral_payment::channel::{ChannelMessage, Channels};
+use chiral_payment::journal::{Crash, CrashSide, CrashStep};
 use chiral_payment::messages::{Message, Policy};
 use futures_util::FutureExt;
 
@@ -230,4 +232,32 @@ async fn what_is_answered_is_on_disk_though_it_was_heard_before() {
         assert_eq!(on_disk().await, CHUNK_PRICE);
         sides.end().await;
     }
+}
+
+/// What a key opened is on disk as verified with the key: a buyer that is killed then pays for
+/// it as soon as it is back, and nothing is sent once more.
+#[tokio::test]
+async fn what_was_opened_before_a_kill_is_paid_without_another_upload() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::new(Policy::LockedVoucher, terms());
+    let path = folder.path().join("buyer");
+    let (ours, theirs) = (Journal::open(&path).unwrap(), Journal::in_memory().unwrap());
+    let sides = world.sides(&ours, &theirs).await;
+    let purchase = world.purchase();
+    let first = sealed(&sides, &purchase, 0).await;
+    open(&sides, &purchase, 0, &first).await;
+    assert!(sides.agent.verified_of(purchase.cid).covers(chunk(0)));
+    let step = CrashStep::Number(ours.steps() + 1);
+    let side = CrashSide::Before;
+    ours.crash(Crash { side, step });
+    sides.end().await;
+    ours.close().await;
+
+    let ours = Journal::open(&path).unwrap();
+    let sides = world.sides(&ours, &theirs).await;
+    assert!(sides.agent.verified_of(purchase.cid).covers(chunk(0)));
+    sides.pay(&line(), &purchase).await.unwrap();
+    assert_eq!(paid(&sides), CHUNK_PRICE);
+    assert_eq!(sides.agent.pending(&purchase), None);
+    sides.end().await;
 }

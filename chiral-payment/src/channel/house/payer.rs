@@ -293,8 +293,8 @@ impl Channels {
         self.say_locked(voucher, share, counter).await
     }
 
-    /// The payee has shown the key of the open lock. It is on disk with the voucher for what it
-    /// opens: whoever is killed before that asks for it again, with the same lock.
+    /// The payee has shown the key of the open lock. It is on disk with whatever is written next,
+    /// as what it opens is: whoever is killed before that asks for it again, with the same lock.
     ///
     /// # Errors
     /// [`PayFault::Key`] if it is another.
