@@ -36,6 +36,7 @@ mod channels;
 mod config;
 mod deal;
 mod paying;
+mod queue;
 mod sealed;
 pub(crate) mod store;
 mod talk;
@@ -47,6 +48,7 @@ use bargain::Bids;
 use books::Books;
 use deal::Key;
 use paying::Turns;
+use queue::Queue;
 
 /// How long one conversation may keep the others from making an agreement of their own.
 const LEASE: Duration = Duration::from_secs(5);
@@ -83,6 +85,8 @@ struct Inner {
     agreed: Notify,
     bids: Bids,
     turns: Turns,
+    /// Who waits to lock in which channel.
+    queue: Queue,
     /// Keys of wallets that sold sealed bytes.
     sellers: KnownKeys,
     /// Memory for what is opened.
@@ -139,6 +143,7 @@ impl ChainAgent {
                 agreed: Notify::new(),
                 bids: Bids::default(),
                 turns: Turns::default(),
+                queue: Queue::default(),
                 sellers: KnownKeys::default(),
                 buffers: Arc::default(),
                 closed: CancellationToken::new(),

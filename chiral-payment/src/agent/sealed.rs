@@ -18,6 +18,10 @@ use crate::messages::{Message, Policy};
 /// Pause before another look whether the lock of another agreement is paid.
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
+/// How long a lock waits for the payment of another agreement to arrive, which may go over
+/// another connection: before that the seeder would not take it.
+const PAYMENT_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Sealed bytes that were looked at, and found to be what they should be.
 struct Inspected {
     key: Key,
@@ -118,7 +122,21 @@ impl ChainAgent {
             amount,
         };
         let until = tokio::time::Instant::now() + self.inner.config.settle_patience;
+        let queue = &self.inner.queue;
+        // Those that wait go first, unless it is locked for this already.
+        let waited_for = queue.is_waited_for(channel) && self.lock_of(agreement).is_none();
+        let mut place = waited_for.then(|| queue.wait_for(channel));
+        // What the lock of another agreement was for, and when it was seen last.
+        let mut other: Option<(Share, tokio::time::Instant)> = None;
         loop {
+            let is_behind = place.as_ref().is_some_and(|place| !place.is_first());
+            let on_its_way = other.is_some_and(|(share, seen)| {
+                seen.elapsed() < PAYMENT_PATIENCE && !self.is_confirmed(&share)
+            });
+            if (is_behind || on_its_way) && tokio::time::Instant::now() < until {
+                tokio::time::sleep(LOCK_PAUSE).await;
+                continue;
+            }
             let (counter, key_hash) = (seal.counter, seal.key_hash);
             let locked = channels.lock_up(channel, share, counter, key_hash, range);
             match locked.await {
@@ -128,6 +146,11 @@ impl ChainAgent {
                 Err(ChannelsError::Pay(PayFault::Locked))
                     if tokio::time::Instant::now() < until && self.lock_of(agreement).is_none() =>
                 {
+                    place.get_or_insert_with(|| queue.wait_for(channel));
+                    let held = channels.payer(channel);
+                    let held = held.and_then(|channel| channel.lock().copied());
+                    let now = tokio::time::Instant::now();
+                    other = held.map(|lock| (lock.share, now)).or(other);
                     tokio::time::sleep(LOCK_PAUSE).await;
                 }
                 Err(ChannelsError::Pay(PayFault::Locked)) => return Err(GateError::Ledger),
@@ -141,7 +164,7 @@ impl ChainAgent {
 
     /// Pays for what the key of the open lock opened, and locks for the next, in one step.
     /// `None` if that cannot be done at once: there is no lock that is opened, what it opened is
-    /// not verified, or more has to be deposited first.
+    /// not verified, more has to be deposited first, or another agreement's turn has come.
     pub(super) async fn pay_and_lock_sealed(
         &self,
         purchase: &Purchase,
@@ -157,7 +180,8 @@ impl ChainAgent {
         let Some(opened) = opened.filter(|_| channels.is_in(&self.inner.journal)) else {
             return Ok(None);
         };
-        if self.is_bought(agreement, range) {
+        // Whoever waits to lock under another agreement has its turn in between.
+        if self.is_bought(agreement, range) || self.inner.queue.is_waited_for(channel) {
             return Ok(None);
         }
         let bytes = opened.share.bytes.saturating_add(range.len());
@@ -198,6 +222,13 @@ impl ChainAgent {
             Err(ChannelsError::Pay(_)) => Ok(None),
             Err(error) => Err(failed(error)),
         }
+    }
+
+    /// Whether the seeder said that it has what pays for so much.
+    fn is_confirmed(&self, share: &Share) -> bool {
+        let books = self.books();
+        let deal = books.deals.get(&share.agreement);
+        deal.is_none_or(|deal| deal.confirmed >= share.bytes)
     }
 
     fn lock_of(&self, agreement: B256) -> Option<Lock> {

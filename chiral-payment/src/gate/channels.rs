@@ -229,6 +229,16 @@ impl ChainGate {
                 }
                 Ok(Message::Channel(ChannelMessage::Key { agreement, key }))
             }
+            // What pays for the lock of another agreement may come over another connection, and
+            // later than this.
+            Err(ChannelsError::Take(TakeFault::Locked))
+                if channels.payee(lock.channel).is_some_and(|channel| {
+                    let held = channel.lock();
+                    held.is_none_or(|held| held.share.agreement != agreement)
+                }) =>
+            {
+                Ok(not_yet())
+            }
             Err(error) => taken_or_refused(error),
         }
     }

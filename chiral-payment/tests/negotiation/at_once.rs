@@ -1,13 +1,17 @@
 //! A payment and the lock behind it: promised in one step, said in one message, taken in one
 //! step.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use bytes::Bytes;
-use chiral_core::{CHUNK_SIZE, PaymentAgent, PaymentGate, Purchase, Sealed, WalletSigner};
+use chiral_core::{CHUNK_SIZE, Cid, PaymentAgent, PaymentGate, Purchase, Sealed, WalletSigner};
 use chiral_payment::Journal;
 use chiral_payment::channel::{ChannelMessage, Channels};
 use chiral_payment::journal::{Crash, CrashSide, CrashStep};
 use chiral_payment::messages::{Message, Policy};
 use futures_util::FutureExt;
+use tokio::time::timeout;
 
 use super::bounds::{CHUNK_PRICE, CHUNKS, Count, Line, Sides, World, chunk, terms};
 use super::channels::{both, every_step_in};
@@ -230,6 +234,67 @@ async fn what_is_answered_is_on_disk_though_it_was_heard_before() {
         );
         assert!(said, "{answer:?}");
         assert_eq!(on_disk().await, CHUNK_PRICE);
+        sides.end().await;
+    }
+}
+
+/// Two files from one seeder are paid out of one channel, in which one lock is open at a time:
+/// whoever has the next chunk always at hand does not keep the other out. And no lock is sent
+/// before the payment for the one before has arrived, whichever connection it takes.
+#[tokio::test]
+async fn two_files_of_one_seeder_take_turns() {
+    for heard in [true, false] {
+        let world = World::new(Policy::LockedVoucher, terms()).at_once();
+        let (sides, ..) = both(&world).await;
+        let (agent, gate) = (&sides.agent, &sides.gate);
+        let (ours, mut theirs) = (world.purchase(), world.purchase());
+        theirs.cid = Cid::from_bytes([8; 32]);
+        let first = sealed(&sides, &ours, 0).await;
+        open(&sides, &ours, 0, &first).await;
+        let of_other = sealed(&sides, &theirs, 0).await;
+        let mut waiting = pin!(agent.lock(&theirs, chunk(0), &of_other));
+        let (soon, late) = (Duration::from_millis(100), Duration::from_secs(3));
+        let early = timeout(soon, &mut waiting).await;
+        assert!(early.is_err(), "{early:?}, {:?}", sides.buyers.views());
+        let second = sealed(&sides, &ours, 1).await;
+        let promised = agent.pay_and_lock(&ours, chunk(1), &second).await;
+        assert_eq!(promised.unwrap(), None, "the other's turn has come");
+        let due = agent.due(&ours).await.unwrap().unwrap();
+        assert!(timeout(soon, &mut waiting).await.is_err(), "too early");
+        let hear = async {
+            let answer = gate.message(due).await.unwrap();
+            assert_eq!(agent.respond(&ours, answer).await.unwrap(), None);
+        };
+        let lock = match heard {
+            true => {
+                hear.await;
+                timeout(soon, waiting).await.unwrap().unwrap()
+            }
+            false => {
+                let lock = timeout(late, waiting).await.unwrap().unwrap();
+                let early = Message::decode(&gate.message(lock.clone()).await.unwrap());
+                let early = early.unwrap();
+                assert!(matches!(early, Message::NotYet { .. }), "{early:?}");
+                hear.await;
+                lock
+            }
+        };
+        let key = gate.message(lock).await.unwrap();
+        let plain = agent.unseal(&theirs, chunk(0), &of_other, key).await;
+        assert_eq!(plain.unwrap()[0], 0);
+        let mut waiting = pin!(agent.lock(&ours, chunk(1), &second));
+        assert!(timeout(soon, &mut waiting).await.is_err());
+        agent.verified(&theirs, chunk(0)).await;
+        sides.pay(&line(), &theirs).await.unwrap();
+        let lock = timeout(soon, waiting).await.unwrap().unwrap();
+        let key = gate.message(lock).await.unwrap();
+        let plain = agent.unseal(&ours, chunk(1), &second, key).await;
+        assert_eq!(plain.unwrap()[0], 1);
+        agent.verified(&ours, chunk(1)).await;
+        sides.pay(&line(), &ours).await.unwrap();
+        assert_eq!(sides.buyers.views().len(), 1);
+        world.aftermath(&sides).await;
+        assert_eq!(world.earned(), 3 * CHUNK_PRICE);
         sides.end().await;
     }
 }

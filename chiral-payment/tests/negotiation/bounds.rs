@@ -309,7 +309,8 @@ impl Sides {
     ) -> Result<Option<ServeRequest>, Cut> {
         for _ in 0..8 {
             let credential = self.agent.credential(purchase, range).await;
-            let request = request(credential.map_err(cut)?, range).with_sealed(sealed);
+            let mut request = request(credential.map_err(cut)?, range).with_sealed(sealed);
+            request.cid = purchase.cid;
             line.pass()?;
             match self.gate.admit(&request).await.map_err(cut)? {
                 Admission::Granted => return Ok(Some(request)),

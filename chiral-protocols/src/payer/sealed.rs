@@ -5,15 +5,20 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use chiral_core::payment_gate::MAX_ROUNDS;
 use chiral_core::{ByteRange, GateError, PayAndLock, Sealed, TransferError};
+use tokio::time::timeout;
 
 use super::{Payer, Refusal};
 
 /// Most times that a lock or voucher is said again to a seeder that was not reached.
 const ATTEMPTS: u32 = 6;
+
+/// So long what is owed waits for a lock to go with.
+const LOCK_SOON: Duration = Duration::from_millis(5);
 
 /// What pays for the bytes that were bought last.
 #[derive(Debug, Default)]
@@ -93,8 +98,7 @@ impl Payer {
                     return Ok(plain);
                 }
             }
-            let lock = self.agent.lock(&purchase, range, sealed).await;
-            let lock = lock.map_err(|error| no(&error))?;
+            let lock = self.lock(owed, range, sealed).await?;
             let failed = match self.carry_both(owed, lock).await {
                 Ok(key) => match self.agent.unseal(&purchase, range, sealed, key).await {
                     Ok(plain) => return Ok(plain),
@@ -179,6 +183,28 @@ impl Payer {
                 None
             }
         }
+    }
+
+    /// The lock for bytes. If it takes long others may be locking: they wait for what is owed,
+    /// which is said meanwhile.
+    async fn lock(
+        &self,
+        owed: &mut Owed,
+        range: ByteRange,
+        sealed: &Sealed,
+    ) -> Result<Bytes, TransferError> {
+        let purchase = self.purchase();
+        let mut lock = self.agent.lock(&purchase, range, sealed);
+        let lock = match timeout(LOCK_SOON, &mut lock).await {
+            Ok(lock) => lock,
+            Err(_) => {
+                // Both go on: the one may be in the middle of a step that the other waits for.
+                let (paid, lock) = futures_util::future::join(self.pay_now(owed), lock).await;
+                paid?;
+                lock
+            }
+        };
+        lock.map_err(|error| self.refusal(Refusal::of(&error)))
     }
 
     /// Has what pays for bytes that were right promised.
