@@ -1,6 +1,7 @@
 //! The private protocol beside a raw stream over the same transport, in processes of their own:
 //! seconds, MiB/s, processor seconds and peak memory of both sides. `scripts/bench-private` runs
-//! it; alone, `cargo bench --bench private --features full -- --mib 1024 --runs 3`.
+//! it; alone, `cargo bench --bench private --features full -- --mib 1024 --runs 3`. With
+//! `--ways raw,session` only those are measured, with `--quic` over QUIC instead of TCP.
 //!
 //! The raw stream carries the bytes of a file to nobody who looks at them. The file that is
 //! bought is read from one data directory, checked chunk by chunk, paid for, and written into
@@ -12,7 +13,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use chiral::chain::rpc::RpcConfig;
 use chiral::chain::{DEV_ACCOUNTS, RpcChain};
@@ -24,6 +26,9 @@ use chiral::{Loopback, Node, PeerId, Price, Share};
 use futures_util::{AsyncReadExt, AsyncWriteExt, StreamExt};
 
 const RAW: &str = "/bench/raw/1";
+
+/// Where nodes listen; the processes that are started hear of it.
+const LISTEN: &str = "BENCH_LISTEN";
 
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
@@ -59,6 +64,7 @@ impl Way {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    watch_own_memory();
     match arguments.first().map(String::as_str) {
         Some("serve") => runtime.block_on(serve(&arguments[1..])),
         Some("fetch") => runtime.block_on(fetch(&arguments[1..])),
@@ -72,18 +78,37 @@ fn option(arguments: &[String], name: &str, default: usize) -> usize {
     value.map_or(default, |value| value.parse().unwrap())
 }
 
-/// Peak of the memory that this process held, in KiB, and its processor seconds.
-fn spent() -> (u64, f64) {
+/// A line of this process's status, in KiB.
+fn status(of: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak = peak.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+    let line = status.lines().find_map(|line| line.strip_prefix(of));
+    let value = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+    value.unwrap_or(0)
+}
+
+/// Peak of the memory that is this process's own, in KiB: not what it maps of its program, which
+/// lies in memory once for all processes that run it.
+static OWN: AtomicU64 = AtomicU64::new(0);
+
+fn watch_own_memory() {
+    std::thread::spawn(|| {
+        loop {
+            OWN.fetch_max(status("RssAnon:"), Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+}
+
+/// Peak of the memory that this process held, its own and all, in KiB, and its processor seconds.
+fn spent() -> (u64, u64, f64) {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
     let ticks = fields
         .skip(11)
         .take(2)
         .filter_map(|field| field.parse::<f64>().ok());
-    (peak.unwrap_or(0), ticks.sum::<f64>() / 100.0)
+    let own = OWN.load(Ordering::Relaxed);
+    (own, status("VmHWM:"), ticks.sum::<f64>() / 100.0)
 }
 
 fn price() -> Price {
@@ -106,7 +131,7 @@ async fn node(way: Way, account: usize, rpc: &str, bootstrap: &str, data: &Path)
         let at = format!("/dev/shm/chiral-bench-{}", std::process::id());
         payments = payments.with_journal(at);
     }
-    let listen = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
+    let listen = std::env::var(LISTEN).unwrap().parse().unwrap();
     let peers = Libp2pConfig::new().allowing_loopback().with_listen(listen);
     let mut private = PrivateConfig::default();
     if let Way::Sealed(ahead) = way {
@@ -159,8 +184,8 @@ async fn serve(arguments: &[String]) {
         std::io::stdin().read_line(&mut line).unwrap();
     });
     end.await.unwrap();
-    let (peak, cpu) = spent();
-    println!("{peak} {cpu}");
+    let (own, peak, cpu) = spent();
+    println!("{own} {peak} {cpu}");
     node.shutdown().await.unwrap();
 }
 
@@ -183,7 +208,7 @@ async fn fetch(arguments: &[String]) {
                 Err(error) => assert!(tries < 100, "{error}"),
             }
             tries += 1;
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         };
         let mut piece = vec![0; 256 * 1024];
         let begun = Instant::now();
@@ -200,8 +225,8 @@ async fn fetch(arguments: &[String]) {
         node.get(&link).to_file(copy).await.unwrap();
         begun.elapsed().as_secs_f64()
     };
-    let (peak, cpu) = spent();
-    println!("{seconds} {peak} {cpu}");
+    let (own, peak, cpu) = spent();
+    println!("{seconds} {own} {peak} {cpu}");
     node.shutdown().await.unwrap();
 }
 
@@ -212,10 +237,11 @@ struct Peer {
 }
 
 impl Peer {
-    fn start(role: &str, arguments: [&str; 5]) -> Self {
+    fn start(role: &str, listen: &str, arguments: [&str; 5]) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .arg(role)
             .args(arguments)
+            .env(LISTEN, listen)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -249,9 +275,9 @@ struct Figures {
     mib_per_s: f64,
     /// Of both sides, for a GiB.
     cpu: f64,
-    /// Peak of each, in MiB.
-    seeder: f64,
-    getter: f64,
+    /// Peak of each, its own and all, in MiB.
+    seeder: (f64, f64),
+    getter: (f64, f64),
 }
 
 async fn compare(arguments: &[String]) {
@@ -276,13 +302,14 @@ async fn compare(arguments: &[String]) {
             out.write_all(&piece).unwrap();
         }
     }
-    let ways = [
-        Way::Raw,
-        Way::Free,
-        Way::Session,
-        Way::Sealed(8),
-        Way::Sealed(32),
-    ];
+    let at = arguments.iter().position(|argument| argument == "--ways");
+    let ways = at.and_then(|at| arguments.get(at + 1));
+    let ways = ways.map_or("raw,free,session,sealed:8,sealed:32", String::as_str);
+    let ways: Vec<Way> = ways.split(',').map(Way::parse).collect();
+    let (transport, listen) = match arguments.iter().any(|argument| argument == "--quic") {
+        true => ("QUIC", "/ip4/127.0.0.1/udp/0/quic-v1"),
+        false => ("TCP", "/ip4/127.0.0.1/tcp/0"),
+    };
     let mut all: Vec<Vec<Figures>> = vec![Vec::new(); ways.len()];
     for run in 0..runs {
         for (way, figures) in ways.iter().zip(&mut all) {
@@ -298,10 +325,11 @@ async fn compare(arguments: &[String]) {
                     let file = file.to_str().unwrap().to_owned();
                     let theirs = theirs.to_str().unwrap().to_owned();
                     let mut seeder =
-                        Peer::start("serve", [&name, &rpc, &bootstrap, &file, &theirs]);
+                        Peer::start("serve", listen, [&name, &rpc, &bootstrap, &file, &theirs]);
                     let what = seeder.line();
                     let ours = ours.to_str().unwrap().to_owned();
-                    let mut getter = Peer::start("fetch", [&name, &rpc, &bootstrap, &what, &ours]);
+                    let mut getter =
+                        Peer::start("fetch", listen, [&name, &rpc, &bootstrap, &what, &ours]);
                     let got = getter.numbers();
                     drop(getter.input);
                     assert!(getter.child.wait().unwrap().success());
@@ -311,9 +339,9 @@ async fn compare(arguments: &[String]) {
                     std::fs::remove_dir_all(&data).unwrap();
                     Figures {
                         mib_per_s: mib as f64 / got[0],
-                        cpu: (got[2] + served[1]) * 1024.0 / mib as f64,
-                        seeder: served[0] / 1024.0,
-                        getter: got[1] / 1024.0,
+                        cpu: (got[3] + served[2]) * 1024.0 / mib as f64,
+                        seeder: (served[0] / 1024.0, served[1] / 1024.0),
+                        getter: (got[1] / 1024.0, got[2] / 1024.0),
                     }
                 }
             });
@@ -329,23 +357,32 @@ async fn compare(arguments: &[String]) {
     }
     let _ = std::fs::remove_dir_all(&folder);
     println!();
-    println!("{mib} MiB over libp2p on loopback, median of {runs}");
-    println!("way          MiB/s  of raw   cpu s/GiB   seeder MiB   getter MiB");
+    println!("{mib} MiB over libp2p's {transport} on loopback, median of {runs}");
+    println!(
+        "way          MiB/s (least to most)  of first   cpu s/GiB   seeder MiB (all)   getter MiB (all)"
+    );
     let median = |figures: &[Figures], of: fn(&Figures) -> f64| {
         let mut values: Vec<f64> = figures.iter().map(of).collect();
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
     };
-    let raw = median(&all[0], |figures| figures.mib_per_s);
+    let first = median(&all[0], |figures| figures.mib_per_s);
     for (way, figures) in ways.iter().zip(&all) {
         let speed = median(figures, |figures| figures.mib_per_s);
+        let speeds = figures.iter().map(|figures| figures.mib_per_s);
+        let (least, most) = (
+            speeds.clone().fold(f64::MAX, f64::min),
+            speeds.fold(0.0, f64::max),
+        );
         println!(
-            "{:<10} {speed:>7.1} {:>7.2} {:>11.2} {:>12.1} {:>12.1}",
+            "{:<10} {speed:>7.1} ({least:>5.0} to {most:>5.0}) {:>9.2} {:>11.2} {:>12.1} ({:>4.1}) {:>11.1} ({:>4.1})",
             way.name(),
-            speed / raw,
+            speed / first,
             median(figures, |figures| figures.cpu),
-            median(figures, |figures| figures.seeder),
-            median(figures, |figures| figures.getter),
+            median(figures, |figures| figures.seeder.0),
+            median(figures, |figures| figures.seeder.1),
+            median(figures, |figures| figures.getter.0),
+            median(figures, |figures| figures.getter.1),
         );
     }
 }

@@ -76,19 +76,20 @@ impl PaymentGate for Ledger {
     }
 
     async fn message(&self, message: Bytes) -> Result<Bytes, GateError> {
-        let said = match Message::decode(&message) {
-            Ok(Message::Accept { .. }) => Some(("terms accepted", None)),
-            Ok(Message::Channel(ChannelMessage::Bind(_))) => Some(("channel named", None)),
+        match Message::decode(&message) {
+            Ok(Message::Accept { .. }) => self.note("terms accepted", None),
+            Ok(Message::Channel(ChannelMessage::Bind(_))) => self.note("channel named", None),
             Ok(Message::Channel(ChannelMessage::Pay(pay))) => {
-                Some(("voucher", Some(pay.cumulative)))
+                self.note("voucher", Some(pay.cumulative));
             }
             Ok(Message::Channel(ChannelMessage::Lock(lock))) => {
-                Some(("lock", Some(lock.cumulative)))
+                self.note("lock", Some(lock.cumulative));
             }
-            _ => None,
-        };
-        if let Some((what, wei)) = said {
-            self.note(what, wei);
+            Ok(Message::Channel(ChannelMessage::PayAndLock(pay, lock))) => {
+                self.note("voucher", Some(pay.cumulative));
+                self.note("lock", Some(lock.cumulative));
+            }
+            _ => {}
         }
         let answer = self.gate.message(message).await?;
         if let Ok(Message::Channel(ChannelMessage::Key { .. })) = Message::decode(&answer) {

@@ -56,7 +56,8 @@ pub use metadata::FileMetadata;
 pub use money::Price;
 pub use parts::{Part, Parts, PartsError};
 pub use payment_gate::{
-    Admission, GateError, PaymentAgent, PaymentGate, Purchase, Sealed, ServeRequest, Tariff,
+    Admission, GateError, PayAndLock, PaymentAgent, PaymentGate, Purchase, Sealed, ServeRequest,
+    Tariff,
 };
 pub use payment_settler::{PaymentSettler, SettleError, SettlementStatus};
 pub use peer::{Endpoint, PeerId, PeerOffer};

@@ -1,6 +1,7 @@
 //! [`PaymentGate`] on the serving side, [`PaymentAgent`] on the fetching side, and opaque
 //! bytes between them, which protocols carry without reading.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -104,19 +105,65 @@ impl ServeRequest {
 }
 
 /// Bytes that can be read with a key only, and the seller's word on them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Sealed {
     /// For the client's agent, which gives its lock for it: at most [`MAX_PAYMENT_MESSAGE`].
     pub header: Bytes,
     /// As many bytes as were sealed.
     pub data: Bytes,
+    /// What the agent found when it looked at them.
+    finding: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Sealed {
     /// From both parts.
     pub fn new(header: Bytes, data: Bytes) -> Self {
-        Self { header, data }
+        Self {
+            header,
+            data,
+            finding: None,
+        }
+    }
+
+    /// With what an agent found when it [looked](PaymentAgent::inspect) at them, of a type that
+    /// nobody else has.
+    #[must_use]
+    pub fn with_finding<T: Any + Send + Sync>(mut self, finding: T) -> Self {
+        self.finding = Some(Arc::new(finding));
+        self
+    }
+
+    /// What was found, if it was found by who asks.
+    pub fn finding<T: Any>(&self) -> Option<&T> {
+        self.finding.as_ref()?.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealed")
+            .field("header", &self.header)
+            .field("data", &self.data.len())
+            .field("inspected", &self.finding.is_some())
+            .finish()
+    }
+}
+
+/// A payment for what was bought before and a lock behind it, promised in one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PayAndLock {
+    /// Both in one message.
+    pub both: Bytes,
+    /// The payment alone, for a gate that does not know such messages.
+    pub pay: Bytes,
+}
+
+impl PayAndLock {
+    /// From both forms.
+    pub fn new(both: Bytes, pay: Bytes) -> Self {
+        Self { both, pay }
     }
 }
 
@@ -266,6 +313,42 @@ pub trait PaymentAgent: Send + Sync + fmt::Debug + 'static {
     fn pending(&self, purchase: &Purchase) -> Option<ByteRange> {
         let _ = purchase;
         None
+    }
+
+    /// Sealed bytes have come for a range that was requested, and may wait for their turn. An
+    /// agent that looks at them now need not do so when their key is to be bought.
+    ///
+    /// # Errors
+    /// As [`PaymentAgent::lock`].
+    async fn inspect(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: Sealed,
+    ) -> Result<Sealed, GateError> {
+        let _ = (purchase, range);
+        Ok(sealed)
+    }
+
+    /// What was opened last is [verified](PaymentAgent::verified), and these bytes are next: the
+    /// payment that is [due](PaymentAgent::due) and their [lock](PaymentAgent::lock), promised
+    /// in one step. The gate answers as to a lock, and not without having taken the payment; if
+    /// it answers anything but a key, the two are to be sent one by one. `None` if they cannot
+    /// be promised together: then each is to be asked for by itself.
+    ///
+    /// # Errors
+    /// As [`PaymentAgent::lock`].
+    ///
+    /// # Cancel safety
+    /// What was promised stays so and is found again.
+    async fn pay_and_lock(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+    ) -> Result<Option<PayAndLock>, GateError> {
+        let _ = (purchase, range, sealed);
+        Ok(None)
     }
 
     /// Sealed bytes have come for a range that was requested. What to send to the gate, so

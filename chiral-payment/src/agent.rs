@@ -9,10 +9,11 @@ use alloy_primitives::{Address, B256};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chiral_chain::PrivateKey;
+use chiral_core::buffers::Buffers;
 use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
 use chiral_core::{
-    Bill, BillId, ByteRange, Cid, GateError, PaymentAgent, PaymentSettler, Purchase, RangeSet,
-    Sealed, SettlementStatus, WalletSigner,
+    Bill, BillId, ByteRange, Cid, GateError, PayAndLock, PaymentAgent, PaymentSettler, Purchase,
+    RangeSet, Sealed, SettlementStatus, WalletSigner,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::channel::Channels;
 use crate::gate::books_failed;
+use crate::known_keys::KnownKeys;
 use crate::messages::{
     Accept, ChainFacts, Message, Notice, Quote, Request, Signed, Statement, agreement,
 };
@@ -34,6 +36,7 @@ mod channels;
 mod config;
 mod deal;
 mod paying;
+mod queue;
 mod sealed;
 pub(crate) mod store;
 mod talk;
@@ -45,6 +48,7 @@ use bargain::Bids;
 use books::Books;
 use deal::Key;
 use paying::Turns;
+use queue::Queue;
 
 /// How long one conversation may keep the others from making an agreement of their own.
 const LEASE: Duration = Duration::from_secs(5);
@@ -81,6 +85,12 @@ struct Inner {
     agreed: Notify,
     bids: Bids,
     turns: Turns,
+    /// Who waits to lock in which channel.
+    queue: Queue,
+    /// Keys of wallets that sold sealed bytes.
+    sellers: KnownKeys,
+    /// Memory for what is opened.
+    buffers: Arc<Buffers>,
     closed: CancellationToken,
     tasks: TaskTracker,
 }
@@ -133,6 +143,9 @@ impl ChainAgent {
                 agreed: Notify::new(),
                 bids: Bids::default(),
                 turns: Turns::default(),
+                queue: Queue::default(),
+                sellers: KnownKeys::default(),
+                buffers: Arc::default(),
                 closed: CancellationToken::new(),
                 tasks: TaskTracker::new(),
             }),
@@ -245,26 +258,54 @@ impl ChainAgent {
 
     /// One durable step with everything that has changed. The records are made when its turn
     /// has come, so the last step written is the newest state.
+    ///
+    /// Channels in the same journal are written with it: what a key opened is never on disk as
+    /// verified without the key, which would have to be told once more, for another upload.
     async fn step(&self, point: &'static str) -> Result<(), JournalError> {
-        let agent = self.clone();
-        let (reserved, writing) = self
-            .inner
-            .journal
-            .write(point, move |step| {
-                let dirty = agent.books().take_dirty();
-                let books = agent.clone();
-                let writing = Writing::new(dirty, move |dirty| books.books().put_back(dirty));
-                let reserved = store::save(step, &agent.books(), writing.dirty())?;
-                Ok((reserved, writing))
-            })
-            .await?;
-        let dirty = writing.kept();
-        self.books().written(&dirty, &reserved);
+        let (channels, journal) = (self.inner.channels.as_ref(), &self.inner.journal);
+        let written = match channels.filter(|channels| channels.is_in(journal)) {
+            Some(channels) => channels.write_with(point, self.writes()).await?,
+            None => journal.write(point, self.writes()).await?,
+        };
+        written.keep(self);
         Ok(())
+    }
+
+    /// What writes everything that has changed in the books, in whatever step.
+    fn writes(
+        &self,
+    ) -> impl FnOnce(&redb::WriteTransaction) -> Result<Written, JournalError> + Send + 'static
+    {
+        let agent = self.clone();
+        move |step| {
+            let dirty = agent.books().take_dirty();
+            let books = agent.clone();
+            let put_back: PutBack = Box::new(move |dirty| books.books().put_back(dirty));
+            let writing = Writing::new(dirty, put_back);
+            let reserved = store::save(step, &agent.books(), writing.dirty())?;
+            Ok(Written { reserved, writing })
+        }
     }
 
     async fn keep(&self, point: &'static str) -> Result<(), GateError> {
         self.flush(point).await.map_err(books_failed)
+    }
+}
+
+type PutBack = Box<dyn FnOnce(books::Dirty) + Send>;
+
+/// What was written of the books, in a step that may still fail.
+struct Written {
+    /// Up to where counters are set aside by it.
+    reserved: Vec<(B256, u64)>,
+    writing: Writing<books::Dirty, PutBack>,
+}
+
+impl Written {
+    /// The step is on disk.
+    fn keep(self, agent: &ChainAgent) {
+        let dirty = self.writing.kept();
+        agent.books().written(&dirty, &self.reserved);
     }
 }
 
@@ -398,6 +439,9 @@ impl PaymentAgent for ChainAgent {
         let Some(key) = key(purchase).filter(|_| !purchase.offer.price.is_free()) else {
             return Ok(None);
         };
+        if let Some(pay) = self.due_before(&key).await? {
+            return Ok(Some(pay));
+        }
         if self.is_in_channel(&key) {
             return self.due_in_channel(&key, false).await;
         }
@@ -417,7 +461,10 @@ impl PaymentAgent for ChainAgent {
         self.check_open()?;
         let paid = key(purchase).filter(|_| !purchase.offer.price.is_free());
         match paid.filter(|key| self.is_in_channel(key)) {
-            Some(key) => self.due_in_channel(&key, true).await,
+            Some(key) => match self.due_before(&key).await? {
+                Some(pay) => Ok(Some(pay)),
+                None => self.due_in_channel(&key, true).await,
+            },
             None => self.due(purchase).await,
         }
     }
@@ -432,6 +479,26 @@ impl PaymentAgent for ChainAgent {
 
     fn pending(&self, purchase: &Purchase) -> Option<ByteRange> {
         self.pending_of(purchase)
+    }
+
+    async fn inspect(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: Sealed,
+    ) -> Result<Sealed, GateError> {
+        self.check_open()?;
+        self.inspect_sealed(purchase, range, sealed)
+    }
+
+    async fn pay_and_lock(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+    ) -> Result<Option<PayAndLock>, GateError> {
+        self.check_open()?;
+        self.pay_and_lock_sealed(purchase, range, sealed).await
     }
 
     async fn lock(

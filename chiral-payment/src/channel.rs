@@ -27,6 +27,7 @@ mod tests;
 mod watcher;
 
 pub use book::{ChannelView, Side};
+pub(crate) use house::NextLock;
 pub(crate) use house::call_id;
 pub use house::{Channels, ChannelsConfig, ChannelsError};
 pub use messages::ChannelMessage;

@@ -9,6 +9,7 @@ use alloy_primitives::{Address, B256, U256};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chiral_chain::ChainClient;
+use chiral_core::buffers::Buffers;
 use chiral_core::payment_gate::MAX_PAYMENT_MESSAGE;
 use chiral_core::{
     Admission, BillId, ByteRange, Cid, GateError, PaymentGate, Price, Sealed, ServeRequest, Tariff,
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::channel::Channels;
+use crate::known_keys::KnownKeys;
 use crate::messages::{
     Accept, Ack, ChainFacts, CounterOffer, Message, Notice, Quote, Request, Signed, agreement,
 };
@@ -88,6 +90,10 @@ struct Inner {
     channels: Option<Channels>,
     witness: Witness,
     looks: Semaphore,
+    /// Keys of sessions that ask again and again.
+    sessions: KnownKeys,
+    /// Memory for what is sealed.
+    buffers: Arc<Buffers>,
     books: Mutex<Books>,
     terms: Mutex<HashMap<Cid, FileTerms>>,
     /// Terms for nobody in particular, with the price they are for and when to sign anew.
@@ -183,6 +189,8 @@ impl ChainGate {
                 payee: wallet.address(),
                 witness: Witness::new(client, chain, config.confirmations),
                 looks: Semaphore::new(MAX_LOOKS),
+                sessions: KnownKeys::default(),
+                buffers: Arc::default(),
                 books: Mutex::new(books),
                 terms: Mutex::new(terms),
                 shown: Mutex::default(),

@@ -262,6 +262,11 @@ impl Journal {
         self.shared.faults.plan(crash, Manner::Fail);
     }
 
+    /// Whether this and another are handles of the same journal.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// How many durable steps there were since it was opened.
     pub fn steps(&self) -> u64 {
         self.shared.faults.steps()

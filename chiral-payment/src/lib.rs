@@ -20,6 +20,8 @@ pub mod gate;
 #[cfg(feature = "chain")]
 pub mod journal;
 #[cfg(feature = "chain")]
+mod known_keys;
+#[cfg(feature = "chain")]
 pub mod messages;
 #[cfg(feature = "chain")]
 pub mod payments;

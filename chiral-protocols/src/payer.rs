@@ -3,35 +3,28 @@
 //! Conversations run in tasks of their own, one at a time for a source: requests that were
 //! refused together share one, and one that is given up meanwhile does not end it.
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chiral_core::payment_gate::{AgreeError, MAX_PAYMENT_MESSAGE, agree};
 use chiral_core::{ByteRange, Endpoint, GateError, PaymentAgent, Purchase, TransferError};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use ahead::Ahead;
+use telling::MAX_UNANSWERED;
 #[cfg(feature = "private")]
 pub(crate) use {ahead::Room, ahead::at_once, sealed::Owed};
 
 mod ahead;
 #[cfg(feature = "private")]
 mod sealed;
-
-/// Least time between two acknowledgements.
-const ACKNOWLEDGE_EVERY: Duration = Duration::from_millis(250);
-
-/// Time that the last acknowledgement may take when a source is closed.
-const FAREWELL: Duration = Duration::from_secs(2);
+mod telling;
 
 /// First pause before another agreement when the one before led to nothing; doubles up to
 /// [`MAX_PAUSE`].
@@ -104,6 +97,10 @@ pub(crate) struct Payer {
     ahead: Mutex<Ahead>,
     /// Something was verified while somebody talked to the gate.
     more: AtomicBool,
+    /// Whether somebody tells the gate what is verified.
+    telling: AtomicBool,
+    /// Payments whose answers have not come: so many more may be sent.
+    unanswered: Arc<Semaphore>,
 }
 
 impl Payer {
@@ -130,6 +127,8 @@ impl Payer {
             progress: Notify::new(),
             ahead: Mutex::default(),
             more: AtomicBool::new(false),
+            telling: AtomicBool::new(false),
+            unanswered: Arc::new(Semaphore::new(MAX_UNANSWERED)),
         }
     }
 
@@ -180,6 +179,11 @@ impl Payer {
     /// Bytes that one request may ask for now.
     pub(super) fn most_at_once(&self) -> u64 {
         self.agent.most_at_once(&self.purchase())
+    }
+
+    /// Whether a window decides how much is served ahead of payment.
+    fn is_windowed(&self) -> bool {
+        self.most_at_once() != u64::MAX
     }
 
     /// What to show with a request, and how many agreements there were when it was made.
@@ -313,104 +317,8 @@ impl Payer {
         match agree(&*self.agent, &self.purchase(), message, carry).await {
             Ok(()) => Ok(()),
             Err(AgreeError::Agent(error)) => Err(Refusal::of(&error)),
-            Err(AgreeError::Carrier(error)) => Err(Refusal {
-                reason: error.to_string(),
-                retryable: error.is_retryable(),
-                for_want_of_root: false,
-            }),
+            Err(AgreeError::Carrier(error)) => Err(Refusal::of_carrier(&error)),
             Err(error) => Err(Refusal::lasting(&error.to_string())),
-        }
-    }
-
-    /// Sends what is due to the gate, if anything is; whatever can be, if it is the last. Needs
-    /// the floor.
-    async fn acknowledge(&self, last: bool) -> Outcome {
-        self.state().acknowledged = Some(Instant::now());
-        let unsettled = self.unsettled();
-        let due = match last {
-            true => self.agent.last_due(&self.purchase()).await,
-            false => self.agent.due(&self.purchase()).await,
-        };
-        match due.map_err(|error| Refusal::of(&error))? {
-            None => Ok(()),
-            Some(message) => {
-                let mut carry = pin!(self.carrier.carry(message));
-                let first = poll_fn(|cx| Poll::Ready(carry.as_mut().poll(cx))).await;
-                // On its way: what is asked for from now on comes behind it.
-                self.settled(unsettled);
-                let answer = match first {
-                    Poll::Ready(answer) => answer,
-                    Poll::Pending => carry.await,
-                };
-                let answer = answer.map_err(|error| Refusal {
-                    reason: error.to_string(),
-                    retryable: error.is_retryable(),
-                    for_want_of_root: false,
-                })?;
-                self.converse(answer).await?;
-                if self.most_at_once() != u64::MAX {
-                    // Where a window decides, terms for what was asked for before are out of date.
-                    self.state().agreements += 1;
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Bytes from here are proven. Sends an acknowledgement now and then, behind the back of
-    /// whoever tells.
-    pub(crate) async fn verified(self: &Arc<Self>, range: ByteRange) {
-        self.agent.verified(&self.purchase(), range).await;
-        self.count_verified(range.len());
-        self.progress.notify_waiters();
-        let lately = |at: Instant| at.elapsed() < ACKNOWLEDGE_EVERY;
-        // Where a window decides, the gate waits for every payment.
-        let windowed = self.most_at_once() != u64::MAX;
-        if !windowed && self.state().acknowledged.is_some_and(lately) {
-            return;
-        }
-        self.more.store(true, Ordering::SeqCst);
-        if self.floor.try_lock().is_err() {
-            return;
-        }
-        let payer = self.clone();
-        self.tasks.spawn(async move {
-            let work = async {
-                while payer.more.load(Ordering::SeqCst) {
-                    // Taken meanwhile by a conversation, which acknowledges too.
-                    let Ok(_floor) = payer.floor.try_lock() else {
-                        break;
-                    };
-                    payer.more.store(false, Ordering::SeqCst);
-                    payer.told(payer.acknowledge(false).await);
-                    if !windowed {
-                        break;
-                    }
-                }
-            };
-            payer.closed.run_until_cancelled(work).await;
-        });
-    }
-
-    /// Sends the last acknowledgement, if the gate takes it within [`FAREWELL`].
-    pub(crate) async fn finish(&self) {
-        if self.finished.swap(true, Ordering::Relaxed) || self.closed.is_cancelled() {
-            return;
-        }
-        let last = async {
-            let _floor = self.floor.lock().await;
-            self.told(self.acknowledge(true).await);
-        };
-        if timeout(FAREWELL, last).await.is_err() {
-            tracing::debug!(source = %self.carrier.name(), "the last acknowledgement was cut short");
-        }
-    }
-
-    /// An acknowledgement that is not taken holds nothing up: the next says it again.
-    fn told(&self, outcome: Outcome) {
-        if let Err(refusal) = outcome {
-            let reason = refusal.reason;
-            tracing::debug!(source = %self.carrier.name(), reason, "acknowledgement not taken");
         }
     }
 }
@@ -426,6 +334,14 @@ impl Drop for Waiting {
 }
 
 impl Refusal {
+    fn of_carrier(error: &TransferError) -> Self {
+        Self {
+            reason: error.to_string(),
+            retryable: error.is_retryable(),
+            for_want_of_root: false,
+        }
+    }
+
     fn of(error: &GateError) -> Self {
         Self {
             reason: error.to_string(),

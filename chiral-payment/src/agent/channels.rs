@@ -241,9 +241,7 @@ impl ChainAgent {
                 && claimed > deal.in_band
                 && deal.opened() >= claimed
             {
-                deal.billed = deal.verified.clone();
-                deal.in_band = claimed;
-                deal.again = 0;
+                deal.paid_by_lock(claimed);
                 books.touch(agreement);
                 return Ok(None);
             }
@@ -270,14 +268,28 @@ impl ChainAgent {
                 true => (bytes, amount),
             }
         };
-        self.keep("agent-voucher").await?;
         let (bytes, amount) = target;
-        let amount = amount.ok_or(GateError::Price)?;
-        let share = Share {
+        let share = amount.map(|amount| Share {
             agreement,
             bytes,
             amount,
-        };
+        });
+        if let Some(share) = share
+            && channels.is_in(&self.inner.journal)
+        {
+            // In one step, which is half of what two take.
+            let promised = channels.pay_with(channel, share, "agent-voucher", self.writes());
+            match promised.await {
+                Ok((pay, written)) => {
+                    written.keep(self);
+                    return Ok(Some(Message::Channel(ChannelMessage::Pay(pay)).encode()));
+                }
+                Err(ChannelsError::Pay(_)) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        self.keep("agent-voucher").await?;
+        let share = share.ok_or(GateError::Price)?;
         match channels.pay(channel, share).await {
             Ok(pay) => Ok(Some(Message::Channel(ChannelMessage::Pay(pay)).encode())),
             Err(ChannelsError::Pay(PayFault::Short { missing })) => {
@@ -323,9 +335,7 @@ impl ChainAgent {
             let Some(deal) = deal.filter(|deal| deal.opened() >= share.bytes) else {
                 return Ok(None);
             };
-            deal.billed = deal.verified.clone();
-            deal.in_band = share.bytes;
-            deal.again = 0;
+            deal.paid_by_lock(share.bytes);
             books.touch(agreement);
         }
         self.keep("agent-voucher").await?;
@@ -338,6 +348,29 @@ impl ChainAgent {
         let mut books = self.books();
         let deal = books.usable(key, self.now());
         deal.is_some_and(|(_, deal)| self.pays_in_channel(deal))
+    }
+
+    /// What takes the place of a lock under an agreement that is over: its key came, and another
+    /// agreement was made, or the time was up, before it was paid. Nothing else can be locked
+    /// until then.
+    pub(super) async fn due_before(&self, key: &Key) -> Result<Option<Bytes>, GateError> {
+        let Some(channels) = &self.inner.channels else {
+            return Ok(None);
+        };
+        let opened = channels.opened_to(key.payee);
+        let found = {
+            let now = self.now();
+            let mut books = self.books();
+            let current = books.usable(key, now).map(|(agreement, _)| agreement);
+            opened.into_iter().find(|agreement| {
+                let deal = books.deals.get(agreement);
+                deal.is_some_and(|deal| deal.key == *key) && Some(*agreement) != current
+            })
+        };
+        match found {
+            Some(agreement) => self.voucher(agreement).await,
+            None => Ok(None),
+        }
     }
 
     /// What is due to a seeder that is paid in a channel though nothing is requested; nothing

@@ -131,6 +131,17 @@ impl Deal {
             .saturating_add(self.again)
     }
 
+    /// A voucher is about to take a lock's place: it pays for so many bytes in all, and they are
+    /// all that was opened.
+    pub(super) fn paid_by_lock(&mut self, bytes: u64) {
+        if bytes > self.in_band {
+            self.repeats = 0;
+        }
+        self.billed = self.verified.clone();
+        self.in_band = bytes;
+        self.again = 0;
+    }
+
     /// The price that was agreed on, without what is taken off.
     pub(super) fn price(&self) -> Price {
         self.pricing.price()

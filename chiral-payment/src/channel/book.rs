@@ -110,6 +110,11 @@ impl Book {
         self.changes
     }
 
+    /// The number of the last change, written or not.
+    pub(super) fn last_change(&self) -> u64 {
+        self.changes
+    }
+
     /// What was paid under an agreement that is over is not looked at again, but kept.
     pub(super) fn over(&mut self, past: Past) {
         if past.share.amount > 0 {

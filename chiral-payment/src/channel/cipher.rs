@@ -2,10 +2,14 @@
 //! nothing else, with a nonce of zeros. Not authenticated: what comes out is checked against
 //! the file's own hashes, which are all that counts.
 
+use std::sync::Arc;
+
 use alloy_primitives::{B256, keccak256};
+use bytes::{Bytes, BytesMut};
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
 use chiral_core::ByteRange;
+use chiral_core::buffers::Buffers;
 
 /// Most bytes under one key: what ChaCha20's block counter is good for is far more.
 pub const MAX_SEALED: u64 = 8 << 20;
@@ -13,6 +17,22 @@ pub const MAX_SEALED: u64 = 8 << 20;
 /// Turns bytes into sealed ones, and sealed ones into what they were.
 pub fn apply(key: &B256, data: &mut [u8]) {
     ChaCha20::new(&key.0.into(), &[0; 12].into()).apply_keystream(data);
+}
+
+/// The same of bytes that stay as they are, in memory that was used before if it is long enough.
+pub(crate) fn applied(key: &B256, data: &[u8], buffers: &Arc<Buffers>) -> Bytes {
+    match buffers.take(data.len()) {
+        Some(mut buffer) => {
+            buffer.bytes_mut().copy_from_slice(data);
+            apply(key, buffer.bytes_mut());
+            buffer.into_bytes()
+        }
+        None => {
+            let mut data = BytesMut::from(data);
+            apply(key, &mut data);
+            data.freeze()
+        }
+    }
 }
 
 /// What a locked voucher names a key by, as the contract computes it.
@@ -57,6 +77,11 @@ mod tests {
         let mut data = plain.clone();
         apply(&key, &mut data);
         assert_ne!(data, plain);
+        let buffers = Arc::default();
+        assert_eq!(applied(&key, &plain, &buffers), data);
+        let long = vec![7; chiral_core::buffers::BUFFER_LEN + 1];
+        let sealed = applied(&key, &long, &buffers);
+        assert_eq!(sealed[..100_000], applied(&key, &long[..100_000], &buffers));
         for other in [
             key_of(&secret, &agreement, ByteRange::new(7, 8)),
             key_of(&secret, &agreement, ByteRange::new(8, 9)),

@@ -9,7 +9,7 @@ use alloy_primitives::{Address, B256};
 use chiral_chain::{ChainClient, ChainError};
 use chiral_core::wallet::SignerError;
 use chiral_core::{ByteRange, SettleError, WalletSignature, WalletSigner};
-use tokio::sync::Notify;
+use tokio::sync::{MutexGuard as MutexGuardAsync, Notify};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,7 +26,7 @@ use crate::{Journal, JournalError};
 mod payee;
 mod payer;
 
-pub(crate) use payer::call_id;
+pub(crate) use payer::{NextLock, call_id};
 
 /// Why something about a channel was not done.
 #[derive(Debug, thiserror::Error)]
@@ -303,25 +303,51 @@ impl Channels {
         if is_durable() {
             return Ok(());
         }
-        let _turn = self.inner.turn.lock().await;
+        let turn = self.inner.turn.lock().await;
         if is_durable() {
             return Ok(());
         }
+        self.write(&turn, point, |_| Ok(())).await
+    }
+
+    /// Whether what is promised here can be written in one step with what belongs to it.
+    pub(crate) fn is_in(&self, journal: &Journal) -> bool {
+        self.inner.journal.is(journal)
+    }
+
+    /// Writes all that has changed in one durable step with what `beside` writes.
+    pub(crate) async fn write_with<T: Send + 'static>(
+        &self,
+        point: &'static str,
+        beside: impl FnOnce(&redb::WriteTransaction) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let turn = self.inner.turn.lock().await;
+        self.write(&turn, point, beside).await
+    }
+
+    /// One durable step with all that has changed, and what `beside` writes.
+    async fn write<T: Send + 'static>(
+        &self,
+        _turn: &MutexGuardAsync<'_, ()>,
+        point: &'static str,
+        beside: impl FnOnce(&redb::WriteTransaction) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<T, JournalError> {
         let channels = self.clone();
-        let (written, writing) = self
+        let (written, writing, value) = self
             .inner
             .journal
             .write(point, move |step| {
+                let value = beside(step)?;
                 let (dirty, upto) = channels.book().take_dirty();
                 let books = channels.clone();
                 let writing = Writing::new(dirty, move |dirty| books.book().put_back(dirty));
                 store::save(step, &channels.book(), writing.dirty())?;
-                Ok((upto, writing))
+                Ok((upto, writing, value))
             })
             .await?;
         writing.kept();
         self.inner.durable.fetch_max(written, Ordering::AcqRel);
-        Ok(())
+        Ok(value)
     }
 }
 

@@ -64,6 +64,12 @@ pub(crate) mod sol {
         }
 
         #[derive(Debug, PartialEq, Eq)]
+        struct PayAndLock {
+            Pay pay;
+            Lock lock;
+        }
+
+        #[derive(Debug, PartialEq, Eq)]
         struct Key {
             bytes32 agreement;
             bytes32 key;
@@ -232,6 +238,25 @@ pub struct Pay {
 }
 
 impl Pay {
+    fn to_sol(self) -> sol::Pay {
+        sol::Pay {
+            agreement: self.agreement,
+            bytesPaid: self.bytes,
+            channel: self.channel,
+            cumulative: self.cumulative,
+        }
+    }
+
+    fn from_sol(pay: &sol::Pay, signature: WalletSignature) -> Self {
+        Self {
+            agreement: pay.agreement,
+            bytes: pay.bytesPaid,
+            channel: pay.channel,
+            cumulative: pay.cumulative,
+            signature,
+        }
+    }
+
     /// What is signed.
     pub fn voucher(&self) -> Voucher {
         Voucher {
@@ -264,6 +289,31 @@ pub struct PayLocked {
 }
 
 impl PayLocked {
+    fn to_sol(self) -> sol::Lock {
+        sol::Lock {
+            agreement: self.agreement,
+            counter: self.counter,
+            bytesPaid: self.bytes,
+            channel: self.channel,
+            cumulative: self.cumulative,
+            keyHash: self.key_hash,
+            expiry: self.expiry,
+        }
+    }
+
+    fn from_sol(lock: &sol::Lock, signature: WalletSignature) -> Self {
+        Self {
+            agreement: lock.agreement,
+            counter: lock.counter,
+            bytes: lock.bytesPaid,
+            channel: lock.channel,
+            cumulative: lock.cumulative,
+            key_hash: lock.keyHash,
+            expiry: lock.expiry,
+            signature,
+        }
+    }
+
     /// What is signed.
     pub fn voucher(&self) -> LockedVoucher {
         LockedVoucher {
@@ -320,6 +370,9 @@ pub enum ChannelMessage {
         /// The key.
         key: B256,
     },
+    /// Buyer: a voucher, and a locked one behind it. Answered as a [`Self::Lock`] if both are
+    /// taken.
+    PayAndLock(Pay, PayLocked),
     /// Buyer: the key again, of what was bought before.
     Reopen(Signed<Reopen>),
     /// Buyer: let us end this channel.
@@ -346,16 +399,7 @@ impl ChannelMessage {
                 },
             ),
             Self::Pay(pay) => {
-                plain(
-                    out,
-                    34,
-                    &sol::Pay {
-                        agreement: pay.agreement,
-                        bytesPaid: pay.bytes,
-                        channel: pay.channel,
-                        cumulative: pay.cumulative,
-                    },
-                );
+                plain(out, 34, &pay.to_sol());
                 out.extend_from_slice(pay.signature.as_bytes());
             }
             Self::Paid { agreement, bytes } => plain(
@@ -368,19 +412,16 @@ impl ChannelMessage {
             ),
             Self::Seal(seal) => signed(out, 36, seal),
             Self::Lock(lock) => {
-                plain(
-                    out,
-                    37,
-                    &sol::Lock {
-                        agreement: lock.agreement,
-                        counter: lock.counter,
-                        bytesPaid: lock.bytes,
-                        channel: lock.channel,
-                        cumulative: lock.cumulative,
-                        keyHash: lock.key_hash,
-                        expiry: lock.expiry,
-                    },
-                );
+                plain(out, 37, &lock.to_sol());
+                out.extend_from_slice(lock.signature.as_bytes());
+            }
+            Self::PayAndLock(pay, lock) => {
+                let both = sol::PayAndLock {
+                    pay: pay.to_sol(),
+                    lock: lock.to_sol(),
+                };
+                plain(out, 42, &both);
+                out.extend_from_slice(pay.signature.as_bytes());
                 out.extend_from_slice(lock.signature.as_bytes());
             }
             Self::Key { agreement, key } => plain(
@@ -424,14 +465,7 @@ impl ChannelMessage {
             }
             34 => {
                 let (body, signature) = split(rest)?;
-                let pay: sol::Pay = read(body)?;
-                Self::Pay(Pay {
-                    agreement: pay.agreement,
-                    bytes: pay.bytesPaid,
-                    channel: pay.channel,
-                    cumulative: pay.cumulative,
-                    signature,
-                })
+                Self::Pay(Pay::from_sol(&read(body)?, signature))
             }
             35 => {
                 let paid: sol::Paid = read(rest)?;
@@ -443,17 +477,7 @@ impl ChannelMessage {
             36 => Self::Seal(read_signed(rest)?),
             37 => {
                 let (body, signature) = split(rest)?;
-                let lock: sol::Lock = read(body)?;
-                Self::Lock(PayLocked {
-                    agreement: lock.agreement,
-                    counter: lock.counter,
-                    bytes: lock.bytesPaid,
-                    channel: lock.channel,
-                    cumulative: lock.cumulative,
-                    key_hash: lock.keyHash,
-                    expiry: lock.expiry,
-                    signature,
-                })
+                Self::Lock(PayLocked::from_sol(&read(body)?, signature))
             }
             38 => {
                 let sol::Key { agreement, key } = read(rest)?;
@@ -466,6 +490,16 @@ impl ChannelMessage {
                 Self::Left(Close { channel, paid }, signature)
             }
             41 => Self::Reopen(read_signed(rest)?),
+            42 => {
+                let (rest, of_lock) = split(rest)?;
+                let (body, of_pay) = split(rest)?;
+                let sol::PayAndLock { pay, lock } = read(body)?;
+                let (pay, lock) = (
+                    Pay::from_sol(&pay, of_pay),
+                    PayLocked::from_sol(&lock, of_lock),
+                );
+                Self::PayAndLock(pay, lock)
+            }
             _ => {
                 return Err(Malformed {
                     reason: "an unknown kind of message",

@@ -1,7 +1,7 @@
 //! What the gate does with channels: binds agreements to them, takes vouchers, sells keys.
 
 use alloy_primitives::{B256, U256};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use chiral_core::{Admission, GateError, Sealed, ServeRequest};
 use sha2::{Digest, Sha256};
 
@@ -16,6 +16,8 @@ use crate::messages::{Message, Policy, Request, Signed};
 /// oldest make room, since what was paid says nothing of which keys are still to be bought: a
 /// seeder that was killed may have forgotten that it served them.
 const MAX_SEALS: usize = 4096;
+
+type Answer = Result<Message, GateError>;
 
 impl ChainGate {
     /// The answer to a request under an agreement whose channel is not known, or that wants
@@ -62,6 +64,7 @@ impl ChainGate {
             ChannelMessage::Bind(bind) => self.bind(channels, bind).await,
             ChannelMessage::Pay(pay) => self.take(channels, pay).await,
             ChannelMessage::Lock(lock) => self.sell_key(channels, lock).await,
+            ChannelMessage::PayAndLock(pay, lock) => self.take_and_sell(channels, pay, lock).await,
             ChannelMessage::Reopen(reopen) => self.tell_again(channels, reopen).await,
             ChannelMessage::Leave(leave) => self.leave(channels, leave).await,
             _ => Err(GateError::Message {
@@ -106,20 +109,62 @@ impl ChainGate {
 
     async fn take(&self, channels: &Channels, pay: Pay) -> Result<Message, GateError> {
         let agreement = pay.agreement;
-        let Some(amount) = self.cost_in(channels, agreement, pay.channel, pay.bytes) else {
-            return Ok(Message::Ended { agreement });
+        let change = match self.note(channels, &pay) {
+            Ok(change) => change,
+            Err(answer) => return *answer,
         };
-        let Some(amount) = wei(amount) else {
-            return Ok(refused("the amount overflows"));
-        };
-        if let Err(error) = channels.take(&pay, amount).await {
+        if let Err(error) = channels.taken(change).await {
             return taken_or_refused(error);
         }
+        let bytes = self.paid(channels, agreement);
+        Ok(Message::Channel(ChannelMessage::Paid { agreement, bytes }))
+    }
+
+    /// Takes a voucher, which may not be on disk yet; answers up to which change that is to be.
+    /// What it is answered with if it is not taken.
+    fn note(&self, channels: &Channels, pay: &Pay) -> Result<u64, Box<Answer>> {
+        let agreement = pay.agreement;
+        let Some(amount) = self.cost_in(channels, agreement, pay.channel, pay.bytes) else {
+            return Err(Box::new(Ok(Message::Ended { agreement })));
+        };
+        let Some(amount) = wei(amount) else {
+            return Err(Box::new(Ok(refused("the amount overflows"))));
+        };
+        let noted = channels.note(pay, amount);
+        let noted = noted.map_err(|error| Box::new(taken_or_refused(error)));
+        noted.map(|(change, _)| change)
+    }
+
+    /// What vouchers on disk pay for is served from now on. Answers how much that is.
+    fn paid(&self, channels: &Channels, agreement: B256) -> u64 {
         let bytes = channels.paid_under(agreement).bytes;
         let now = self.now();
         let mut books = self.books();
         books.pay_in_band(agreement, bytes, now);
-        Ok(Message::Channel(ChannelMessage::Paid { agreement, bytes }))
+        bytes
+    }
+
+    /// A voucher for what was bought before, and a lock behind it: both are on disk in one step
+    /// before the key is told. The voucher stays taken whatever becomes of the lock.
+    async fn take_and_sell(
+        &self,
+        channels: &Channels,
+        pay: Pay,
+        lock: PayLocked,
+    ) -> Result<Message, GateError> {
+        if (pay.agreement, pay.channel) != (lock.agreement, lock.channel) {
+            return Ok(refused("a payment and a lock of different channels"));
+        }
+        let change = match self.note(channels, &pay) {
+            Ok(change) => change,
+            Err(answer) => return *answer,
+        };
+        let answer = self.sell_key(channels, lock).await;
+        if let Err(error) = channels.taken(change).await {
+            return taken_or_refused(error);
+        }
+        self.paid(channels, pay.agreement);
+        answer
     }
 
     /// What so many bytes cost under an agreement that is paid out of this channel.
@@ -183,6 +228,16 @@ impl ChainGate {
                     books.opened(agreement, range);
                 }
                 Ok(Message::Channel(ChannelMessage::Key { agreement, key }))
+            }
+            // What pays for the lock of another agreement may come over another connection, and
+            // later than this.
+            Err(ChannelsError::Take(TakeFault::Locked))
+                if channels.payee(lock.channel).is_some_and(|channel| {
+                    let held = channel.lock();
+                    held.is_none_or(|held| held.share.agreement != agreement)
+                }) =>
+            {
+                Ok(not_yet())
             }
             Err(error) => taken_or_refused(error),
         }
@@ -289,10 +344,7 @@ impl ChainGate {
             account.sealed.insert(counter, request.range);
         }
         let key = channels.key(agreement, request.range);
-        let mut data = data
-            .try_into_mut()
-            .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        cipher::apply(&key, &mut data);
+        let data = cipher::applied(&key, &data, &self.inner.buffers);
         let seal = Seal {
             agreement,
             counter,
@@ -302,7 +354,7 @@ impl ChainGate {
         };
         let seal = self.sign(seal).await?;
         let header = Message::Channel(ChannelMessage::Seal(seal)).encode();
-        Ok(Sealed::new(header, data.freeze()))
+        Ok(Sealed::new(header, data))
     }
 
     /// Tells the channels which agreements are over, before they are gone from disk here.

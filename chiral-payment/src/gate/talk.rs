@@ -129,7 +129,7 @@ impl ChainGate {
         word: &Signed<T>,
     ) -> Option<bool> {
         let key = self.books().accounts.get(&agreement)?.terms.session_key;
-        Some(word.is_by(key, &self.inner.chain))
+        Some(self.inner.sessions.said(key, word, &self.inner.chain))
     }
 
     pub(super) async fn acknowledge(&self, ack: Signed<Ack>) -> Result<Message, GateError> {

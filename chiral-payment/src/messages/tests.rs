@@ -184,6 +184,7 @@ async fn about_channels(
         },
         ChannelMessage::Seal(Signed::sign(seal, &CHAIN, seeder).await.unwrap()),
         ChannelMessage::Lock(lock),
+        ChannelMessage::PayAndLock(pay, lock),
         ChannelMessage::Key {
             agreement,
             key: channel,
@@ -279,6 +280,11 @@ fn is_genuine(message: &Message) -> bool {
             ChannelMessage::Lock(lock) => {
                 lock.counter == 5 && verify(buyer, lock.voucher().digest(&domain), &lock.signature)
             }
+            ChannelMessage::PayAndLock(pay, lock) => {
+                lock.counter == 5
+                    && verify(buyer, pay.voucher().digest(&domain), &pay.signature)
+                    && verify(buyer, lock.voucher().digest(&domain), &lock.signature)
+            }
             ChannelMessage::Reopen(reopen) => reopen.is_by(buyer, &CHAIN),
             ChannelMessage::Leave(leave) => leave.is_by(buyer, &CHAIN),
             ChannelMessage::Left(close, signature) => {
@@ -295,7 +301,7 @@ fn is_genuine(message: &Message) -> bool {
 async fn a_change_anywhere_in_a_signed_word_is_nobodys_word() {
     let all = all().await;
     let signed: Vec<&Message> = all.iter().filter(|message| is_genuine(message)).collect();
-    assert_eq!(signed.len(), 14, "each kind that is signed");
+    assert_eq!(signed.len(), 15, "each kind that is signed");
     for message in signed {
         let bytes = message.encode().to_vec();
         for at in 0..bytes.len() {

@@ -6,7 +6,7 @@ use alloy_primitives::B256;
 use chiral_core::ByteRange;
 use chiral_payment::channel::cipher::{key_hash, key_of};
 use chiral_payment::channel::payer::Phase;
-use chiral_payment::channel::{LockedVoucher, Voucher};
+use chiral_payment::channel::{LockedVoucher, PayerChannel, Voucher};
 
 use crate::world::{Ends, LOCK, Model, PRICE, Sign, agreement, explore, share};
 
@@ -20,6 +20,8 @@ enum Ask {
     Want(u8),
     Lock(u64, LockedVoucher, u64),
     Pay(Voucher, u64),
+    /// A payment and the lock behind it in one message.
+    Both((Voucher, u64), (u64, LockedVoucher, u64)),
 }
 
 /// Words of the seller.
@@ -53,6 +55,8 @@ struct Sale {
     refuses: bool,
     /// On its disk.
     had: BTreeSet<u8>,
+    /// The same of the channel, while the key of its lock is in memory only.
+    without_key: Option<PayerChannel>,
     /// The seller's memory: what was sealed.
     open: BTreeMap<u64, u8>,
     /// Its disk.
@@ -68,11 +72,14 @@ enum Action {
     Lock(u64),
     Relock(u64),
     Redeem,
+    /// The same, and a lock behind it, in one step.
+    RedeemAndLock(u64),
     Repay,
     Hear,
     Answered,
     Cut,
-    KillBuyer,
+    /// With what was written down of the key that came last, or without.
+    KillBuyer(bool),
     KillSeller,
     BuyerGone,
     SellerGone,
@@ -95,6 +102,7 @@ impl Sale {
             wanted: BTreeSet::new(),
             refuses: false,
             had: BTreeSet::new(),
+            without_key: None,
             open: BTreeMap::new(),
             counter: 0,
             sent: 0,
@@ -141,6 +149,11 @@ impl Sale {
                     self.answers.push_back(Answer::Sealed(chunk, self.counter));
                 }
             }
+            Ask::Both((pay, paid), (counter, lock, bytes)) => {
+                // The payment stays whatever becomes of the lock.
+                self.hear(Ask::Pay(pay, paid));
+                self.hear(Ask::Lock(counter, lock, bytes));
+            }
             Ask::Lock(counter, voucher, bytes) => {
                 let key = key(counter);
                 let held = self.ends.payee.lock().is_some_and(|lock| lock.key == key);
@@ -182,7 +195,11 @@ impl Sale {
             return;
         };
         // A lock that was claimed is no lock any more.
-        let _ = self.ends.payer.unlock(told);
+        let before = self.ends.payer.clone();
+        let news = before.lock().is_some_and(|lock| lock.key.is_none());
+        if self.ends.payer.unlock(told).is_ok() && news {
+            self.without_key = Some(before);
+        }
         let chunk = self.sealed.remove(&counter).unwrap();
         match self.first.garbage {
             true => self.refuses = true,
@@ -219,6 +236,7 @@ impl Model for Sale {
                 // What its key opened is on disk, and only then is it paid for.
                 Some(lock) if lock.key.is_some() && self.had.len() as u64 >= lock.share.bytes => {
                     all.push(Action::Redeem);
+                    all.extend(self.sealed.keys().map(|next| Action::RedeemAndLock(*next)));
                 }
                 Some(_) => {}
             }
@@ -237,7 +255,12 @@ impl Model for Sale {
             all.push(Action::Cut);
         }
         if buyer && self.left.kills_buyer > 0 {
-            all.push(Action::KillBuyer);
+            all.push(Action::KillBuyer(true));
+            all.extend(
+                self.without_key
+                    .is_some()
+                    .then_some(Action::KillBuyer(false)),
+            );
         }
         if seller && self.left.kills_seller > 0 {
             all.push(Action::KillSeller);
@@ -255,6 +278,12 @@ impl Model for Sale {
     }
 
     fn act(&mut self, action: Action) {
+        // Whatever is written down of the channel has the key in it.
+        let before = match action {
+            Action::Want(_) | Action::Relock(_) | Action::Hear | Action::Answered => None,
+            Action::Cut | Action::KillSeller | Action::SellerGone => None,
+            _ => self.without_key.take(),
+        };
         match action {
             Action::Want(chunk) => {
                 self.wanted.insert(chunk);
@@ -271,6 +300,19 @@ impl Model for Sale {
                 let bytes = self.ends.payer.lock().unwrap().share.bytes;
                 let voucher = self.ends.payer.redeem().unwrap();
                 self.asks.push_back(Ask::Pay(voucher, bytes));
+            }
+            Action::RedeemAndLock(counter) => {
+                // Both or neither is written down.
+                let mut payer = self.ends.payer.clone();
+                let paid = payer.lock().unwrap().share.bytes;
+                let voucher = payer.redeem().unwrap();
+                let share = share(paid + 1);
+                let expiry = self.ends.time + LOCK;
+                if let Ok(lock) = payer.lock_up(share, key_hash(&key(counter)), expiry) {
+                    self.ends.payer = payer;
+                    let lock = (counter, lock, share.bytes);
+                    self.asks.push_back(Ask::Both((voucher, paid), lock));
+                }
             }
             Action::Repay => {
                 self.left.repeats -= 1;
@@ -291,8 +333,11 @@ impl Model for Sale {
                 self.left.cuts -= 1;
                 self.cut();
             }
-            Action::KillBuyer => {
+            Action::KillBuyer(with_key) => {
                 self.left.kills_buyer -= 1;
+                if let Some(payer) = before.filter(|_| !with_key) {
+                    self.ends.payer = payer;
+                }
                 self.cut();
                 self.sealed.clear();
             }

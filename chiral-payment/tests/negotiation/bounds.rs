@@ -65,6 +65,8 @@ pub(crate) struct World {
     pub(crate) policy: Policy,
     /// After so long a seeder writes down what it served.
     pub(crate) flush: Duration,
+    /// Whether a payment and the lock behind it are one message.
+    pub(crate) at_once: bool,
     terms: ChannelTerms,
 }
 
@@ -74,6 +76,7 @@ pub(crate) struct Sides {
     pub(crate) seeders: Channels,
     pub(crate) agent: ChainAgent,
     pub(crate) gate: ChainGate,
+    at_once: bool,
 }
 
 /// How a session went.
@@ -115,8 +118,15 @@ impl World {
             time,
             policy,
             flush: Duration::from_millis(20),
+            at_once: false,
             terms,
         }
+    }
+
+    /// The same, with a payment and the lock behind it in one message.
+    pub(crate) fn at_once(mut self) -> Self {
+        self.at_once = true;
+        self
     }
 
     pub(crate) fn pass_time(&self, seconds: u64) {
@@ -187,6 +197,7 @@ impl World {
             gate: gate.await.unwrap(),
             buyers: buyer_house,
             seeders: seeder_house,
+            at_once: self.at_once,
         }
     }
 
@@ -298,7 +309,8 @@ impl Sides {
     ) -> Result<Option<ServeRequest>, Cut> {
         for _ in 0..8 {
             let credential = self.agent.credential(purchase, range).await;
-            let request = request(credential.map_err(cut)?, range).with_sealed(sealed);
+            let mut request = request(credential.map_err(cut)?, range).with_sealed(sealed);
+            request.cid = purchase.cid;
             line.pass()?;
             match self.gate.admit(&request).await.map_err(cut)? {
                 Admission::Granted => return Ok(Some(request)),
@@ -356,7 +368,7 @@ impl Sides {
         purchase: &Purchase,
         count: &mut Count,
         garbage: bool,
-        last: &mut Option<Bytes>,
+        last: &mut Option<(u64, Bytes)>,
         first: u64,
     ) -> Result<(), Cut> {
         let mut next = first;
@@ -379,10 +391,24 @@ impl Sides {
                 arrived.push((next, range, sealed));
                 next += 1;
             }
+            let mut right = false;
             for (index, range, sealed) in arrived {
-                let lock = self.agent.lock(purchase, range, &sealed).await;
-                let lock = lock.map_err(cut)?;
-                *last = Some(sealed.data.clone());
+                let both = match self.at_once && right {
+                    true => self.agent.pay_and_lock(purchase, range, &sealed).await,
+                    false => Ok(None),
+                };
+                let lock = match both.map_err(cut)? {
+                    Some(promised) => promised.both,
+                    // Of what was bought before, only the key is asked for.
+                    None => {
+                        if self.at_once {
+                            self.pay(line, purchase).await?;
+                        }
+                        let lock = self.agent.lock(purchase, range, &sealed).await;
+                        lock.map_err(cut)?
+                    }
+                };
+                *last = Some((index, sealed.data.clone()));
                 line.pass()?;
                 let key = self.gate.message(lock).await.map_err(cut)?;
                 line.pass()?;
@@ -395,6 +421,12 @@ impl Sides {
                 *last = None;
                 count.had += 1;
                 self.agent.verified(purchase, range).await;
+                right = true;
+                if !self.at_once {
+                    self.pay(line, purchase).await?;
+                }
+            }
+            if self.at_once {
                 self.pay(line, purchase).await?;
             }
         }
@@ -421,10 +453,15 @@ struct Worst {
 }
 
 async fn worst(policy: Policy, terms: ChannelTerms, channel_first: bool, garbage: bool) -> Worst {
+    worst_in(|| World::new(policy, terms), channel_first, garbage).await
+}
+
+async fn worst_in(world: impl Fn() -> World, channel_first: bool, garbage: bool) -> Worst {
     let mut worst = Worst::default();
     let mut complete = false;
     for messages in 0..400 {
-        let world = World::new(policy, terms);
+        let world = world();
+        let policy = world.policy;
         let (ours, theirs) = (Journal::in_memory().unwrap(), Journal::in_memory().unwrap());
         let sides = world.sides(&ours, &theirs).await;
         if channel_first {
@@ -447,11 +484,12 @@ async fn worst(policy: Policy, terms: ChannelTerms, channel_first: bool, garbage
         world.aftermath(&sides).await;
         count.earned = world.earned();
         let public: Vec<B256> = world.ledger.contract(|contract| contract.keys.clone());
-        if let (Some(sealed), Some(key)) = (last, public.last()) {
-            // The claim has told the buyer its key.
+        if let (Some((index, sealed)), Some(key)) = (last, public.last()) {
+            // The claim has told the buyer its key, or that of the one before.
             let mut plain = sealed.to_vec();
             chiral_payment::channel::cipher::apply(key, &mut plain);
-            count.had += u128::from(!garbage && plain[0] != 0xee);
+            let right = plain.iter().all(|byte| u64::from(*byte) == index);
+            count.had += u128::from(!garbage && right);
         }
         sides.end().await;
         let value = |chunks: u128| chunks * CHUNK_PRICE;
@@ -514,11 +552,16 @@ async fn locked_the_seeder_loses_an_upload_and_the_buyer_nothing_to_an_honest_on
         upload: 4,
     };
     assert_eq!(worst, expected);
+    let world = || World::new(Policy::LockedVoucher, terms()).at_once();
+    assert_eq!(worst_in(world, false, false).await, expected);
 }
 
 #[tokio::test]
 async fn locked_the_buyer_loses_one_chunks_price_to_garbage() {
     let worst = worst(Policy::LockedVoucher, terms(), false, true).await;
+    assert_eq!((worst.buyer, worst.seeder), (CHUNK_PRICE, 0));
+    let world = || World::new(Policy::LockedVoucher, terms()).at_once();
+    let worst = worst_in(world, false, true).await;
     assert_eq!((worst.buyer, worst.seeder), (CHUNK_PRICE, 0));
 }
 

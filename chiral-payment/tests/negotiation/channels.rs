@@ -24,7 +24,7 @@ async fn session(world: &World, sides: &Sides) -> Count {
     count
 }
 
-async fn both(world: &World) -> (Sides, Journal, Journal) {
+pub(crate) async fn both(world: &World) -> (Sides, Journal, Journal) {
     let (ours, theirs) = (Journal::in_memory().unwrap(), Journal::in_memory().unwrap());
     (world.sides(&ours, &theirs).await, ours, theirs)
 }
@@ -186,13 +186,19 @@ fn used(world: &World, sides: &Sides) -> usize {
     served.count()
 }
 
+/// What is locked is asked for before anything else.
+fn locked_or(sides: &Sides, purchase: &Purchase, first: u64) -> u64 {
+    let pending = sides.agent.pending(purchase);
+    pending.map_or(first, |range| first.min(range.start / CHUNK_SIZE))
+}
+
 /// Buys what is left, from `first` on; what an earlier run left to say comes before.
 async fn buy(world: &World, sides: &Sides, count: &mut Count, first: u64) -> Result<(), Cut> {
     let (line, purchase) = (Line::cut_after(10_000), world.purchase());
     match world.policy {
         Policy::LockedVoucher => {
             sides.pay(&line, &purchase).await?;
-            let mut last = None;
+            let (first, mut last) = (locked_or(sides, &purchase, first), None);
             let sealed = sides.sealed(&line, &purchase, count, false, &mut last, first);
             sealed.await
         }
@@ -267,10 +273,11 @@ async fn crash_at(
 
 /// However often a buyer is killed, the seeder loses a window in all its lives together, and
 /// the buyer nothing; and as it pays it gets on.
-async fn all_lives(policy: Policy) {
+async fn all_lives(policy: Policy, at_once: bool) {
     for every in [3, 5, 8] {
         let folder = tempfile::tempdir().unwrap();
-        let world = World::new(policy, terms());
+        let mut world = World::new(policy, terms());
+        world.at_once = at_once;
         let paths = ["buyer", "seeder"].map(|name| folder.path().join(name));
         let theirs = Journal::open(&paths[1]).unwrap();
         let purchase = world.purchase();
@@ -279,7 +286,7 @@ async fn all_lives(policy: Policy) {
             lives += 1;
             let ours = Journal::open(&paths[0]).unwrap();
             let sides = world.sides(&ours, &theirs).await;
-            let first = written_down(&sides, &purchase);
+            let first = locked_or(&sides, &purchase, written_down(&sides, &purchase));
             let side = [CrashSide::Before, CrashSide::After][lives % 2];
             // More steps in each life: the first ones are those of a start.
             let step = CrashStep::Number(ours.steps() + every + lives as u64);
@@ -318,12 +325,13 @@ async fn all_lives(policy: Policy) {
 
 #[tokio::test]
 async fn over_all_lives_of_a_buyer_the_loss_is_one_window() {
-    all_lives(Policy::Channel).await;
+    all_lives(Policy::Channel, false).await;
 }
 
 #[tokio::test]
 async fn over_all_lives_of_a_buyer_each_key_is_bought_once() {
-    all_lives(Policy::LockedVoucher).await;
+    all_lives(Policy::LockedVoucher, false).await;
+    all_lives(Policy::LockedVoucher, true).await;
 }
 
 /// Who has everything sent again and again and pays nothing gets a window, twice; and who pays
@@ -365,7 +373,7 @@ async fn every_step(policy: Policy, buyer_side: bool) {
     every_step_in(|| World::new(policy, terms()), buyer_side).await;
 }
 
-async fn every_step_in(world: impl Fn() -> World, buyer_side: bool) {
+pub(crate) async fn every_step_in(world: impl Fn() -> World, buyer_side: bool) {
     let mut crashes = 0;
     for number in 1..200 {
         let mut any = false;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod alone;
+mod at_once;
 mod bargain;
 mod bounds;
 mod channels;

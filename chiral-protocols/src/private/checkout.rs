@@ -290,15 +290,15 @@ impl Checkout {
         };
         while !closing.is_cancelled() {
             let next = closing.run_until_cancelled(parcels.recv());
-            let next = match desk.owed.due {
-                Some(_) => match tokio::time::timeout(LINGER, next).await {
+            let next = match desk.owed.is_something() {
+                true => match tokio::time::timeout(LINGER, next).await {
                     Ok(next) => next,
                     Err(_) => {
                         desk.settle().await;
                         continue;
                     }
                 },
-                None => next.await,
+                false => next.await,
             };
             match next.flatten() {
                 Some(ordered) => desk.serve(ordered).await,
@@ -390,7 +390,7 @@ impl Desk {
                 if parcel.place.keep {
                     self.checkout.keep(range, plain.clone());
                 }
-                self.owed.due = self.payer.redeem(range).await?;
+                self.payer.right(&mut self.owed, range).await;
                 Ok(plain)
             }
             Ok(Err(_)) => {
@@ -436,8 +436,7 @@ impl Desk {
                 Err(error) if error.is_retryable() => self.payer.pause(attempt).await,
                 Err(error) => {
                     tracing::debug!(source = %self.line.name(), %error, "a payment is not taken");
-                    // The lock is worth as much to the seeder, who claims it on the chain.
-                    self.owed.due = None;
+                    self.owed.give_up();
                     return;
                 }
             }

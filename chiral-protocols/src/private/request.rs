@@ -1,5 +1,6 @@
 //! One request for a range, from its first frame to its last byte.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +14,15 @@ use super::session::{Asking, failure, protocol, timed_out};
 use super::source::Seeder;
 use super::wanted::Wanted;
 use crate::payer::{Room, at_once};
+
+/// What is asked for in one request: little enough that what is on its way, as many of them as
+/// may be under way at once, takes little memory on either side, and that what is paid of one
+/// soon makes room for the next.
+const PART: u64 = 1 << 20;
+
+/// Parts of one range that are asked for ahead of the one that is being read, so that the seeder
+/// has always something to send.
+const PARTS_AHEAD: usize = 3;
 
 /// Asks for a range, in several requests if it is long; sealed, if that is how it is sold.
 pub(super) fn fetch(seeder: Arc<Seeder>, range: ByteRange) -> DeliveryStream {
@@ -29,7 +39,10 @@ pub(super) fn fetch(seeder: Arc<Seeder>, range: ByteRange) -> DeliveryStream {
 enum State {
     /// What is not asked for yet.
     Next(ByteRange),
-    Reading(Box<Reading>, ByteRange),
+    /// Behind what is being read what is asked for, in order, and then what is not.
+    Reading(Box<Reading>, VecDeque<Ahead>, ByteRange),
+    /// The same, between two parts.
+    Begun(VecDeque<Ahead>, ByteRange),
     Sealed(Box<Wanted>),
     Ended,
 }
@@ -48,20 +61,35 @@ async fn step(seeder: &Arc<Seeder>, mut state: State) -> Option<(Item, State)> {
             State::Next(left) => {
                 let (part, rest) = seeder.part(left);
                 match begin(seeder.clone(), part).await {
-                    Ok(Some(reading)) => {
-                        let left = rest;
-                        State::Reading(Box::new(reading), left)
-                    }
+                    Ok(Some(reading)) => State::Reading(Box::new(reading), VecDeque::new(), rest),
                     // As it turned out it is sold sealed.
                     Ok(None) => State::Next(left),
                     Err(error) => return Some((Err(error), State::Ended)),
                 }
             }
-            State::Reading(mut reading, left) => match reading.next().await {
-                Ok(Some(delivery)) => return Some((Ok(delivery), State::Reading(reading, left))),
-                Ok(None) => State::Next(left),
-                Err(error) => return Some((Err(error), State::Ended)),
+            State::Begun(mut ahead, left) => match ahead.pop_front() {
+                None => State::Next(left),
+                Some(next) => {
+                    let part = next.range;
+                    match next.admitted(seeder.clone()).await {
+                        Some(reading) => State::Reading(Box::new(reading), ahead, left),
+                        // It is asked for once more, and whatever is in the way is seen to then.
+                        // Those behind it are given up: nobody would take what comes of them
+                        // meanwhile, and the answers behind that could not be read.
+                        None => State::Next(ByteRange::new(part.start, left.end)),
+                    }
+                }
             },
+            State::Reading(mut reading, mut ahead, mut left) => {
+                ask_ahead(seeder, &mut ahead, &mut left).await;
+                match reading.next().await {
+                    Ok(Some(delivery)) => {
+                        return Some((Ok(delivery), State::Reading(reading, ahead, left)));
+                    }
+                    Ok(None) => State::Begun(ahead, left),
+                    Err(error) => return Some((Err(error), State::Ended)),
+                }
+            }
             State::Sealed(mut wanted) => match wanted.next().await? {
                 Ok(delivery) => return Some((Ok(delivery), State::Sealed(wanted))),
                 Err(error) => return Some((Err(error), State::Ended)),
@@ -90,12 +118,81 @@ impl Seeder {
                 ByteRange::new(left.start, cut),
             );
         }
+        let most = most.min(PART);
         let end = (left.start.saturating_add(most) / CHUNK_SIZE).saturating_mul(CHUNK_SIZE);
         let end = end.min(left.end);
         (
             ByteRange::new(left.start, end),
             ByteRange::new(end, left.end),
         )
+    }
+}
+
+/// A part that is asked for while those before it are still being read.
+struct Ahead {
+    range: ByteRange,
+    asking: Asking,
+    room: Option<Room>,
+    permit: OwnedSemaphorePermit,
+}
+
+/// Asks for as many parts as may be asked for ahead, and as there is room for at once. What
+/// cannot be asked for now is asked for when its turn has come, and then it is said why.
+async fn ask_ahead(seeder: &Arc<Seeder>, ahead: &mut VecDeque<Ahead>, left: &mut ByteRange) {
+    while ahead.len() < PARTS_AHEAD && !left.is_empty() {
+        let (range, rest) = seeder.part(*left);
+        match Ahead::ask(seeder, range).await {
+            Some(asked) => ahead.push_back(asked),
+            None => return,
+        }
+        *left = rest;
+    }
+}
+
+impl Ahead {
+    async fn ask(seeder: &Seeder, range: ByteRange) -> Option<Self> {
+        let payer = seeder.payer.as_ref();
+        // From the end of a file each part waits for the one behind it to be proven.
+        if payer.is_some_and(|payer| payer.is_backward() || payer.is_sealed()) {
+            return None;
+        }
+        let permit = seeder.permits.clone().try_acquire_owned().ok()?;
+        let (room, credential) = match payer {
+            Some(payer) => {
+                let room = payer.try_room(range)?;
+                (Some(room), payer.credential(range).await.ok()?.1)
+            }
+            None => (None, None),
+        };
+        let Ask { body, .. } = Ask::plain(range, credential);
+        let asking = seeder.session().await.ok()?.ask(body).await.ok()?;
+        Some(Self {
+            range,
+            asking,
+            room,
+            permit,
+        })
+    }
+
+    /// Waits until it is being sent; `None` if it is not.
+    async fn admitted(mut self, seeder: Arc<Seeder>) -> Option<Reading> {
+        let limit = seeder.config.idle_timeout;
+        let first = timeout(limit, self.asking.next()).await.ok()?.ok()?;
+        if !matches!(first.body, Body::StreamChunk(_)) {
+            self.asking.answered();
+            return None;
+        }
+        if let Some(payer) = &seeder.payer {
+            payer.admitted();
+        }
+        Some(Reading {
+            seeder,
+            asking: self.asking,
+            first: Some(first),
+            left: self.range,
+            room: self.room,
+            _permit: self.permit,
+        })
     }
 }
 

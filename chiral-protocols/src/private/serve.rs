@@ -1,6 +1,7 @@
 //! The seeder's end of a session.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use chiral_core::{
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::config::PrivateConfig;
 use super::frame::{Frame, FrameError};
@@ -33,11 +34,16 @@ mod payments;
 /// Frames that wait to be sent: read ahead of the stream.
 const SENDING: usize = 8;
 
+/// Answers that wait to be sent. They go before what is read ahead: a buyer may wait for one,
+/// and for the chunks it does not need one by one.
+const SAYING: usize = 16;
+
 /// Payment messages of one session that wait to be looked at.
 const MAX_MESSAGES: usize = 16;
 
-/// Bytes read from the store at once.
-const READ: u64 = 4 * CHUNK_SIZE;
+/// Bytes read from the store at once: what is in memory of a chunk the store copies at once,
+/// into a buffer that was used before, and for more it asks another thread.
+const READ: u64 = CHUNK_SIZE;
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -82,13 +88,18 @@ impl Host {
             }
         };
         let (out, queue) = mpsc::channel(SENDING);
+        let (say, said) = mpsc::channel(SAYING);
         let (ask, asked) = mpsc::channel(config.max_requests.max(1) + MAX_WANTS);
         let (tell, told) = mpsc::channel(MAX_MESSAGES);
+        let serving = Arc::new(serving);
+        // In a task of its own: what is read, sealed and sent does not keep it waiting.
+        let answering = serving.clone().answer(told, say.clone());
+        let answering = AbortOnDropHandle::new(self.tasks.spawn(answering));
         let result = tokio::select! {
-            result = serving.listen(&mut reader, &out, ask, tell) => result,
+            result = serving.listen(&mut reader, &say, ask, tell) => result,
             result = serving.deliver(asked, &out) => result,
-            result = serving.answer(told, &out) => result,
-            result = write(&mut writer, queue, &config) => result,
+            result = answering => result.unwrap_or_else(|error| Err(io::Error::other(error).into())),
+            result = write(&mut writer, said, queue, &config) => result,
         };
         if let Err(error) = result {
             tracing::debug!(%error, "session over");
@@ -221,13 +232,20 @@ fn failed(kind: FailureKind, reason: &str) -> Body {
 
 async fn write(
     writer: &mut FrameWriter,
+    mut said: mpsc::Receiver<Frame>,
     mut queue: mpsc::Receiver<Frame>,
     config: &PrivateConfig,
 ) -> Result<(), LinkError> {
-    while let Some(frame) = queue.recv().await {
+    loop {
+        let frame = tokio::select! {
+            biased;
+            Some(frame) = said.recv() => frame,
+            Some(frame) = queue.recv() => frame,
+            else => return Ok(()),
+        };
         let work = async {
             writer.write(&frame).await?;
-            match queue.is_empty() {
+            match said.is_empty() && queue.is_empty() {
                 true => writer.flush().await,
                 false => Ok(()),
             }
@@ -238,7 +256,6 @@ async fn write(
             .await
             .map_err(|_| slow())??;
     }
-    Ok(())
 }
 
 type Out = mpsc::Sender<Frame>;
@@ -379,9 +396,9 @@ impl Serving {
 
     /// Takes messages to the gate, one after the other.
     async fn answer(
-        &self,
+        self: Arc<Self>,
         mut told: mpsc::Receiver<(u32, Bytes)>,
-        out: &Out,
+        out: Out,
     ) -> Result<(), LinkError> {
         while let Some((id, message)) = told.recv().await {
             let body = match self.host.gate.message(message).await {
@@ -389,7 +406,7 @@ impl Serving {
                 Err(error) => refused(&error),
             };
             self.payments.seen();
-            send(out, Frame::new(id, body)).await?;
+            send(&out, Frame::new(id, body)).await?;
         }
         std::future::pending().await
     }
@@ -402,11 +419,12 @@ impl Serving {
             behind,
         }) = asked.recv().await
         {
-            self.payments.wait_for(behind).await;
             let last = match request {
-                Request::Chunks(request) => Frame::new(id, self.one(id, request, out).await?),
-                Request::File(request) => self.some(id, request).await,
-                Request::Want(want, proof) => self.chunk(id, want, proof).await,
+                Request::Chunks(request) => {
+                    Frame::new(id, self.one(id, request, behind, out).await?)
+                }
+                Request::File(request) => self.some(id, request, behind).await,
+                Request::Want(want, proof) => self.chunk(id, want, proof, behind).await,
             };
             let cancelled = {
                 let mut requests = self.requests();
@@ -421,7 +439,13 @@ impl Serving {
     }
 
     /// One request; answers its last frame.
-    async fn one(&self, id: u32, request: RequestChunks, out: &Out) -> Result<Body, LinkError> {
+    async fn one(
+        &self,
+        id: u32,
+        request: RequestChunks,
+        behind: u64,
+        out: &Out,
+    ) -> Result<Body, LinkError> {
         let Some(file) = &self.file else {
             return Ok(self.have());
         };
@@ -435,7 +459,7 @@ impl Serving {
         };
         let mut serve = ServeRequest::new(header.cid, range, Protocol::Private);
         serve.credential = request.credential;
-        if let Err(body) = self.admitted(&serve).await {
+        if let Err(body) = self.admitted(&serve, behind).await {
             return Ok(body);
         }
         let flow = self.host.config.uploads.flow(header.cid);
@@ -471,14 +495,18 @@ impl Serving {
     }
 
     /// Some bytes of any file, in one frame.
-    async fn some(&self, id: u32, request: FileRequest) -> Frame {
-        match self.some_bytes(request).await {
+    async fn some(&self, id: u32, request: FileRequest, behind: u64) -> Frame {
+        match self.some_bytes(request, behind).await {
             Ok((response, data)) => Frame::new(id, Body::FileResponse(response)).with_data(data),
             Err(body) => Frame::new(id, body),
         }
     }
 
-    async fn some_bytes(&self, request: FileRequest) -> Result<(FileResponse, Bytes), Body> {
+    async fn some_bytes(
+        &self,
+        request: FileRequest,
+        behind: u64,
+    ) -> Result<(FileResponse, Bytes), Body> {
         let unreadable = |error: StoreError| match error {
             StoreError::Range { .. } => failed(FailureKind::Missing, "not held"),
             error => {
@@ -500,7 +528,7 @@ impl Serving {
         let range = ByteRange::new(request.offset, end.min(layout.range(index).end));
         let mut serve = ServeRequest::new(header.cid, range, Protocol::Private);
         serve.credential = request.credential;
-        self.admitted(&serve).await?;
+        self.admitted(&serve, behind).await?;
         let mut sent = Sent::new(self.host.clone(), serve);
         let data = content.read(range).await.map_err(unreadable)?;
         let next = match layout.is_last(index) {
@@ -522,8 +550,20 @@ impl Serving {
         Ok((response, data))
     }
 
-    /// Whether the gate lets a request through; if not, what is answered.
-    async fn admitted(&self, serve: &ServeRequest) -> Result<(), Body> {
+    /// Whether the gate lets a request through; if not, what is answered. If it does not while
+    /// payments that came before are still looked at, it is asked once more behind them.
+    async fn admitted(&self, serve: &ServeRequest, behind: u64) -> Result<(), Body> {
+        let seen = self.payments.seen_so_far();
+        match self.decided(serve).await {
+            Err(_) if seen < behind => {
+                self.payments.wait_for(behind).await;
+                self.decided(serve).await
+            }
+            decided => decided,
+        }
+    }
+
+    async fn decided(&self, serve: &ServeRequest) -> Result<(), Body> {
         match self.host.gate.admit(serve).await {
             Ok(Admission::Granted) => Ok(()),
             Ok(Admission::PaymentRequired(terms)) => {

@@ -17,7 +17,7 @@ use super::messages::{Body, Cancel, CloseSession, Failed, FailureKind};
 
 /// Frames of one request that wait to be taken; the stream is not read on while there are so
 /// many.
-const WAITING: usize = 4;
+const WAITING: usize = 2;
 
 /// Frames that wait to be sent.
 const SENDING: usize = 32;

@@ -173,10 +173,10 @@ impl Wanted {
                 Way::Bought(delivery) => Box::pin(ready(Ok(Arrived::Open(delivery)))),
                 Way::GivenUp(parcel, part) => Box::pin(ready(Ok(Arrived::Sealed(parcel, part)))),
                 Way::Ask(ticket, part) => {
-                    let seeder = self.seeder.clone();
+                    let (seeder, payer) = (self.seeder.clone(), payer.clone());
                     let asking = asked.next().ok_or(TransferError::Closed)?;
                     Box::pin(async move {
-                        let parcel = arrive(&seeder, ticket, asking).await?;
+                        let parcel = arrive(&seeder, &payer, ticket, asking).await?;
                         Ok(Arrived::Sealed(parcel, part))
                     })
                 }
@@ -255,6 +255,7 @@ async fn wait(payer: &Arc<Payer>, checkout: &Checkout) -> Result<(), TransferErr
 /// Waits for a sealed chunk.
 async fn arrive(
     seeder: &Seeder,
+    payer: &Payer,
     ticket: Ticket,
     asked: (u64, Asking),
 ) -> Result<Parcel, TransferError> {
@@ -287,9 +288,10 @@ async fn arrive(
         ));
     }
     room.delivered(chunk.len());
+    let sealed = Sealed::new(response.seal, first.data);
     Ok(Parcel {
         range: chunk,
-        sealed: Sealed::new(response.seal, first.data),
+        sealed: payer.inspected(chunk, sealed).await,
         place,
     })
 }

@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use chiral_core::conformance::chunk_source::receive;
 use chiral_core::{
     Admission, Bill, BillId, ByteRange, ChunkSource, Cid, ContentIdentity, ContentProtocol,
-    GateError, PaymentAgent, PaymentGate, Price, Purchase, Sealed, ServeRequest, SettlementStatus,
-    U256,
+    GateError, PayAndLock, PaymentAgent, PaymentGate, Price, Purchase, Sealed, ServeRequest,
+    SettlementStatus, U256,
 };
 use chiral_dht::MemoryNetworkHub;
 use chiral_protocols::private::{PrivateConfig, PrivateProtocol};
@@ -48,6 +48,9 @@ struct Shop {
     /// Most that was sealed and not paid.
     most: AtomicU32,
     of: Mutex<Vec<Way>>,
+    /// Whether it takes a payment and a lock in one message, and how many came.
+    knows_both: bool,
+    both: AtomicU32,
 }
 
 #[async_trait]
@@ -68,6 +71,18 @@ impl PaymentGate for Shop {
             self.paid.fetch_add(1, Ordering::SeqCst);
             return Ok(Bytes::from_static(b"paid"));
         }
+        let message = match message.strip_prefix(b"both") {
+            None => &message[..],
+            Some(_) if !self.knows_both => {
+                let reason = "an unknown kind of message";
+                return Err(GateError::Message { reason });
+            }
+            Some(lock) => {
+                self.both.fetch_add(1, Ordering::SeqCst);
+                self.paid.fetch_add(1, Ordering::SeqCst);
+                lock
+            }
+        };
         let number = message.strip_prefix(b"lock").expect("a lock");
         let number = u32::from_be_bytes(number.try_into().unwrap());
         match self.of.lock().unwrap()[number as usize] {
@@ -117,6 +132,9 @@ struct Customer {
     verified: Mutex<BTreeSet<u64>>,
     locks: AtomicU32,
     redeemed: AtomicU32,
+    /// Whether it promises a payment and a lock at once, and what for.
+    at_once: bool,
+    promised: Mutex<Option<ByteRange>>,
 }
 
 #[async_trait]
@@ -148,6 +166,24 @@ impl PaymentAgent for Customer {
         true
     }
 
+    async fn pay_and_lock(
+        &self,
+        purchase: &Purchase,
+        range: ByteRange,
+        sealed: &Sealed,
+    ) -> Result<Option<PayAndLock>, GateError> {
+        if !self.at_once || sealed.header.len() != 4 {
+            return Ok(None);
+        }
+        let Some(pay) = self.due(purchase).await? else {
+            return Ok(None);
+        };
+        let lock = self.lock(purchase, range, sealed).await?;
+        *self.promised.lock().unwrap() = Some(range);
+        let both = [b"both", &lock[..]].concat().into();
+        Ok(Some(PayAndLock::new(both, pay)))
+    }
+
     async fn lock(
         &self,
         _: &Purchase,
@@ -156,6 +192,10 @@ impl PaymentAgent for Customer {
     ) -> Result<Bytes, GateError> {
         if sealed.header.len() != 4 {
             return Err(GateError::Message { reason: "no seal" });
+        }
+        if self.promised.lock().unwrap().take() == Some(range) {
+            // Said again, by itself.
+            return Ok([b"lock", &sealed.header[..]].concat().into());
         }
         let before = self.open.lock().unwrap().replace(range);
         assert_eq!(before, None, "one lock at a time");
@@ -202,12 +242,29 @@ struct Street {
 
 impl Street {
     async fn new(hub: &MemoryNetworkHub, bytes: &Bytes, ahead: usize, ways: Vec<Way>) -> Self {
-        let shop = Arc::new(Shop::default());
+        Self::between(hub, bytes, ahead, ways, false, false).await
+    }
+
+    async fn between(
+        hub: &MemoryNetworkHub,
+        bytes: &Bytes,
+        ahead: usize,
+        ways: Vec<Way>,
+        at_once: bool,
+        knows_both: bool,
+    ) -> Self {
+        let shop = Arc::new(Shop {
+            knows_both,
+            ..Shop::default()
+        });
         *shop.ways.lock().unwrap() = ways.into_iter().rev().collect();
         let from = seeder(hub, PrivateConfig::default(), shop.clone(), bytes).await;
         let mut config = PrivateConfig::default().fetch_only();
         config.sealed_ahead = ahead;
-        let customer = Arc::new(Customer::default());
+        let customer = Arc::new(Customer {
+            at_once,
+            ..Customer::default()
+        });
         let buyer = node(hub, 2, config, Arc::new(OpenGate)).await;
         let buyer = buyer.with_agent(customer.clone());
         let source = buyer.connect(&from.offer, &from.target).await.unwrap();
@@ -252,6 +309,27 @@ async fn chunks_come_sealed_some_ahead_and_are_bought_one_by_one() {
         let customer = street.customer.clone();
         street.end().await;
         assert_eq!(customer.redeemed.load(Ordering::SeqCst), locks);
+    }
+}
+
+/// What pays for a chunk travels with the lock for the next one; with a seller that does not
+/// know such messages, each by itself after the first. Either way every chunk is paid once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_and_the_lock_behind_it_travel_together_if_the_seller_knows_that() {
+    for knows_both in [true, false] {
+        let (hub, bytes) = (MemoryNetworkHub::new(), content(20 * CHUNK as usize));
+        let street = Street::between(&hub, &bytes, 8, Vec::new(), true, knows_both).await;
+        let all = ByteRange::new(0, 20 * CHUNK);
+        soon(receive(&*street.source, all, &bytes)).await;
+        let (customer, shop) = (street.customer.clone(), street.shop.clone());
+        street.end().await;
+        let count = |count: &AtomicU32| count.load(Ordering::SeqCst);
+        assert_eq!(
+            (count(&customer.locks), count(&customer.redeemed)),
+            (20, 20)
+        );
+        assert_eq!(count(&shop.paid), 20, "knows both: {knows_both}");
+        assert_eq!(count(&shop.both) > 0, knows_both);
     }
 }
 
@@ -315,11 +393,14 @@ proptest! {
     fn a_seller_that_cheats_gets_one_lock_at_most(
         ways in proptest::collection::vec(way(), 8),
         ahead in 1usize..6,
+        at_once: bool,
+        knows_both: bool,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let (hub, bytes) = (MemoryNetworkHub::new(), content(8 * CHUNK as usize));
-            let street = Street::new(&hub, &bytes, ahead, ways.clone()).await;
+            let ways_too = ways.clone();
+            let street = Street::between(&hub, &bytes, ahead, ways_too, at_once, knows_both).await;
             let mut all = street.source.fetch(ByteRange::new(0, 8 * CHUNK));
             let (mut right, mut wrong) = (0, 0);
             while let Some(Ok(delivery)) = soon(all.next()).await {

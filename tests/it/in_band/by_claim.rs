@@ -45,9 +45,9 @@ impl PaymentGate for Mute {
 
     async fn message(&self, message: Bytes) -> Result<Bytes, GateError> {
         let lock = match Message::decode(&message) {
-            Ok(Message::Channel(ChannelMessage::Lock(lock))) => {
-                Some((lock.agreement, lock.counter))
-            }
+            Ok(Message::Channel(
+                ChannelMessage::Lock(lock) | ChannelMessage::PayAndLock(_, lock),
+            )) => Some((lock.agreement, lock.counter)),
             _ => None,
         };
         let answer = self.gate.message(message).await?;

@@ -11,6 +11,9 @@ use crate::channel::payee::{ClaimRules, PayeeChannel, TakeFault};
 use crate::channel::voucher::{ChannelDomain, Close, Proven, Share, Word};
 use crate::channel::watcher;
 
+/// The step that keeps a voucher.
+const TAKEN: &str = "channel-taken";
+
 impl Channels {
     /// Looks for a channel from `payer` to this node, and binds an agreement to it. Answers its
     /// deposit as far as it is deep enough; `None` if it is not seen yet.
@@ -142,6 +145,15 @@ impl Channels {
     /// # Cancel safety
     /// It may have been taken; the same again changes nothing.
     pub async fn take(&self, pay: &Pay, amount: u128) -> Result<bool, ChannelsError> {
+        let (change, new) = self.note(pay, amount)?;
+        self.taken(change).await?;
+        Ok(new)
+    }
+
+    /// The same, but not on disk yet: that is for whoever calls, before anything is served for
+    /// it. Answers up to which change, and whether anything is new. If nothing is, it may be
+    /// that whoever took it before did not get as far as the disk.
+    pub(crate) fn note(&self, pay: &Pay, amount: u128) -> Result<(u64, bool), ChannelsError> {
         let id = pay.channel;
         let voucher = self.prove(id, pay.voucher(), pay.signature)?;
         let share = Share {
@@ -149,17 +161,19 @@ impl Channels {
             bytes: pay.bytes,
             amount,
         };
-        let change = {
-            let mut book = self.book();
-            let held = book.payees.get_mut(&id).ok_or(ChannelsError::Unknown)?;
-            if !held.channel.take(share, voucher)? {
-                return Ok(false);
-            }
-            book.bound.insert(share.agreement, id);
-            book.touch_payee(id)
-        };
-        self.durable(change, "channel-taken").await?;
-        Ok(true)
+        let mut book = self.book();
+        let held = book.payees.get_mut(&id).ok_or(ChannelsError::Unknown)?;
+        if !held.channel.take(share, voucher)? {
+            return Ok((book.last_change(), false));
+        }
+        book.bound.insert(share.agreement, id);
+        Ok((book.touch_payee(id), true))
+    }
+
+    /// Makes durable what was [noted](Self::note), if that was not done in a step with something
+    /// else.
+    pub(crate) async fn taken(&self, change: u64) -> Result<(), ChannelsError> {
+        Ok(self.durable(change, TAKEN).await?)
     }
 
     /// Takes a locked voucher, after which `key` may be told. Durable when this answers.

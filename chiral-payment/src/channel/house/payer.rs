@@ -2,15 +2,17 @@
 
 use alloy_primitives::{Address, B256, U256, keccak256};
 use chiral_core::{ByteRange, SettlementStatus, WalletSignature};
+use redb::WriteTransaction;
 use tokio::time::Instant;
 
 use super::{Channels, ChannelsError};
+use crate::JournalError;
 use crate::channel::book::Side;
 use crate::channel::messages::{Pay, PayLocked};
 use crate::channel::on_chain::LOOK_AGAIN;
 use crate::channel::past::{About, Past};
 use crate::channel::payer::{Expiry, PayFault, PayerChannel, Phase};
-use crate::channel::voucher::{Close, Proven, Share, Voucher};
+use crate::channel::voucher::{Close, LockedVoucher, Proven, Share, Voucher};
 use crate::contracts::{ChannelState, channels};
 
 /// Number of a call that is made once for a channel.
@@ -19,6 +21,18 @@ pub(crate) fn call_id(channel: B256, what: &str, number: u128) -> B256 {
     bytes.extend_from_slice(what.as_bytes());
     bytes.extend_from_slice(&number.to_be_bytes());
     keccak256(bytes)
+}
+
+/// A lock that is to come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NextLock {
+    /// What it brings its agreement to.
+    pub(crate) share: Share,
+    /// The counter of the request whose answer is sealed.
+    pub(crate) counter: u64,
+    pub(crate) key_hash: B256,
+    /// What the key opens.
+    pub(crate) range: ByteRange,
 }
 
 impl Channels {
@@ -166,6 +180,85 @@ impl Channels {
         self.say(voucher, share).await
     }
 
+    /// The same, in one step with what `beside` writes: neither is ever on disk without the
+    /// other. If nothing can be promised, nothing is written.
+    pub(crate) async fn pay_with<T: Send + 'static>(
+        &self,
+        id: B256,
+        share: Share,
+        point: &'static str,
+        beside: impl FnOnce(&WriteTransaction) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<(Pay, T), ChannelsError> {
+        // Before anything is promised: nobody else writes the promise alone.
+        let turn = self.inner.turn.lock().await;
+        let voucher = {
+            let mut book = self.book();
+            let channel = book.payers.get_mut(&id).ok_or(ChannelsError::Unknown)?;
+            let voucher = channel.pay(share)?;
+            book.touch_payer(id);
+            voucher
+        };
+        let value = self.write(&turn, point, beside).await?;
+        drop(turn);
+        Ok((self.say(voucher, share).await?, value))
+    }
+
+    /// What the key of the open lock opened is right, and another lock comes behind it: promises
+    /// the voucher that takes its place and the next lock, in one step with what `beside`
+    /// writes. If one of them cannot be promised, neither is, and nothing is written.
+    ///
+    /// # Errors
+    /// As [`Channels::redeem`] and [`Channels::lock_up`].
+    pub(crate) async fn redeem_and_lock_with<T: Send + 'static>(
+        &self,
+        id: B256,
+        next: NextLock,
+        beside: impl FnOnce(&WriteTransaction) -> Result<T, JournalError> + Send + 'static,
+    ) -> Result<(Pay, PayLocked, T), ChannelsError> {
+        let expiry = self.expiry();
+        let turn = self.inner.turn.lock().await;
+        let (voucher, paid, locked) = {
+            let mut book = self.book();
+            let held = book.payers.get_mut(&id).ok_or(ChannelsError::Unknown)?;
+            let mut channel = held.clone();
+            let paid = channel.lock().ok_or(PayFault::NotUnlocked)?.share;
+            let voucher = channel.redeem()?;
+            let locked = channel.lock_up(next.share, next.key_hash, expiry)?;
+            channel.locked_for(next.range);
+            *held = channel;
+            book.touch_payer(id);
+            (voucher, paid, locked)
+        };
+        let value = self.write(&turn, "channel-pay-and-lock", beside).await?;
+        drop(turn);
+        let pay = self.say(voucher, paid).await?;
+        let lock = self.say_locked(locked, next.share, next.counter).await?;
+        Ok((pay, lock, value))
+    }
+
+    fn expiry(&self) -> u64 {
+        let lifetime = self.inner.config.lock_lifetime.as_secs();
+        self.now().saturating_add(lifetime)
+    }
+
+    async fn say_locked(
+        &self,
+        voucher: LockedVoucher,
+        share: Share,
+        counter: u64,
+    ) -> Result<PayLocked, ChannelsError> {
+        Ok(PayLocked {
+            agreement: share.agreement,
+            counter,
+            bytes: share.bytes,
+            channel: voucher.channel,
+            cumulative: voucher.cumulative,
+            key_hash: voucher.key_hash,
+            expiry: voucher.expiry,
+            signature: self.sign(&voucher).await?,
+        })
+    }
+
     async fn say(&self, voucher: Voucher, share: Share) -> Result<Pay, ChannelsError> {
         Ok(Pay {
             agreement: share.agreement,
@@ -188,8 +281,7 @@ impl Channels {
         key_hash: B256,
         range: ByteRange,
     ) -> Result<PayLocked, ChannelsError> {
-        let lifetime = self.inner.config.lock_lifetime.as_secs();
-        let expiry = self.now().saturating_add(lifetime);
+        let expiry = self.expiry();
         let (voucher, change) = {
             let mut book = self.book();
             let channel = book.payers.get_mut(&id).ok_or(ChannelsError::Unknown)?;
@@ -198,30 +290,19 @@ impl Channels {
             (voucher, book.touch_payer(id))
         };
         self.durable(change, "channel-lock").await?;
-        Ok(PayLocked {
-            agreement: share.agreement,
-            counter,
-            bytes: share.bytes,
-            channel: id,
-            cumulative: voucher.cumulative,
-            key_hash,
-            expiry: voucher.expiry,
-            signature: self.sign(&voucher).await?,
-        })
+        self.say_locked(voucher, share, counter).await
     }
 
-    /// The payee has shown the key of the open lock.
+    /// The payee has shown the key of the open lock. It is on disk with whatever is written next,
+    /// as what it opens is: whoever is killed before that asks for it again, with the same lock.
     ///
     /// # Errors
-    /// [`PayFault::Key`] if it is another; the journal.
-    pub async fn unlock(&self, id: B256, key: B256) -> Result<(), ChannelsError> {
-        let change = {
-            let mut book = self.book();
-            let channel = book.payers.get_mut(&id).ok_or(ChannelsError::Unknown)?;
-            channel.unlock(key)?;
-            book.touch_payer(id)
-        };
-        self.durable(change, "channel-key").await?;
+    /// [`PayFault::Key`] if it is another.
+    pub fn unlock(&self, id: B256, key: B256) -> Result<(), ChannelsError> {
+        let mut book = self.book();
+        let channel = book.payers.get_mut(&id).ok_or(ChannelsError::Unknown)?;
+        channel.unlock(key)?;
+        book.touch_payer(id);
         Ok(())
     }
 
@@ -421,6 +502,16 @@ impl Channels {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Under which agreements a lock is open to a wallet whose key has come.
+    pub(crate) fn opened_to(&self, payee: Address) -> Vec<B256> {
+        let book = self.book();
+        let its = book.payers.values();
+        let its = its.filter(|channel| channel.payee() == payee);
+        let locks = its.filter_map(|channel| channel.lock());
+        let opened = locks.filter(|lock| lock.key.is_some());
+        opened.map(|lock| lock.share.agreement).collect()
     }
 
     /// The channel to pay a wallet out of, if there is one.

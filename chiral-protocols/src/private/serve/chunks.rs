@@ -30,8 +30,14 @@ impl Serving {
     }
 
     /// One chunk, or a part of it, in one frame.
-    pub(super) async fn chunk(&self, id: u32, want: Want, proof: Option<Bytes>) -> Frame {
-        match self.chunk_bytes(id, want, proof).await {
+    pub(super) async fn chunk(
+        &self,
+        id: u32,
+        want: Want,
+        proof: Option<Bytes>,
+        behind: u64,
+    ) -> Frame {
+        match self.chunk_bytes(id, want, proof, behind).await {
             Ok((response, data)) => Frame::new(id, Body::ChunkResponse(response)).with_data(data),
             Err(body) => Frame::new(id, body),
         }
@@ -42,6 +48,7 @@ impl Serving {
         id: u32,
         want: Want,
         proof: Option<Bytes>,
+        behind: u64,
     ) -> Result<(ChunkResponse, Bytes), Body> {
         let Some(Opened { content, meter }) = &self.file else {
             return Err(self.have());
@@ -74,7 +81,7 @@ impl Serving {
         let mut serve = ServeRequest::new(header.cid, range, Protocol::Private);
         serve.credential = want.credential;
         serve.sealed = want.sealed;
-        self.admitted(&serve).await?;
+        self.admitted(&serve, behind).await?;
         let mut sent = Sent::new(self.host.clone(), serve.clone());
         let data = content.read(range).await.map_err(|error| match error {
             StoreError::Range { .. } => failed(FailureKind::Missing, "not held"),

@@ -1,5 +1,6 @@
 //! In which order payments and requests of a session are looked at: a request that came behind
-//! a payment is decided on behind it, or it would be refused for want of what is there.
+//! a payment is not refused before that was looked at, or it would be for want of what is there.
+//! One that is served anyway does not wait: each payment is a step of the journal.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,6 +34,10 @@ impl Payments {
 
     pub(super) fn come_so_far(&self) -> u64 {
         self.come.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn seen_so_far(&self) -> u64 {
+        self.seen.load(Ordering::SeqCst)
     }
 
     /// Waits until so many were looked at, but not long.
