@@ -31,7 +31,7 @@ impl Scheduler {
         let due = known.due.remove(range);
         if let Some(source) = self.sources.get_mut(&id) {
             source.out -= due;
-            source.robbed_at = None;
+            (source.robbed_at, source.robbed) = (None, 0);
             if issued.is_some() {
                 source.cut_at = None;
             }

@@ -134,6 +134,7 @@ impl Scheduler {
         let silence = now.saturating_sub(last);
         if source.queue.is_empty() && span(source.latency()) < silence {
             source.robbed_at = Some(now);
+            source.robbed = source.robbed.saturating_add(1);
         }
         let usual = span(2.0 * (source.latency() + source.meter.gap()));
         if source.queue.is_empty() && !source.is_demoted() && silence > usual {

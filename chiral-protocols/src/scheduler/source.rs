@@ -64,8 +64,9 @@ pub(super) struct Source {
     pub(super) head_since: Duration,
     /// When the request that it was working on was stopped or shortened, until the next begins.
     pub(super) cut_at: Option<Duration>,
-    /// When it last lost all that it had, if it brought nothing since.
+    /// When it last lost all that it had, if it brought nothing since, and how often that was.
     pub(super) robbed_at: Option<Duration>,
+    pub(super) robbed: u32,
     /// How much it counts among partial seeders.
     pub(super) weight: u32,
     pub(super) useful: u64,
@@ -95,6 +96,7 @@ impl Source {
             head_since: Duration::ZERO,
             cut_at: None,
             robbed_at: None,
+            robbed: 0,
             weight: super::pool::WEIGHT,
             useful: 0,
             duplicate: 0,

@@ -31,6 +31,10 @@ const EARLY: f64 = 0.03;
 
 /// A source that lost all it had before it brought a byte takes nothing over for so many latencies.
 const REST_LATENCIES: f64 = 4.0;
+/// Each further time it rests so many seconds longer, twice as many as the time before: two that
+/// bring nothing could take the same bytes from each other for ever, and others would not get them.
+const REST_AGAIN: f64 = 0.025;
+const MAX_REST_DOUBLINGS: u32 = 10;
 
 impl Scheduler {
     /// Takes work for an idle source from others. Returns whether it got any.
@@ -43,7 +47,9 @@ impl Scheduler {
             return false;
         }
         if let Some(robbed) = source.robbed_at {
-            let rest = span(REST_LATENCIES * source.latency());
+            let again = source.robbed.saturating_sub(1).min(MAX_REST_DOUBLINGS);
+            let again = REST_AGAIN * f64::from((1 << again) - 1);
+            let rest = span(REST_LATENCIES * source.latency() + again);
             let over = robbed.saturating_add(rest);
             if over > now {
                 if let Some(source) = self.sources.get_mut(&id) {

@@ -129,9 +129,19 @@ impl Scheduler {
                 && whole.suits(id, source, size)
                 && !self.someone_is_sooner(now, id, whole)
         });
-        let Some(whole) = found else { return false };
-        let (start, range) = (whole.range.start, whole.range);
-        let ask = source.grid.expand(range, size);
+        let Some(range) = found.map(|whole| whole.range) else {
+            return false;
+        };
+        self.give_whole(now, id, range);
+        true
+    }
+
+    /// Asks the source for a range that nobody fetches.
+    fn give_whole(&mut self, now: Duration, id: SourceId, range: ByteRange) {
+        let Some(source) = self.sources.get(&id) else {
+            return;
+        };
+        let (start, ask) = (range.start, source.grid.expand(range, self.ledger.size));
         let request = self.issue(now, id, ask);
         self.ledger.first.insert(range, request);
         if let Some(known) = self.requests.get_mut(&request) {
@@ -141,7 +151,6 @@ impl Scheduler {
         if let Some(whole) = self.held.get_mut(&start) {
             whole.request = Some(request);
         }
-        true
     }
 
     /// Whether nobody but demoted sources can fetch some waiting range that suits this one.
@@ -178,14 +187,16 @@ impl Scheduler {
             let mine = self.time_for(now, id, whole.range.len());
             let suits = holder != id && whole.suits(id, source, size);
             (suits && self.ledger.window.covers(whole.range) && mine * MUCH_SOONER < victim.finish)
-                .then_some((request, holder))
+                .then_some((request, holder, whole.range))
         });
-        let Some((request, holder)) = found else {
+        let Some((request, holder, range)) = found else {
             return false;
         };
         self.end_request(now, request, true);
         self.doubt(now, holder);
-        self.feed_whole(now, id)
+        // Without the request its holder looks as good as before, and would get it again.
+        self.give_whole(now, id, range);
+        true
     }
 
     fn someone_is_sooner(&self, now: Duration, id: SourceId, whole: &Whole) -> bool {
