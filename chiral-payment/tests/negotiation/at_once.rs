@@ -204,7 +204,7 @@ async fn what_is_answered_is_on_disk_though_it_was_heard_before() {
         };
         // Somebody else writes just now.
         let (begun, begins) = tokio::sync::oneshot::channel();
-        let (go, waits) = std::sync::mpsc::channel::<()>();
+        let (go, waits) = std::sync::mpsc::sync_channel::<()>(1);
         let journal = theirs.clone();
         let busy = tokio::spawn(async move {
             let work = move |_: &_| {
