@@ -226,10 +226,7 @@ async fn by_either_name_of_a_hybrid() {
         let leecher = Peer::new(config(told), None).await;
         let expected = leecher.protocol.expect(&second, target.cid().unwrap());
         expected.unwrap();
-        assert!(
-            get(&leecher, target.clone(), vec![]).await == bytes,
-            "{told}"
-        );
+        assert!(get(&leecher, target, vec![]).await == bytes, "{told}");
         leechers.push(leecher);
     }
     // What it learnt of the torrent has its first name in it.
