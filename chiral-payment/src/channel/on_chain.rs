@@ -136,5 +136,6 @@ impl Contract {
     }
 }
 
-/// Pause between looks at the chain while something is waited for.
+/// Pauses between looks at the chain while something is waited for, the first and the longest.
+pub(super) const FIRST_LOOK: Duration = Duration::from_millis(20);
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);

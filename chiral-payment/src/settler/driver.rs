@@ -33,6 +33,8 @@ const MAX_BILLS_A_PASS: usize = 4 * MAX_LEGS;
 const MAX_STEPS: usize = 8;
 /// First pause after the chain did not answer.
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+/// The chain is first asked of a transaction this long after it was sent.
+const FIRST_LOOK: Duration = Duration::from_millis(40);
 /// Shortest pause while bills wait for others.
 const MIN_REST: Duration = Duration::from_millis(100);
 /// Pause while nothing is to be done.
@@ -178,7 +180,10 @@ impl Driver {
         let open: HashSet<u64> = work.flights.iter().map(|(number, _)| *number).collect();
         self.sent.retain(|number, _| open.contains(number));
         self.looked.retain(|number, _| open.contains(number));
-        if work.waiting.is_empty() {
+        let is_bill = |(_, record): &&Waiting| !record.is_call();
+        let bills = work.waiting.iter().filter(is_bill).count();
+        let calls = work.waiting.len() - bills;
+        if bills == 0 {
             self.gathering = None;
         }
         let poll = self.ledger.config.poll;
@@ -189,6 +194,7 @@ impl Driver {
         let rest = self.rest(&work.waiting);
         if let Some(rest) = rest
             && work.flights.is_empty()
+            && calls == 0
         {
             return Ok(rest.clamp(MIN_REST, IDLE));
         }
@@ -198,29 +204,45 @@ impl Driver {
         for (number, flight) in work.flights {
             flights.push(self.advance(number, flight, head, &nonces).await?);
         }
-        if work.waiting.is_empty() || rest.is_some() {
-            return Ok(poll);
+        let mut pause = poll;
+        let mut ready = work.waiting;
+        if bills > 0 && rest.is_some() {
+            ready.retain(|(_, record)| record.is_call());
+        } else if bills > 0 {
+            let since = *self.gathering.get_or_insert_with(Instant::now);
+            let left = self.ledger.config.gather.saturating_sub(since.elapsed());
+            if bills < MAX_LEGS && !left.is_zero() {
+                pause = poll.min(left);
+                // A call shares its transaction with nothing, so there is nothing it waits for.
+                ready.retain(|(_, record)| record.is_call());
+            } else {
+                self.gathering = None;
+            }
         }
-        let since = *self.gathering.get_or_insert_with(Instant::now);
-        let gather = self.ledger.config.gather;
-        if work.waiting.len() < MAX_LEGS && since.elapsed() < gather {
-            return Ok(poll.min(gather.saturating_sub(since.elapsed())));
+        if !ready.is_empty() {
+            self.pay(ready, flights, head).await?;
         }
-        self.pay(work.waiting, flights, head).await?;
-        Ok(poll)
+        Ok(pause.min(self.next_look()))
+    }
+
+    /// When the chain is to be asked again of what was sent: soon after, and less and less often.
+    fn next_look(&self) -> Duration {
+        let since = self.sent.values().map(|sent| sent.first.elapsed()).min();
+        since.map_or(Duration::MAX, |since| since.max(FIRST_LOOK))
     }
 
     /// How long bills wait for more to share their transaction; `None` if they wait no more.
     fn rest(&self, waiting: &[Waiting]) -> Option<Duration> {
         let (enough, deadline) = self.ledger.config.aggregate;
-        let sum = waiting.iter().fold(U256::ZERO, |sum, (_, record)| {
+        let waiting = || waiting.iter().filter(|(_, record)| !record.is_call());
+        let sum = waiting().fold(U256::ZERO, |sum, (_, record)| {
             sum.saturating_add(record.amount)
         });
-        let bills: HashSet<BillId> = waiting.iter().map(|(bill, _)| *bill).collect();
-        if sum >= enough || waiting.len() >= MAX_LEGS || self.board.is_urgent(&bills) {
+        let bills: HashSet<BillId> = waiting().map(|(bill, _)| *bill).collect();
+        if sum >= enough || bills.len() >= MAX_LEGS || self.board.is_urgent(&bills) {
             return None;
         }
-        let oldest = waiting.iter().map(|(_, record)| record.taken_at).min()?;
+        let oldest = waiting().map(|(_, record)| record.taken_at).min()?;
         let over = oldest.saturating_add(deadline.as_secs());
         let left = over.saturating_sub(unix_now());
         (left > 0).then(|| Duration::from_secs(left))

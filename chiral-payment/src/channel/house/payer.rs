@@ -9,7 +9,7 @@ use super::{Channels, ChannelsError};
 use crate::JournalError;
 use crate::channel::book::Side;
 use crate::channel::messages::{Pay, PayLocked};
-use crate::channel::on_chain::LOOK_AGAIN;
+use crate::channel::on_chain::{FIRST_LOOK, LOOK_AGAIN};
 use crate::channel::past::{About, Past};
 use crate::channel::payer::{Expiry, PayFault, PayerChannel, Phase};
 use crate::channel::voucher::{Close, LockedVoucher, Proven, Share, Voucher};
@@ -94,6 +94,7 @@ impl Channels {
     /// Only looks.
     pub async fn ready(&self, id: B256) -> Result<(), ChannelsError> {
         let until = Instant::now() + self.inner.config.patience;
+        let mut pause = FIRST_LOOK;
         loop {
             let phase = self.phase_of(id)?;
             match phase {
@@ -110,7 +111,8 @@ impl Channels {
             if Instant::now() >= until {
                 return Err(ChannelsError::NotYet);
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(pause).await;
+            pause = LOOK_AGAIN.min(2 * pause);
         }
     }
 
@@ -487,6 +489,7 @@ impl Channels {
     /// Only looks.
     pub async fn deposited(&self, id: B256, wanted: u128) -> Result<(), ChannelsError> {
         let until = Instant::now() + self.inner.config.patience;
+        let mut pause = FIRST_LOOK;
         loop {
             if let Err(error) = self.refresh(id).await {
                 tracing::debug!(%error, "a channel cannot be looked at");
@@ -500,7 +503,8 @@ impl Channels {
             if Instant::now() >= until {
                 return Err(ChannelsError::NotYet);
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(pause).await;
+            pause = LOOK_AGAIN.min(2 * pause);
         }
     }
 

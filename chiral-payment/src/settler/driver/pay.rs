@@ -61,7 +61,6 @@ impl Driver {
             (nonce, room) = (nonce + 1, room - 1);
             available = available.saturating_sub(cost);
         }
-        self.gathering = None;
         Ok(())
     }
 
