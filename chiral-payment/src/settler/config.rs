@@ -29,7 +29,8 @@ pub struct SettlerConfig {
     /// Blocks for which a settled payment is watched: if a reorganisation takes it out of its
     /// block within them, the same bytes are sent again. At least `confirmations`.
     pub watched_blocks: u64,
-    /// How long the first bill waits for others to share a transaction.
+    /// How long the first bill waits for others to share a transaction. Calls of contracts, which
+    /// share none, do not wait.
     pub gather: Duration,
     /// Bills that come to less than so many wei wait for more, but none longer than the time
     /// (whole seconds, counted from when it was handed in, over restarts), and not if somebody
