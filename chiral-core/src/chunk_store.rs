@@ -9,8 +9,9 @@ use bytes::Bytes;
 
 use crate::chain::{ChunkClaim, ProvenLink};
 use crate::{
-    Bitmap, ByteRange, ChunkHash, ChunkLayout, Cid, Coverage, FileIdentification, ManifestHeader,
-    ManifestPage, MerkleRoot, Parts, SidecarHasher, TransferId, VerifiedChunk, VerifiedPage,
+    Bitmap, ByteRange, ChunkHash, ChunkLayout, Cid, Coverage, FileIdentification, FileSpans,
+    ManifestHeader, ManifestPage, MerkleRoot, SidecarHasher, TransferId, VerifiedChunk,
+    VerifiedPage,
 };
 
 /// Limit on the bytes of one [`StoredContent::read`].
@@ -201,7 +202,7 @@ pub enum Location {
     /// In a file of the user's, seeded in place.
     External(PathBuf),
     /// In several files of the user's, of which the store knows nothing any more.
-    Parts,
+    Files,
 }
 
 /// A complete object.
@@ -242,8 +243,8 @@ pub struct PartialRequest {
     pub size: u64,
     /// How it is to lie in several files; in one of the store's without that, or where it lies
     /// already. It is begun again if it lies elsewhere. Each file is beside its place under
-    /// another name, and has its own at [completion](Destination::Parts).
-    pub parts: Option<Arc<Parts>>,
+    /// another name, and has its own at [completion](Destination::Files).
+    pub spans: Option<Arc<FileSpans>>,
 }
 
 impl PartialRequest {
@@ -253,14 +254,14 @@ impl PartialRequest {
             transfer,
             target,
             size,
-            parts: None,
+            spans: None,
         }
     }
 
     /// In several files.
     #[must_use]
-    pub fn with_parts(mut self, parts: Arc<Parts>) -> Self {
-        self.parts = Some(parts);
+    pub fn with_spans(mut self, spans: Arc<FileSpans>) -> Self {
+        self.spans = Some(spans);
         self
     }
 }
@@ -308,10 +309,10 @@ pub enum Destination {
     Store,
     /// It becomes this file, which must not exist; the store remembers it as seeded in place.
     File(PathBuf),
-    /// It becomes these files, for which it was [begun](PartialRequest::parts), and the store
+    /// It becomes these files, for which it was [begun](PartialRequest::spans), and the store
     /// knows nothing of it any more. A file that exists with the same bytes does instead; one
     /// with others is an error, and then the partial file is as it was.
-    Parts(Arc<Parts>),
+    Files(Arc<FileSpans>),
 }
 
 /// Content by cid. See the module's trait docs for what every implementation promises:

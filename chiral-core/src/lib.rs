@@ -12,13 +12,13 @@ pub mod conformance;
 pub mod content_identity;
 pub mod content_protocol;
 pub mod coverage;
+pub mod file_spans;
 pub mod identity;
 pub mod link;
 pub mod manifest;
 pub mod merkle;
 pub mod metadata;
 pub mod money;
-pub mod parts;
 pub mod payment_gate;
 pub mod payment_settler;
 pub mod peer;
@@ -48,13 +48,13 @@ pub use content_protocol::{
     Capabilities, ContentProtocol, DownloadRequest, GetRequest, SeedRequest,
 };
 pub use coverage::{Bitmap, ChunkRuns, Coverage};
+pub use file_spans::{FileSpan, FileSpans, FileSpansError};
 pub use identity::{ChunkHash, Cid, MerkleRoot, ParseHashError, TreeHash};
 pub use link::Link;
 pub use manifest::{ManifestHeader, ManifestPage, PageRoots, VerifiedPage};
 pub use merkle::MerkleProof;
 pub use metadata::FileMetadata;
 pub use money::Price;
-pub use parts::{Part, Parts, PartsError};
 pub use payment_gate::{
     Admission, GateError, PayAndLock, PaymentAgent, PaymentGate, Purchase, Sealed, ServeRequest,
     Tariff,

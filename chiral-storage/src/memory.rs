@@ -22,7 +22,7 @@ use crate::requests;
 
 mod object;
 mod partial;
-mod parts;
+mod spans;
 
 use object::{MemoryObject, ObjectContent};
 use partial::{MemoryPartial, PartialContent};

@@ -18,8 +18,8 @@ pub(crate) const OTHER_SIZE: &str = "files of another size than the download";
 
 /// The cutting of a download.
 pub(crate) fn partial_layout(request: &PartialRequest) -> Result<ChunkLayout, StoreError> {
-    let parts = request.parts.as_ref();
-    if parts.is_some_and(|parts| parts.size() != request.size) {
+    let spans = request.spans.as_ref();
+    if spans.is_some_and(|spans| spans.size() != request.size) {
         return Err(StoreError::Unsupported { what: OTHER_SIZE });
     }
     layout(request.size)

@@ -20,8 +20,8 @@ use crate::{
 mod durable;
 mod objects;
 mod partials;
-mod parts;
 mod sidecars;
+mod spans;
 
 pub use durable::run_durable;
 
@@ -47,8 +47,8 @@ pub async fn run(scratch: &Path, make: impl AsyncFn(&'static str) -> Arc<dyn Chu
     partials::serving_while_downloading(&*make("serving").await).await;
     partials::completion_in_the_store(&*make("complete").await).await;
     partials::completion_as_a_file(&*make("file").await, scratch).await;
-    parts::completion_as_several_files(&*make("several").await, scratch).await;
-    parts::several_files_gone_on_with(&*make("several again").await, scratch).await;
+    spans::completion_as_several_files(&*make("several").await, scratch).await;
+    spans::several_files_gone_on_with(&*make("several again").await, scratch).await;
     partials::contradicting_proofs(&*make("contradiction").await).await;
     partials::discarding(&*make("discard").await).await;
     shutdown_closes(make("shutdown").await).await;

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use chiral_core::chunk_store::Destination;
 use chiral_core::content_protocol::SourceStream;
 use chiral_core::{
-    Alias, ChunkSource, Cid, Endpoint, FileIdentification, FoundPieces, PartialFile, PartsError,
-    PeerOffer, PieceLookup, Protocol, TransferError,
+    Alias, ChunkSource, Cid, Endpoint, FileIdentification, FileSpansError, FoundPieces,
+    PartialFile, PeerOffer, PieceLookup, Protocol, TransferError,
 };
 use futures_util::StreamExt;
 use tokio::sync::watch;
@@ -54,7 +54,7 @@ pub enum TorrentError {
     Target(#[from] TargetError),
     /// The files cannot lie beside each other.
     #[error("the files of the torrent cannot lie beside each other")]
-    Parts(#[from] PartsError),
+    FileSpans(#[from] FileSpansError),
 }
 
 impl TorrentError {
@@ -296,7 +296,7 @@ fn unusable(error: &TorrentError) -> TransferError {
             TorrentError::Nothing => "no file of the torrent is selected",
             TorrentError::Directory => "it is a torrent of several files: they go to a directory",
             TorrentError::Target(_) => "a file of the torrent has no place in the directory",
-            TorrentError::Parts(_) => "the files of the torrent cannot lie beside each other",
+            TorrentError::FileSpans(_) => "the files of the torrent cannot lie beside each other",
         },
     }
 }
@@ -316,7 +316,7 @@ fn destination(plan: &Plan, target: &TorrentTarget) -> Result<Option<Destination
                     let place = directory.place(above.as_ref(), &only.path)?;
                     Ok(Some(Destination::File(place)))
                 }
-                _ => Ok(Some(Destination::Parts(Arc::new(place(plan, &directory)?)))),
+                _ => Ok(Some(Destination::Files(Arc::new(place(plan, &directory)?)))),
             }
         }
         TorrentTarget::Store => Ok(None),
@@ -336,9 +336,9 @@ impl PieceLookup for TorrentDownload {
         found.destination = place.map_err(|error| unusable(&error))?;
         let paths = match &found.destination {
             Some(Destination::File(path)) => vec![path.clone()],
-            Some(Destination::Parts(parts)) => {
-                let parts = parts.parts().iter();
-                parts.map(|part| part.path.clone()).collect()
+            Some(Destination::Files(spans)) => {
+                let spans = spans.spans().iter();
+                spans.map(|span| span.path.clone()).collect()
             }
             _ => Vec::new(),
         };

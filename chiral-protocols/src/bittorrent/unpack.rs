@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use chiral_core::RangeSet;
-use chiral_core::parts::{Part, Parts};
+use chiral_core::file_spans::{FileSpan, FileSpans};
 
 use super::download::{Plan, TorrentError};
 use super::target::{TargetDirectory, TargetError};
@@ -45,12 +45,12 @@ impl UnpackError {
 /// [`Plan::files`]. Makes the directories on the way. Reads and writes the disk.
 ///
 /// # Errors
-/// [`TorrentError::Target`] for a file that has no place; [`TorrentError::Parts`] for files that
+/// [`TorrentError::Target`] for a file that has no place; [`TorrentError::FileSpans`] for files that
 /// cannot lie beside each other.
-pub(super) fn place(plan: &Plan, directory: &TargetDirectory) -> Result<Parts, TorrentError> {
+pub(super) fn place(plan: &Plan, directory: &TargetDirectory) -> Result<FileSpans, TorrentError> {
     let (layout, selection) = (plan.torrent.layout(), &plan.selection);
     let above = plan.torrent.info().directory();
-    let mut parts = Vec::with_capacity(plan.files.len());
+    let mut spans = Vec::with_capacity(plan.files.len());
     for &file in &plan.files {
         let entry = plan.torrent.files().get(file as usize);
         let (Some(entry), Some(stream)) = (entry, layout.file_range(file)) else {
@@ -60,7 +60,7 @@ pub(super) fn place(plan: &Plan, directory: &TargetDirectory) -> Result<Parts, T
         // All of its pieces were selected: what is one run there is one here.
         let run = selection.from_stream(stream).next();
         let range = run.map_or_else(Default::default, |run| run.here());
-        parts.push(Part { range, path });
+        spans.push(FileSpan { range, path });
     }
     let whole = chiral_core::ByteRange::new(0, layout.size());
     let padding = layout.segments(whole).filter(|it| it.file.is_none());
@@ -68,7 +68,7 @@ pub(super) fn place(plan: &Plan, directory: &TargetDirectory) -> Result<Parts, T
         .flat_map(|it| selection.from_stream(it.stream))
         .map(|run| run.here())
         .collect();
-    Ok(Parts::new(selection.size(), parts, padding)?)
+    Ok(FileSpans::new(selection.size(), spans, padding)?)
 }
 
 /// Lets whoever may read a file run it, as the torrent says of it. Writes the disk.

@@ -455,8 +455,8 @@ impl Run {
         start: Start,
     ) -> Result<Identity, TransferError> {
         let mut request = PartialRequest::new(self.driver.id(), target, size);
-        if let Destination::Parts(parts) = &self.request.destination {
-            request = request.with_parts(parts.clone());
+        if let Destination::Files(spans) = &self.request.destination {
+            request = request.with_spans(spans.clone());
         }
         let partial = self.engine.store.begin(request).await?;
         let layout = partial.layout();

@@ -19,18 +19,18 @@ use super::vfs::OpenMode;
 use crate::blocking::lock;
 
 mod complete;
-mod complete_parts;
+mod complete_spans;
 mod data;
 mod handle;
 mod open;
-mod parts_list;
 mod pending;
 mod serve;
+mod spans_list;
 mod spread;
 mod write;
 
 use data::Data;
-use parts_list::PartsList;
+use spans_list::SpansList;
 use spread::Spread;
 
 pub(super) use handle::PartialHandle;
@@ -100,7 +100,7 @@ impl Partial {
             false => Some(open(shared.places.partial_pages(transfer))?),
         };
         let own = open(shared.places.partial_data(transfer))?;
-        let data = match PartsList::load(shared, transfer)? {
+        let data = match SpansList::load(shared, transfer)? {
             None => Data::Whole(own),
             Some(list) => Data::Spread(Spread::new(&shared.disk, list, own)),
         };

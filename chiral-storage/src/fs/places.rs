@@ -69,13 +69,13 @@ impl Places {
     }
 
     /// Which files a download lies in, if it is several.
-    pub(super) fn partial_parts(&self, transfer: TransferId) -> PathBuf {
-        self.partial().join(format!("{transfer}.parts"))
+    pub(super) fn partial_spans(&self, transfer: TransferId) -> PathBuf {
+        self.partial().join(format!("{transfer}.spans"))
     }
 
     /// The same before it has that name.
-    pub(super) fn partial_parts_new(&self, transfer: TransferId) -> PathBuf {
-        self.partial().join(format!("{transfer}.parts-new"))
+    pub(super) fn partial_spans_new(&self, transfer: TransferId) -> PathBuf {
+        self.partial().join(format!("{transfer}.spans-new"))
     }
 
     /// Where a download is copied beside its destination on another device.

@@ -10,8 +10,8 @@ use chiral_core::{
 use super::*;
 
 mod damage;
-mod parts;
 mod races;
+mod spans;
 
 fn generated(size: u64) -> Vec<u8> {
     (0..size)

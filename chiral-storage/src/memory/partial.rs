@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chiral_core::chunk_store::{Destination, Location, ObjectInfo, PartialInfo, PartialRequest};
 use chiral_core::{
-    Bitmap, ByteRange, CHUNK_SIZE, ChunkClaim, ChunkHash, ChunkLayout, Coverage, ManifestHeader,
-    ManifestPage, MerkleRoot, PartialFile, Parts, ProvenLink, StoreError, StoredContent,
+    Bitmap, ByteRange, CHUNK_SIZE, ChunkClaim, ChunkHash, ChunkLayout, Coverage, FileSpans,
+    ManifestHeader, ManifestPage, MerkleRoot, PartialFile, ProvenLink, StoreError, StoredContent,
     TransferId, VerifiedChunk, VerifiedPage, chain, merkle,
 };
 
 use super::object::{MemoryObject, gather};
-use super::{Shared, parts, with_hints};
+use super::{Shared, spans, with_hints};
 use crate::blocking::{blocking, lock};
 use crate::junction;
 use crate::requests::{self, check_range};
@@ -166,18 +166,18 @@ impl MemoryPartial {
     }
 
     /// Ends as several files, of which nothing stays here.
-    async fn complete_parts(
+    async fn complete_spans(
         &self,
         object: MemoryObject,
         chunks: Vec<Bytes>,
-        parts: Arc<Parts>,
+        spans: Arc<FileSpans>,
     ) -> Result<ObjectInfo, StoreError> {
-        if parts.size() != self.layout.size() {
+        if spans.size() != self.layout.size() {
             return Err(StoreError::Unsupported {
                 what: requests::OTHER_SIZE,
             });
         }
-        blocking(move || parts::write(&chunks, &parts)).await?;
+        blocking(move || spans::write(&chunks, &spans)).await?;
         let held = {
             let mut state = lock(&self.state);
             let held = state.held();
@@ -187,7 +187,7 @@ impl MemoryPartial {
         };
         self.shared.release(held);
         self.shared.drop_partial(self.transfer);
-        Ok(ObjectInfo::new(object.header, Location::Parts, Vec::new()))
+        Ok(ObjectInfo::new(object.header, Location::Files, Vec::new()))
     }
 
     pub(super) fn write_out(chunks: &[Bytes], path: &Path) -> Result<(), StoreError> {
@@ -383,8 +383,8 @@ impl PartialFile for MemoryPartial {
                 blocking(move || Self::write_out(&chunks, &to)).await?;
                 Location::External(path)
             }
-            Destination::Parts(parts) => {
-                return self.complete_parts(object, chunks, parts).await;
+            Destination::Files(spans) => {
+                return self.complete_spans(object, chunks, spans).await;
             }
             _ => {
                 return Err(StoreError::Unsupported {

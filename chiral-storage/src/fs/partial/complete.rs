@@ -60,8 +60,8 @@ impl Partial {
             return Err(StoreError::Closed);
         }
         let data = match (&destination, &self.data) {
-            (Destination::Parts(parts), _) => {
-                return self.complete_parts(&mut phase, parts, header);
+            (Destination::Files(spans), _) => {
+                return self.complete_spans(&mut phase, spans, header);
             }
             (_, Data::Whole(data)) => data,
             (_, Data::Spread(_)) => {

@@ -11,7 +11,7 @@ use super::super::hash_list;
 use super::super::meta::record::PartialRecord;
 use super::super::shared::Shared;
 use super::super::vfs::OpenMode;
-use super::{Partial, PartialHandle, PartsList, Phase, held};
+use super::{Partial, PartialHandle, Phase, SpansList, held};
 use crate::blocking::lock;
 use crate::requests;
 
@@ -68,11 +68,11 @@ fn lies_elsewhere(
     transfer: TransferId,
     request: &PartialRequest,
 ) -> Result<bool, StoreError> {
-    let Some(parts) = &request.parts else {
+    let Some(spans) = &request.spans else {
         return Ok(false);
     };
-    let list = PartsList::load(shared, transfer)?;
-    if list.is_some_and(|list| list.parts == *parts) {
+    let list = SpansList::load(shared, transfer)?;
+    if list.is_some_and(|list| list.spans == *spans) {
         return Ok(false);
     }
     let held = lock(&shared.partials).get(&transfer).cloned();
@@ -126,11 +126,11 @@ fn create(
         size: request.size,
         header: None,
     };
-    let parts = match &request.parts {
-        Some(parts) => PartsList::make(shared, request.transfer, parts),
+    let spans = match &request.spans {
+        Some(spans) => SpansList::make(shared, request.transfer, spans),
         None => Ok(()),
     };
-    let made = parts
+    let made = spans
         .and_then(|()| make_files(shared, request.transfer, layout))
         .and_then(|()| shared.meta.set_partial(request.transfer, &record))
         .and_then(|()| open_known(shared, request.transfer, &record));
@@ -249,10 +249,10 @@ impl Shared {
         &self,
         transfer: TransferId,
     ) -> Result<(), StoreError> {
-        if let Some(list) = PartsList::load(self, transfer)? {
+        if let Some(list) = SpansList::load(self, transfer)? {
             list.remove_unfinished(self)?;
         }
-        self.disk.remove(&self.places.partial_parts(transfer))?;
+        self.disk.remove(&self.places.partial_spans(transfer))?;
         self.disk.remove(&self.places.partial_data(transfer))?;
         self.disk.remove(&self.places.partial_hashes(transfer))?;
         self.disk.remove(&self.places.partial_pages(transfer))

@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use chiral_core::parts::{Part, Parts, Place};
+use chiral_core::file_spans::{FileSpan, FileSpans, Place};
 use chiral_core::{ByteRange, StoreError};
 
 use super::super::disk::{Disk, DiskFile, is_missing};
 use super::super::places::Places;
 use super::super::vfs::OpenMode;
-use super::parts_list::PartsList;
+use super::spans_list::SpansList;
 use crate::blocking::lock;
 
 /// Most files that are open at once for one download.
@@ -29,7 +29,7 @@ const COMPARE_LEN: usize = 1 << 18;
 #[derive(Debug)]
 pub(super) struct Spread {
     disk: Disk,
-    list: PartsList,
+    list: SpansList,
     rest: DiskFile,
     open: Mutex<Open>,
     /// All files have their own names.
@@ -45,7 +45,7 @@ struct Open {
 }
 
 impl Spread {
-    pub(super) fn new(disk: &Disk, list: PartsList, rest: DiskFile) -> Self {
+    pub(super) fn new(disk: &Disk, list: SpansList, rest: DiskFile) -> Self {
         Self {
             disk: disk.clone(),
             list,
@@ -55,28 +55,28 @@ impl Spread {
         }
     }
 
-    pub(super) fn parts(&self) -> &Parts {
-        &self.list.parts
+    pub(super) fn spans(&self) -> &FileSpans {
+        &self.list.spans
     }
 
     /// Whether every file is there under one of its names, and as long as it must be.
     pub(super) fn is_there(&self, size: u64) -> Result<bool, StoreError> {
-        if self.parts().size() != size || self.rest.stat()?.len != size {
+        if self.spans().size() != size || self.rest.stat()?.len != size {
             return Ok(false);
         }
-        for (number, part) in self.numbered() {
-            let Some(path) = self.find(number, part)? else {
+        for (number, span) in self.numbered() {
+            let Some(path) = self.find(number, span)? else {
                 return Ok(false);
             };
-            if self.disk.stat(&path)?.len != part.range.len() {
+            if self.disk.stat(&path)?.len != span.range.len() {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn numbered(&self) -> impl Iterator<Item = (u32, &Part)> {
-        (0..).zip(self.parts().parts())
+    fn numbered(&self) -> impl Iterator<Item = (u32, &FileSpan)> {
+        (0..).zip(self.spans().spans())
     }
 
     fn is_ours(&self, number: u32, path: &Path) -> Result<bool, StoreError> {
@@ -88,13 +88,13 @@ impl Spread {
     }
 
     /// The name that a file has now.
-    fn find(&self, number: u32, part: &Part) -> Result<Option<PathBuf>, StoreError> {
-        let unfinished = self.list.unfinished(number, part);
+    fn find(&self, number: u32, span: &FileSpan) -> Result<Option<PathBuf>, StoreError> {
+        let unfinished = self.list.unfinished(number, span);
         if self.is_ours(number, &unfinished)? {
             return Ok(Some(unfinished));
         }
-        let own = self.is_ours(number, &part.path)?;
-        Ok(own.then(|| part.path.clone()))
+        let own = self.is_ours(number, &span.path)?;
+        Ok(own.then(|| span.path.clone()))
     }
 
     /// A file, opened if it is not.
@@ -106,14 +106,14 @@ impl Spread {
             *last = used;
             return Ok(file.clone());
         }
-        let part = self.parts().parts().get(number as usize);
-        let part = part.ok_or(StoreError::Closed)?;
+        let span = self.spans().spans().get(number as usize);
+        let span = span.ok_or(StoreError::Closed)?;
         let file = if self.landed.load(Ordering::Acquire) {
             // It may be one with the same bytes that was there before.
-            self.disk.open(&part.path, OpenMode::Read)?
+            self.disk.open(&span.path, OpenMode::Read)?
         } else {
-            let path = self.find(number, part)?;
-            let path = path.ok_or_else(|| gone(&part.path))?;
+            let path = self.find(number, span)?;
+            let path = path.ok_or_else(|| gone(&span.path))?;
             let file = self.disk.open(&path, OpenMode::ReadWrite)?;
             // It may have been replaced meanwhile.
             if self.list.inode(number) != Some(file.stat()?.inode) {
@@ -133,13 +133,13 @@ impl Spread {
 
     pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let whole = ByteRange::new(offset, offset + bytes.len() as u64);
-        for stretch in self.parts().stretches(whole) {
+        for stretch in self.spans().stretches(whole) {
             let from = (stretch.range.start - offset) as usize;
             let bytes = &bytes[from..from + stretch.range.len() as usize];
             match stretch.place {
                 Place::Padding => {}
                 Place::Rest => self.rest.write(stretch.range.start, bytes)?,
-                Place::Part(number) => {
+                Place::File(number) => {
                     let file = self.file(number)?;
                     lock(&self.open).unsynced.insert(number);
                     file.write(self.within(number, stretch.range), bytes)?;
@@ -152,12 +152,12 @@ impl Spread {
     pub(super) fn read(&self, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
         let whole = ByteRange::new(offset, offset + len as u64);
         let mut bytes = Vec::with_capacity(len);
-        for stretch in self.parts().stretches(whole) {
+        for stretch in self.spans().stretches(whole) {
             let len = stretch.range.len() as usize;
             match stretch.place {
                 Place::Padding => bytes.resize(bytes.len() + len, 0),
                 Place::Rest => bytes.extend(self.rest.read(stretch.range.start, len)?),
-                Place::Part(number) => {
+                Place::File(number) => {
                     let at = self.within(number, stretch.range);
                     bytes.extend(self.file(number)?.read(at, len)?);
                 }
@@ -171,8 +171,8 @@ impl Spread {
 
     /// Where bytes of the download begin in their file.
     fn within(&self, number: u32, range: ByteRange) -> u64 {
-        let part = self.parts().parts().get(number as usize);
-        range.start - part.map_or(range.start, |part| part.range.start)
+        let span = self.spans().spans().get(number as usize);
+        range.start - span.map_or(range.start, |span| span.range.start)
     }
 
     pub(super) fn sync(&self) -> Result<(), StoreError> {
@@ -191,15 +191,15 @@ impl Spread {
     /// does instead; with others, nothing is done. What was interrupted is gone on with.
     pub(super) fn land(&self) -> Result<(), StoreError> {
         let mut moves = Vec::new();
-        for (number, part) in self.numbered() {
-            if self.is_ours(number, &part.path)? {
+        for (number, span) in self.numbered() {
+            if self.is_ours(number, &span.path)? {
                 continue;
             }
-            match self.disk.exists(&part.path)? {
-                false => moves.push((self.list.unfinished(number, part), &part.path)),
-                true if self.is_the_same(number, part)? => {}
+            match self.disk.exists(&span.path)? {
+                false => moves.push((self.list.unfinished(number, span), &span.path)),
+                true if self.is_the_same(number, span)? => {}
                 true => {
-                    let path = part.path.clone();
+                    let path = span.path.clone();
                     return Err(StoreError::AlreadyExists { path });
                 }
             }
@@ -218,18 +218,18 @@ impl Spread {
     }
 
     /// Whether the file that is in the way has the same bytes.
-    fn is_the_same(&self, number: u32, part: &Part) -> Result<bool, StoreError> {
-        let there = self.disk.stat(&part.path)?;
-        if !there.regular || there.len != part.range.len() {
+    fn is_the_same(&self, number: u32, span: &FileSpan) -> Result<bool, StoreError> {
+        let there = self.disk.stat(&span.path)?;
+        if !there.regular || there.len != span.range.len() {
             return Ok(false);
         }
         let (there, ours) = (
-            self.disk.open(&part.path, OpenMode::Read)?,
+            self.disk.open(&span.path, OpenMode::Read)?,
             self.file(number)?,
         );
         let mut at = 0;
-        while at < part.range.len() {
-            let len = (part.range.len() - at).min(COMPARE_LEN as u64) as usize;
+        while at < span.range.len() {
+            let len = (span.range.len() - at).min(COMPARE_LEN as u64) as usize;
             if there.read(at, len)? != ours.read(at, len)? {
                 return Ok(false);
             }

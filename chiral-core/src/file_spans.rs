@@ -1,4 +1,4 @@
-//! [`Parts`]: how a download lies in several files.
+//! [`FileSpans`]: how a download lies in several files.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use crate::{ByteRange, RangeSet};
 
 /// Limit on the files of one download.
-pub const MAX_PARTS: usize = 200_000;
+pub const MAX_FILE_SPANS: usize = 200_000;
 
 /// Files that do not make a download.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum PartsError {
-    /// More than [`MAX_PARTS`].
-    #[error("{found} files, over the limit of {MAX_PARTS}")]
+pub enum FileSpansError {
+    /// More than [`MAX_FILE_SPANS`].
+    #[error("{found} files, over the limit of {MAX_FILE_SPANS}")]
     TooMany {
         /// How many.
         found: usize,
@@ -32,9 +32,9 @@ pub enum PartsError {
     },
 }
 
-/// A part of a download that becomes a file of its own.
+/// A span of a download that becomes a file of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
+pub struct FileSpan {
     /// Its bytes in the download; none, anywhere, for an empty file.
     pub range: ByteRange,
     /// Where it goes, from the root. The directory exists.
@@ -44,8 +44,8 @@ pub struct Part {
 /// Where a byte of a download lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// In a file, by its number in [`Parts::parts`].
-    Part(u32),
+    /// In a file, by its number in [`FileSpans::spans`].
+    File(u32),
     /// In none, and it is zero.
     Padding,
     /// In none: it goes when the download is complete.
@@ -64,33 +64,33 @@ pub struct Stretch {
 /// How a download lies in several files. What lies in none of them is padding, of which every
 /// byte is zero and which is written nowhere, or is kept until the download is complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Parts {
+pub struct FileSpans {
     size: u64,
-    parts: Vec<Part>,
+    spans: Vec<FileSpan>,
     padding: RangeSet,
     /// Files and padding, rising, without empty ones.
     stretches: Vec<Stretch>,
 }
 
-impl Parts {
+impl FileSpans {
     /// Of a download of `size` bytes.
     ///
     /// # Errors
-    /// [`PartsError`], by case.
-    pub fn new(size: u64, parts: Vec<Part>, padding: RangeSet) -> Result<Self, PartsError> {
-        if parts.len() > MAX_PARTS {
-            let found = parts.len();
-            return Err(PartsError::TooMany { found });
+    /// [`FileSpansError`], by case.
+    pub fn new(size: u64, spans: Vec<FileSpan>, padding: RangeSet) -> Result<Self, FileSpansError> {
+        if spans.len() > MAX_FILE_SPANS {
+            let found = spans.len();
+            return Err(FileSpansError::TooMany { found });
         }
         let mut paths = HashSet::new();
-        for Part { path, .. } in &parts {
+        for FileSpan { path, .. } in &spans {
             if !path.is_absolute() || path.file_name().is_none() || !paths.insert(path) {
-                return Err(PartsError::Path { path: path.clone() });
+                return Err(FileSpansError::Path { path: path.clone() });
             }
         }
-        let files = (0..).zip(&parts).map(|(number, part)| Stretch {
-            range: part.range,
-            place: Place::Part(number),
+        let files = (0..).zip(&spans).map(|(number, span)| Stretch {
+            range: span.range,
+            place: Place::File(number),
         });
         let mut stretches: Vec<Stretch> = files.filter(|file| !file.range.is_empty()).collect();
         stretches.extend(padding.iter().map(|range| Stretch {
@@ -101,13 +101,13 @@ impl Parts {
         let mut end = 0;
         for Stretch { range, .. } in &stretches {
             if range.start < end || range.end > size {
-                return Err(PartsError::Range { range: *range });
+                return Err(FileSpansError::Range { range: *range });
             }
             end = range.end;
         }
         Ok(Self {
             size,
-            parts,
+            spans,
             padding,
             stretches,
         })
@@ -119,8 +119,8 @@ impl Parts {
     }
 
     /// The files.
-    pub fn parts(&self) -> &[Part] {
-        &self.parts
+    pub fn spans(&self) -> &[FileSpan] {
+        &self.spans
     }
 
     /// What lies in no file and is zero.
@@ -163,10 +163,10 @@ impl Parts {
 mod tests {
     use super::*;
 
-    fn part(start: u64, end: u64, path: &str) -> Part {
+    fn span(start: u64, end: u64, path: &str) -> FileSpan {
         let range = ByteRange::new(start, end);
         let path = path.into();
-        Part { range, path }
+        FileSpan { range, path }
     }
 
     fn padding(ranges: &[(u64, u64)]) -> RangeSet {
@@ -176,19 +176,19 @@ mod tests {
 
     #[test]
     fn every_byte_lies_in_one_place() {
-        let files = vec![part(10, 20, "/a"), part(0, 0, "/empty"), part(32, 40, "/b")];
-        let parts = Parts::new(50, files, padding(&[(20, 32)])).unwrap();
+        let files = vec![span(10, 20, "/a"), span(0, 0, "/empty"), span(32, 40, "/b")];
+        let spans = FileSpans::new(50, files, padding(&[(20, 32)])).unwrap();
         let places = |start, end| -> Vec<_> {
-            let stretches = parts.stretches(ByteRange::new(start, end));
+            let stretches = spans.stretches(ByteRange::new(start, end));
             stretches
                 .map(|it| (it.range.start, it.range.end, it.place))
                 .collect()
         };
         let all = [
             (0, 10, Place::Rest),
-            (10, 20, Place::Part(0)),
+            (10, 20, Place::File(0)),
             (20, 32, Place::Padding),
-            (32, 40, Place::Part(2)),
+            (32, 40, Place::File(2)),
             (40, 50, Place::Rest),
         ];
         assert_eq!(places(0, 99), all);
@@ -201,29 +201,32 @@ mod tests {
     fn files_that_share_bytes_or_places_are_refused() {
         let none = || padding(&[]);
         let range = |files, padding| {
-            let made = Parts::new(30, files, padding);
-            matches!(made, Err(PartsError::Range { .. }))
+            let made = FileSpans::new(30, files, padding);
+            matches!(made, Err(FileSpansError::Range { .. }))
         };
-        assert!(range(vec![part(0, 9, "/a"), part(8, 9, "/b")], none()));
-        assert!(range(vec![part(0, 9, "/a")], padding(&[(8, 12)])));
-        assert!(range(vec![part(0, 31, "/a")], none()));
+        assert!(range(vec![span(0, 9, "/a"), span(8, 9, "/b")], none()));
+        assert!(range(vec![span(0, 9, "/a")], padding(&[(8, 12)])));
+        assert!(range(vec![span(0, 31, "/a")], none()));
         for paths in [["a", "/b"], ["/a", "/a"], ["/", "/a"]] {
-            let files = paths.iter().map(|path| part(0, 0, path)).collect();
-            let made = Parts::new(30, files, none());
-            assert!(matches!(made, Err(PartsError::Path { .. })), "{paths:?}");
+            let files = paths.iter().map(|path| span(0, 0, path)).collect();
+            let made = FileSpans::new(30, files, none());
+            assert!(
+                matches!(made, Err(FileSpansError::Path { .. })),
+                "{paths:?}"
+            );
         }
         let many = |n| {
-            Parts::new(
+            FileSpans::new(
                 0,
-                (0..n).map(|n| part(0, 0, &format!("/{n}"))).collect(),
+                (0..n).map(|n| span(0, 0, &format!("/{n}"))).collect(),
                 none(),
             )
         };
-        assert!(many(MAX_PARTS).is_ok());
+        assert!(many(MAX_FILE_SPANS).is_ok());
         assert_eq!(
-            many(MAX_PARTS + 1).unwrap_err(),
-            PartsError::TooMany {
-                found: MAX_PARTS + 1
+            many(MAX_FILE_SPANS + 1).unwrap_err(),
+            FileSpansError::TooMany {
+                found: MAX_FILE_SPANS + 1
             }
         );
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use chiral_core::chunk_store::{Location, ObjectInfo};
-use chiral_core::parts::Parts;
+use chiral_core::file_spans::FileSpans;
 use chiral_core::{ManifestHeader, StoreError};
 
 use super::{Data, Partial, Phase};
@@ -14,14 +14,14 @@ use crate::blocking::lock;
 
 impl Partial {
     /// Ends the download, of which nothing stays but its files.
-    pub(super) fn complete_parts(
+    pub(super) fn complete_spans(
         &self,
         phase: &mut Phase,
-        parts: &Arc<Parts>,
+        spans: &Arc<FileSpans>,
         header: ManifestHeader,
     ) -> Result<ObjectInfo, StoreError> {
         let spread = match &self.data {
-            Data::Spread(spread) if spread.parts() == &**parts => spread,
+            Data::Spread(spread) if spread.spans() == &**spans => spread,
             _ => {
                 return Err(StoreError::Unsupported {
                     what: "files that the download was not begun for",
@@ -37,6 +37,6 @@ impl Partial {
         }
         *phase = Phase::Complete;
         self.shared.clear_partial_files(self.transfer);
-        Ok(ObjectInfo::new(header, Location::Parts, Vec::new()))
+        Ok(ObjectInfo::new(header, Location::Files, Vec::new()))
     }
 }

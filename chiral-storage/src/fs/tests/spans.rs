@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use chiral_core::chunk_store::PartialRequest;
-use chiral_core::{ChunkLayout, ManifestHeader, Part, Parts, RangeSet, TransferId};
+use chiral_core::{ChunkLayout, FileSpan, FileSpans, ManifestHeader, RangeSet, TransferId};
 
 use super::*;
 use crate::fs::vfs::sim::{Random, SimVfs};
@@ -14,19 +14,19 @@ struct Album {
     bytes: Vec<u8>,
     layout: ChunkLayout,
     header: ManifestHeader,
-    parts: Arc<Parts>,
+    spans: Arc<FileSpans>,
 }
 
 impl Album {
     fn new(directory: &Path, files: &[u64], padding: u64) -> Self {
-        let (mut bytes, mut parts, mut gaps) = (generated(11), Vec::new(), RangeSet::new());
+        let (mut bytes, mut spans, mut gaps) = (generated(11), Vec::new(), RangeSet::new());
         for (number, len) in files.iter().enumerate() {
             let start = bytes.len() as u64;
             let salted = generated(*len).into_iter().map(|byte| byte ^ number as u8);
             bytes.extend(salted);
             let path = directory.join(format!("file {number}"));
             let range = ByteRange::new(start, start + len);
-            parts.push(Part { range, path });
+            spans.push(FileSpan { range, path });
             bytes.resize(bytes.len() + padding as usize, 0);
             gaps.insert(ByteRange::new(start + len, start + len + padding));
         }
@@ -44,7 +44,7 @@ impl Album {
         Self {
             layout: ChunkLayout::new(size).unwrap(),
             header,
-            parts: Arc::new(Parts::new(size, parts, gaps).unwrap()),
+            spans: Arc::new(FileSpans::new(size, spans, gaps).unwrap()),
             bytes,
         }
     }
@@ -57,7 +57,7 @@ impl Album {
             size: Some(size),
         };
         let transfer = TransferId::from_bytes([number; 16]);
-        PartialRequest::new(transfer, target, size).with_parts(self.parts.clone())
+        PartialRequest::new(transfer, target, size).with_spans(self.spans.clone())
     }
 
     fn chunks(&self) -> Vec<VerifiedChunk> {
@@ -79,12 +79,12 @@ impl Album {
     }
 
     fn destination(&self) -> Destination {
-        Destination::Parts(self.parts.clone())
+        Destination::Files(self.spans.clone())
     }
 
     /// The bytes of a file.
-    fn file(&self, part: &Part) -> &[u8] {
-        &self.bytes[part.range.start as usize..part.range.end as usize]
+    fn file(&self, span: &FileSpan) -> &[u8] {
+        &self.bytes[span.range.start as usize..span.range.end as usize]
     }
 }
 
@@ -125,8 +125,8 @@ async fn what_lies_in_files_takes_the_disk_once_and_padding_takes_none() {
         .unwrap();
     let taken = used(dir.path()) - before;
     assert!(taken < payload + small, "{taken}");
-    for part in album.parts.parts() {
-        assert!(std::fs::read(&part.path).unwrap() == album.file(part));
+    for span in album.spans.spans() {
+        assert!(std::fs::read(&span.path).unwrap() == album.file(span));
     }
     store.shutdown().await.unwrap();
 }
@@ -158,8 +158,8 @@ async fn more_files_than_are_open_at_once_are_written_and_gone_on_with() {
         .await
         .unwrap();
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), files.len());
-    for part in album.parts.parts() {
-        assert!(std::fs::read(&part.path).unwrap() == album.file(part));
+    for span in album.spans.spans() {
+        assert!(std::fs::read(&span.path).unwrap() == album.file(span));
     }
     store.shutdown().await.unwrap();
 }
@@ -217,7 +217,7 @@ async fn every_byte_is_written_once() {
         let mut destination = Destination::File(whole.into());
         match several {
             true => destination = album.destination(),
-            false => request.parts = None,
+            false => request.spans = None,
         }
         let partial = store.begin(request).await.unwrap();
         for chunk in album.chunks() {
@@ -233,15 +233,15 @@ async fn every_byte_is_written_once() {
         let done = partial.complete(destination, album.header.clone()).await;
         done.unwrap();
         let files = match several {
-            true => album.parts.parts().to_vec(),
-            false => vec![Part {
+            true => album.spans.spans().to_vec(),
+            false => vec![FileSpan {
                 range: ByteRange::new(0, album.header.size),
                 path: whole.into(),
             }],
         };
-        for part in files {
-            let (found, whose) = (disk.written(&part.path), part.path.display());
-            assert_eq!(found, part.range.len(), "{whose} {several} {checked}");
+        for span in files {
+            let (found, whose) = (disk.written(&span.path), span.path.display());
+            assert_eq!(found, span.range.len(), "{whose} {several} {checked}");
         }
         store.shutdown().await.unwrap();
     }
@@ -306,9 +306,9 @@ async fn a_download_in_several_files_survives_a_crash_at_any_moment() {
         }
         let whole = |disk: &SimVfs| {
             let files = disk.files();
-            album.parts.parts().iter().all(|part| {
-                let found = files.iter().find(|(path, _)| *path == part.path);
-                found.is_some_and(|(_, bytes)| bytes == album.file(part))
+            album.spans.spans().iter().all(|span| {
+                let found = files.iter().find(|(path, _)| *path == span.path);
+                found.is_some_and(|(_, bytes)| bytes == album.file(span))
             })
         };
         if left.is_empty() && flushed > 0 {
@@ -327,7 +327,7 @@ async fn a_download_in_several_files_survives_a_crash_at_any_moment() {
         let user = names.filter(|path| path.starts_with("/user")).count();
         assert_eq!(
             user,
-            album.parts.parts().len() + 1,
+            album.spans.spans().len() + 1,
             "{step}: nothing is left behind"
         );
         store.shutdown().await.unwrap();

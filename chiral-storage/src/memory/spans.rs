@@ -1,12 +1,12 @@
 //! A download in memory that ends as several files.
 
 use bytes::Bytes;
-use chiral_core::parts::Parts;
+use chiral_core::file_spans::FileSpans;
 use chiral_core::{ByteRange, CHUNK_SIZE, StoreError};
 
 use super::partial::MemoryPartial;
 
-/// The bytes of a part, without a copy. The chunks are all there.
+/// The bytes of a span, without a copy. The chunks are all there.
 fn cut(chunks: &[Bytes], range: ByteRange) -> Vec<Bytes> {
     let mut cut = Vec::new();
     let mut at = range.start;
@@ -25,19 +25,19 @@ fn cut(chunks: &[Bytes], range: ByteRange) -> Vec<Bytes> {
     cut
 }
 
-/// Writes each part to its file. One that is there already with the same bytes stays; with
+/// Writes each span to its file. One that is there already with the same bytes stays; with
 /// others, nothing is written.
-pub(super) fn write(chunks: &[Bytes], parts: &Parts) -> Result<(), StoreError> {
+pub(super) fn write(chunks: &[Bytes], spans: &FileSpans) -> Result<(), StoreError> {
     let mut missing = Vec::new();
-    for part in parts.parts() {
-        let bytes = cut(chunks, part.range);
-        if part.path.symlink_metadata().is_err() {
-            missing.push((bytes, &part.path));
+    for span in spans.spans() {
+        let bytes = cut(chunks, span.range);
+        if span.path.symlink_metadata().is_err() {
+            missing.push((bytes, &span.path));
             continue;
         }
-        let there = std::fs::read(&part.path).ok();
+        let there = std::fs::read(&span.path).ok();
         if there.is_none_or(|there| there != bytes.concat()) {
-            let path = part.path.clone();
+            let path = span.path.clone();
             return Err(StoreError::AlreadyExists { path });
         }
     }

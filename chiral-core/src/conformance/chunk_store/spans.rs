@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{CHUNK_SIZE, Sample, object, refused, transfer, write_all};
 use crate::chunk_store::{ChunkStore, Destination, Location, PartialRequest, StoreError};
-use crate::{ByteRange, Part, Parts, RangeSet};
+use crate::{ByteRange, FileSpan, FileSpans, RangeSet};
 
 const SIZE: u64 = 3 * CHUNK_SIZE + 77;
 
@@ -24,16 +24,18 @@ fn sample(salt: u64) -> Sample {
     Sample::of(bytes)
 }
 
-fn parts(directory: &Path) -> Arc<Parts> {
-    let files = FILES.map(|(name, start, end)| Part {
+fn spans(directory: &Path) -> Arc<FileSpans> {
+    let files = FILES.map(|(name, start, end)| FileSpan {
         range: ByteRange::new(start, end),
         path: directory.join(name),
     });
-    Arc::new(Parts::new(SIZE, files.into(), RangeSet::from(PADDING)).expect("files of their own"))
+    Arc::new(
+        FileSpans::new(SIZE, files.into(), RangeSet::from(PADDING)).expect("files of their own"),
+    )
 }
 
-fn request(file: &Sample, number: u8, parts: &Arc<Parts>) -> PartialRequest {
-    PartialRequest::new(transfer(number), file.target(), SIZE).with_parts(parts.clone())
+fn request(file: &Sample, number: u8, spans: &Arc<FileSpans>) -> PartialRequest {
+    PartialRequest::new(transfer(number), file.target(), SIZE).with_spans(spans.clone())
 }
 
 fn directory(scratch: &Path, name: &str) -> PathBuf {
@@ -65,13 +67,13 @@ fn check(directory: &Path, file: &Sample) {
 pub(super) async fn completion_as_several_files(store: &dyn ChunkStore, scratch: &Path) {
     let file = sample(0);
     let directory = directory(scratch, "several");
-    let parts = parts(&directory);
-    let partial = store.begin(request(&file, 1, &parts)).await.expect("begin");
+    let spans = spans(&directory);
+    let partial = store.begin(request(&file, 1, &spans)).await.expect("begin");
     write_all(&*partial, &file).await;
     for chunk in 0..file.layout.count() {
         assert!(partial.read(chunk).await.expect("read") == file.chunk(chunk));
     }
-    let destination = || Destination::Parts(parts.clone());
+    let destination = || Destination::Files(spans.clone());
     let taken = directory.join("last");
     std::fs::write(&taken, "precious").expect("scratch directory must be writable");
     refused!(
@@ -88,7 +90,7 @@ pub(super) async fn completion_as_several_files(store: &dyn ChunkStore, scratch:
     let done = done.expect("complete");
     assert_eq!(
         (done.location, done.header.cid),
-        (Location::Parts, file.header.cid)
+        (Location::Files, file.header.cid)
     );
     check(&directory, &file);
     assert!(store.partials().await.expect("list").is_empty());
@@ -98,9 +100,9 @@ pub(super) async fn completion_as_several_files(store: &dyn ChunkStore, scratch:
 pub(super) async fn several_files_gone_on_with(store: &dyn ChunkStore, scratch: &Path) {
     let file = sample(1);
     let place = directory(scratch, "gone on with");
-    let parts_there = parts(&place);
+    let spans_there = spans(&place);
     let partial = store
-        .begin(request(&file, 1, &parts_there))
+        .begin(request(&file, 1, &spans_there))
         .await
         .expect("begin");
     for chunk in [0, 2] {
@@ -109,7 +111,7 @@ pub(super) async fn several_files_gone_on_with(store: &dyn ChunkStore, scratch: 
     partial.flush().await.expect("flush");
     drop(partial);
     let partial = store
-        .begin(request(&file, 2, &parts_there))
+        .begin(request(&file, 2, &spans_there))
         .await
         .expect("begin");
     assert_eq!(partial.transfer(), transfer(1), "the same is gone on with");
@@ -118,26 +120,26 @@ pub(super) async fn several_files_gone_on_with(store: &dyn ChunkStore, scratch: 
     drop(partial);
     // Elsewhere from now on.
     let other = directory(scratch, "elsewhere");
-    let parts_other = parts(&other);
+    let spans_other = spans(&other);
     let partial = store
-        .begin(request(&file, 3, &parts_other))
+        .begin(request(&file, 3, &spans_other))
         .await
         .expect("begin");
     write_all(&*partial, &file).await;
-    let destination = Destination::Parts(parts_other);
+    let destination = Destination::Files(spans_other);
     let done = partial.complete(destination, file.header.clone()).await;
     done.expect("complete");
     check(&other, &file);
     assert_eq!(names(&place), [] as [&str; 0], "nothing is left behind");
 
     let partial = store
-        .begin(request(&file, 4, &parts_there))
+        .begin(request(&file, 4, &spans_there))
         .await
         .expect("begin");
     partial.write(file.verified(1)).await.expect("write");
     assert!(store.discard(partial.transfer()).await.expect("discard"));
     assert_eq!(names(&place), [] as [&str; 0]);
     let wrong = PartialRequest::new(transfer(5), file.target(), SIZE + 1);
-    let wrong = store.begin(wrong.with_parts(parts_there)).await;
+    let wrong = store.begin(wrong.with_spans(spans_there)).await;
     assert!(wrong.is_err(), "files of another size than the download");
 }
