@@ -12,15 +12,18 @@ pub mod node;
 mod actor;
 mod admission;
 mod behaviour;
+mod buffered;
 mod data_dir;
 mod directory;
 mod framing;
 mod handle;
 mod kademlia;
+mod muxer;
 mod network;
 mod node_record;
 mod signer;
 mod streams;
+mod tls;
 mod transport;
 
 pub use address_policy::AddressPolicy;

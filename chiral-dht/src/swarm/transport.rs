@@ -20,15 +20,18 @@ use libp2p::core::upgrade::{
 };
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Multiaddr;
-use libp2p::{PeerId, dns, noise, quic, tcp, tls, websocket, yamux};
+use libp2p::{PeerId, dns, noise, quic, tcp, websocket};
 
 use super::address_policy::AddressPolicy;
+use super::buffered::{ReadAhead, WriteBehind};
 use super::error::Libp2pError;
+use super::muxer::Multiplexing;
+use super::tls::Tls;
 
 /// How long securing and multiplexing a connection may take.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Limit on one WebSocket message, in bytes; yamux writes frames of 16 KiB.
+/// Limit on one WebSocket message, in bytes; yamux writes frames of 64 KiB.
 const MAX_WEBSOCKET_MESSAGE: usize = 1 << 20;
 
 pub(super) type NodeTransport = Boxed<(PeerId, StreamMuxerBox)>;
@@ -75,7 +78,7 @@ fn secured(sockets: Boxed<BoxedSocket>, security: &Security) -> NodeTransport {
     sockets
         .upgrade(Version::V1Lazy)
         .authenticate(security.clone())
-        .multiplex(yamux::Config::default())
+        .multiplex(Multiplexing)
         .timeout(UPGRADE_TIMEOUT)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)))
         .boxed()
@@ -90,7 +93,7 @@ fn resolving<T>(make: impl Fn() -> T) -> dns::tokio::Transport<T> {
     })
 }
 
-trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
@@ -113,14 +116,14 @@ where
 /// TLS and Noise, negotiated in this order.
 #[derive(Clone)]
 struct Security {
-    tls: tls::Config,
+    tls: Tls,
     noise: noise::Config,
 }
 
 impl Security {
     fn new(key: &Keypair) -> Result<Self, Libp2pError> {
         Ok(Self {
-            tls: tls::Config::new(key).map_err(Libp2pError::transport)?,
+            tls: Tls::new(key)?,
             noise: noise::Config::new(key).map_err(Libp2pError::transport)?,
         })
     }
@@ -140,12 +143,12 @@ impl UpgradeInfo for Security {
 
 type Secured = BoxFuture<'static, io::Result<(PeerId, BoxedSocket)>>;
 
-/// The socket of a handshake that succeeded.
+/// The socket of a handshake that succeeded, written in long pieces.
 async fn boxed<S: Socket + 'static, E: std::error::Error + Send + Sync + 'static>(
     handshake: impl Future<Output = Result<(PeerId, S), E>>,
 ) -> io::Result<(PeerId, BoxedSocket)> {
     let (peer, socket) = handshake.await.map_err(io::Error::other)?;
-    Ok((peer, Box::new(socket) as BoxedSocket))
+    Ok((peer, Box::new(WriteBehind::new(socket)) as BoxedSocket))
 }
 
 impl<C: Socket + 'static> InboundConnectionUpgrade<C> for Security {
@@ -154,8 +157,9 @@ impl<C: Socket + 'static> InboundConnectionUpgrade<C> for Security {
     type Future = Secured;
 
     fn upgrade_inbound(self, socket: C, name: &'static str) -> Secured {
+        let socket = ReadAhead::new(socket);
         if name == TLS {
-            boxed(self.tls.upgrade_inbound(socket, name)).boxed()
+            boxed(self.tls.accept(socket)).boxed()
         } else {
             boxed(self.noise.upgrade_inbound(socket, name)).boxed()
         }
@@ -168,8 +172,9 @@ impl<C: Socket + 'static> OutboundConnectionUpgrade<C> for Security {
     type Future = Secured;
 
     fn upgrade_outbound(self, socket: C, name: &'static str) -> Secured {
+        let socket = ReadAhead::new(socket);
         if name == TLS {
-            boxed(self.tls.upgrade_outbound(socket, name)).boxed()
+            boxed(self.tls.connect(socket)).boxed()
         } else {
             boxed(self.noise.upgrade_outbound(socket, name)).boxed()
         }

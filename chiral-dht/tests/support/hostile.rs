@@ -8,7 +8,7 @@ use libp2p::identity::Keypair;
 use libp2p::kad::store::MemoryStore;
 use libp2p::kad::{self, GetRecordOk, PutRecordError, QueryResult, Quorum};
 use libp2p::swarm::{StreamProtocol, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, noise, swarm, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, noise, swarm};
 
 use chiral_dht::swarm::KAD_PROTOCOL;
 
@@ -25,7 +25,7 @@ impl Hostile {
         let transport = MemoryTransport::new()
             .upgrade(Version::V1)
             .authenticate(noise::Config::new(&key).unwrap())
-            .multiplex(yamux::Config::default())
+            .multiplex(libp2p_yamux::Config::default())
             .boxed();
         let mut config = kad::Config::new(StreamProtocol::new(KAD_PROTOCOL));
         config.set_max_packet_size(64 * 1024);

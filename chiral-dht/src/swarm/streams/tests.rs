@@ -9,8 +9,8 @@ use libp2p::core::transport::MemoryTransport;
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
+use libp2p::noise;
 use libp2p::swarm::{Config, Swarm, SwarmEvent};
-use libp2p::{noise, yamux};
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
@@ -39,7 +39,7 @@ impl Peer {
             .or_transport(MemoryTransport::new())
             .upgrade(Version::V1Lazy)
             .authenticate(noise::Config::new(&key).unwrap())
-            .multiplex(yamux::Config::default())
+            .multiplex(libp2p_yamux::Config::default())
             .boxed();
         let registry = Registry::default();
         let streams = Behaviour::new(registry.clone());
@@ -74,7 +74,7 @@ async fn relay() -> Multiaddr {
     let transport = MemoryTransport::new()
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(&key).unwrap())
-        .multiplex(yamux::Config::default())
+        .multiplex(libp2p_yamux::Config::default())
         .boxed();
     let behaviour = libp2p_relay::Behaviour::new(peer, libp2p_relay::Config::default());
     let mut swarm = Swarm::new(transport, behaviour, peer, Config::with_tokio_executor());
