@@ -26,9 +26,13 @@ mod ahead;
 mod sealed;
 mod telling;
 
-/// First pause before another agreement when the one before led to nothing; doubles up to
+/// First pause before another agreement when those before led to nothing; doubles up to
 /// [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Agreements in a row that follow each other at once: what is agreed on first may be how is
+/// paid, and then, before anything comes of that, there is something to pay.
+const AT_ONCE: u32 = 2;
 
 /// See [`FIRST_PAUSE`].
 const MAX_PAUSE: Duration = Duration::from_secs(5);
@@ -268,7 +272,7 @@ impl Payer {
 
     /// Seeks an agreement, after so many.
     async fn search(&self, agreements: u64, terms: Bytes, fruitless: u32) -> Outcome {
-        if let Some(in_vain) = fruitless.checked_sub(1) {
+        if let Some(in_vain) = fruitless.checked_sub(AT_ONCE) {
             // Either the agent has more to acknowledge then, or the gate has calmed down.
             self.pause(in_vain).await;
         }

@@ -137,5 +137,5 @@ impl Contract {
 }
 
 /// Pauses between looks at the chain while something is waited for, the first and the longest.
-pub(super) const FIRST_LOOK: Duration = Duration::from_millis(20);
+pub(super) const FIRST_LOOK: Duration = Duration::from_millis(5);
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(100);

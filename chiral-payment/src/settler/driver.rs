@@ -34,7 +34,7 @@ const MAX_STEPS: usize = 8;
 /// First pause after the chain did not answer.
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 /// The chain is first asked of a transaction this long after it was sent.
-const FIRST_LOOK: Duration = Duration::from_millis(40);
+const FIRST_LOOK: Duration = Duration::from_millis(10);
 /// Shortest pause while bills wait for others.
 const MIN_REST: Duration = Duration::from_millis(100);
 /// Pause while nothing is to be done.
