@@ -3,9 +3,10 @@
 //! it; alone, `cargo bench --bench private --features full -- --mib 1024 --runs 3`. With
 //! `--ways raw,session` only those are measured, with `--quic` over QUIC instead of TCP.
 //!
-//! The raw stream carries the bytes of a file to nobody who looks at them. The file that is
-//! bought is read from one data directory, checked chunk by chunk, paid for, and written into
-//! another.
+//! The raw stream carries the bytes of a file to nobody who looks at them (`raw`), or to somebody
+//! who hashes each chunk and writes it to a file, in a thread of its own (`copy`): that is the
+//! work which a download has to do, and nothing else. The file that is bought is read from one
+//! data directory, checked chunk by chunk, paid for, and written into another.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -24,8 +25,12 @@ use chiral::payment::messages::Policy;
 use chiral::protocols::private::PrivateConfig;
 use chiral::{Loopback, Node, PeerId, Price, Share};
 use futures_util::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use sha2::Digest;
 
 const RAW: &str = "/bench/raw/1";
+
+/// Bytes read at once from a raw stream: a chunk.
+const PIECE: usize = 256 * 1024;
 
 /// Where nodes listen; the processes that are started hear of it.
 const LISTEN: &str = "BENCH_LISTEN";
@@ -33,6 +38,8 @@ const LISTEN: &str = "BENCH_LISTEN";
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     Raw,
+    /// A raw stream, hashed and written.
+    Copy,
     /// Without payment.
     Free,
     /// Option B, a voucher for each MiB.
@@ -46,14 +53,20 @@ impl Way {
         match text.split_once(':') {
             Some((_, ahead)) => Self::Sealed(ahead.parse().unwrap()),
             None if text == "raw" => Self::Raw,
+            None if text == "copy" => Self::Copy,
             None if text == "free" => Self::Free,
             None => Self::Session,
         }
     }
 
+    fn is_raw(self) -> bool {
+        matches!(self, Self::Raw | Self::Copy)
+    }
+
     fn name(self) -> String {
         match self {
             Self::Raw => "raw".to_owned(),
+            Self::Copy => "copy".to_owned(),
             Self::Free => "free".to_owned(),
             Self::Session => "session".to_owned(),
             Self::Sealed(ahead) => format!("sealed:{ahead}"),
@@ -153,7 +166,7 @@ async fn serve(arguments: &[String]) {
     };
     let way = Way::parse(way);
     let node = node(way, 1, rpc, bootstrap, Path::new(data)).await;
-    if way == Way::Raw {
+    if way.is_raw() {
         let network = node.libp2p().unwrap().network();
         let mut incoming = network.accept(RAW).await.unwrap();
         let file = PathBuf::from(file);
@@ -162,7 +175,7 @@ async fn serve(arguments: &[String]) {
                 let file = file.clone();
                 tokio::spawn(async move {
                     let mut file = std::fs::File::open(file).unwrap();
-                    let mut piece = vec![0; 256 * 1024];
+                    let mut piece = vec![0; PIECE];
                     loop {
                         let read = std::io::Read::read(&mut file, &mut piece).unwrap();
                         if read == 0 || stream.write_all(&piece[..read]).await.is_err() {
@@ -189,15 +202,54 @@ async fn serve(arguments: &[String]) {
     node.shutdown().await.unwrap();
 }
 
+/// What comes, hashed chunk by chunk and written to a file beside where it is read.
+async fn copy(stream: &mut (impl futures_util::AsyncRead + Unpin), data: &Path) {
+    let (give, pieces) = std::sync::mpsc::sync_channel::<Vec<u8>>(8);
+    let (back, used) = std::sync::mpsc::channel();
+    let path = data.join("copy");
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut file = std::fs::File::create(path).unwrap();
+        let mut hashes = Vec::new();
+        for piece in pieces {
+            hashes.push(sha2::Sha256::digest(&piece));
+            for block in piece.chunks(16 * 1024) {
+                file.write_all(block).unwrap();
+            }
+            let _ = back.send(piece);
+        }
+        file.sync_data().unwrap();
+        hashes.len()
+    });
+    loop {
+        let mut piece = used.try_recv().unwrap_or_default();
+        piece.resize(PIECE, 0);
+        let mut filled = 0;
+        while filled < PIECE {
+            match stream.read(&mut piece[filled..]).await {
+                Ok(read @ 1..) => filled += read,
+                _ => break,
+            }
+        }
+        piece.truncate(filled);
+        let last = filled < PIECE;
+        give.send(piece).unwrap();
+        if last {
+            break;
+        }
+    }
+    drop(give);
+    assert!(writing.await.unwrap() > 1);
+}
+
 /// fetch WAY RPC BOOTSTRAP WHAT DATA
 async fn fetch(arguments: &[String]) {
     let [way, rpc, bootstrap, what, data] = arguments else {
         panic!("fetch WAY RPC BOOTSTRAP WHAT DATA");
     };
     let way = Way::parse(way);
-    let entrance = if way == Way::Raw { what } else { bootstrap };
+    let entrance = if way.is_raw() { what } else { bootstrap };
     let node = node(way, 2, rpc, entrance, Path::new(data)).await;
-    let seconds = if way == Way::Raw {
+    let seconds = if way.is_raw() {
         let (_, peer) = what.rsplit_once("/p2p/").unwrap();
         let peer: PeerId = peer.parse().unwrap();
         let network = node.libp2p().unwrap().network();
@@ -210,13 +262,17 @@ async fn fetch(arguments: &[String]) {
             tries += 1;
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
-        let mut piece = vec![0; 256 * 1024];
         let begun = Instant::now();
-        let mut bytes = 0;
-        while let Ok(read @ 1..) = stream.read(&mut piece).await {
-            bytes += read;
+        match way {
+            Way::Copy => copy(&mut stream, Path::new(data)).await,
+            _ => {
+                let (mut piece, mut bytes) = (vec![0; PIECE], 0);
+                while let Ok(read @ 1..) = stream.read(&mut piece).await {
+                    bytes += read;
+                }
+                assert!(bytes > 0);
+            }
         }
-        assert!(bytes > 0);
         begun.elapsed().as_secs_f64()
     } else {
         let link: chiral::Link = what.parse().unwrap();
@@ -304,7 +360,7 @@ async fn compare(arguments: &[String]) {
     }
     let at = arguments.iter().position(|argument| argument == "--ways");
     let ways = at.and_then(|at| arguments.get(at + 1));
-    let ways = ways.map_or("raw,free,session,sealed:8,sealed:32", String::as_str);
+    let ways = ways.map_or("raw,copy,free,session,sealed:8", String::as_str);
     let ways: Vec<Way> = ways.split(',').map(Way::parse).collect();
     let (transport, listen) = match arguments.iter().any(|argument| argument == "--quic") {
         true => ("QUIC", "/ip4/127.0.0.1/udp/0/quic-v1"),
