@@ -148,7 +148,7 @@ impl Wanted {
             };
             if let Some(bytes) = bought {
                 let offset = part.start;
-                ways.push(Way::Bought(Delivery { offset, bytes }));
+                ways.push(Way::Bought(Delivery::new(offset, bytes)));
             } else if let Some(parcel) = checkout.given_up(chunk) {
                 ways.push(Way::GivenUp(parcel, part));
             } else {
@@ -221,11 +221,10 @@ async fn request(
 /// The first of those that wait for their keys. Nothing is lost if it is not waited for.
 async fn next_opened(opening: &mut VecDeque<(Order, ByteRange)>) -> Item {
     let (order, part) = opening.front_mut().ok_or(TransferError::Closed)?;
-    let bytes = order.opened(*part).await?;
-    Ok(Delivery {
-        offset: part.start,
-        bytes,
-    })
+    let open = order.opened(*part).await?;
+    let mut delivery = Delivery::new(part.start, open.bytes);
+    delivery.checked = open.checked;
+    Ok(delivery)
 }
 
 /// A place among those that are fetched ahead, and room in what is served ahead of payment.
