@@ -194,6 +194,12 @@ impl Checkout {
         })
     }
 
+    /// Whether there are places for so many chunks that to ask for them is worth a message: half
+    /// of those that are fetched ahead.
+    pub(super) fn has_much_room(&self) -> bool {
+        self.room.available_permits() * 2 >= self.ahead
+    }
+
     /// Whether a chunk is being fetched, or waits for its key.
     pub(super) fn is_flying(&self, chunk: ByteRange) -> bool {
         self.shelf().flying.contains(&chunk.start)

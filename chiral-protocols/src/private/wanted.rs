@@ -137,6 +137,11 @@ impl Wanted {
         let Some((payer, checkout)) = self.seeder.sealing() else {
             return Err(TransferError::Closed);
         };
+        // One by one they would be asked for as each is opened, in a message each.
+        let idle = self.arriving.is_empty() && self.opening.is_empty();
+        if !idle && !checkout.has_much_room() {
+            return Ok(());
+        }
         let mut ways = Vec::new();
         while let Some(&part) = self.left.front()
             && ways.len() < MAX_WANTS
@@ -152,7 +157,6 @@ impl Wanted {
             } else if let Some(parcel) = checkout.given_up(chunk) {
                 ways.push(Way::GivenUp(parcel, part));
             } else {
-                let idle = self.arriving.is_empty() && self.opening.is_empty();
                 match ticket(&payer, &checkout, chunk, part) {
                     Some(ticket) => ways.push(Way::Ask(ticket, part)),
                     // Somebody else has begun to.
