@@ -195,6 +195,7 @@ impl ProvenLink {
 /// other way than by the check.
 #[derive(Debug, Clone)]
 pub struct VerifiedChunk {
+    layout: ChunkLayout,
     link: ProvenLink,
     bytes: Bytes,
 }
@@ -212,7 +213,30 @@ impl VerifiedChunk {
         bytes: Bytes,
     ) -> Result<Self, ChunkError> {
         let link = ChunkLink::compress(layout, index, before, &bytes)?.prove(after)?;
-        Ok(Self { link, bytes })
+        Ok(Self {
+            layout,
+            link,
+            bytes,
+        })
+    }
+
+    /// Whether it is the outcome of this very check: of the same chunk of a file of the same
+    /// size, between the same hashes, and of the same bytes, which lie in memory where those do
+    /// that are held here. As long as they are held no others lie there.
+    fn is_of(&self, layout: ChunkLayout, claim: &ChunkClaim) -> bool {
+        let same_bytes = self.bytes.as_ptr() == claim.bytes.as_ptr()
+            && self.bytes.len() == claim.bytes.len()
+            && !self.bytes.is_empty();
+        let before = if claim.index == 0 {
+            INITIAL
+        } else {
+            claim.before
+        };
+        same_bytes
+            && self.layout == layout
+            && self.link.index() == claim.index
+            && self.link.before() == before
+            && self.link.after() == claim.after
     }
 
     /// The chunk's index and the hashes around it.
@@ -243,14 +267,23 @@ pub struct ChunkClaim {
     pub after: ChunkHash,
     /// What is said to be its bytes.
     pub bytes: Bytes,
+    /// What came of a check that somebody made before, if anybody did: it spares another if it
+    /// was of this very claim, and counts for nothing otherwise.
+    pub checked: Option<VerifiedChunk>,
 }
 
 impl ChunkClaim {
-    /// Checks the bytes between the two hashes, which is one SHA-256 over them.
+    /// Checks the bytes between the two hashes, which is one SHA-256 over them; none if this
+    /// very check was made before.
     ///
     /// # Errors
     /// [`ChunkError`], by case.
-    pub fn check(self, layout: ChunkLayout) -> Result<VerifiedChunk, ChunkError> {
+    pub fn check(mut self, layout: ChunkLayout) -> Result<VerifiedChunk, ChunkError> {
+        if let Some(checked) = self.checked.take()
+            && checked.is_of(layout, &self)
+        {
+            return Ok(checked);
+        }
         VerifiedChunk::check(layout, self.index, self.before, self.after, self.bytes)
     }
 }
@@ -525,6 +558,64 @@ mod tests {
         assert_eq!((first.before(), first.after()), (INITIAL, hashes[0]));
         assert!(first.prove(hashes[1]).is_err());
         assert!(first.prove(hashes[0]).is_ok());
+    }
+
+    #[test]
+    fn a_check_counts_for_the_very_claim_that_it_was_of() {
+        let data = Bytes::from(vec![7u8; 262_144 * 2 + 100]);
+        let layout = ChunkLayout::new(data.len() as u64).unwrap();
+        let mut hasher = ChunkHasher::new();
+        hasher.update(&data);
+        let (hashes, _) = hasher.finish().unwrap();
+        let claim = |index: u32, bytes: &Bytes, checked: Option<&VerifiedChunk>| ChunkClaim {
+            index,
+            before: index.checked_sub(1).map_or(INITIAL, |i| hashes[i as usize]),
+            after: hashes[index as usize],
+            bytes: bytes.clone(),
+            checked: checked.cloned(),
+        };
+        let chunk = |index: u32| {
+            let range = layout.range(index);
+            data.slice(range.start as usize..range.end as usize)
+        };
+        let [first, second, last] =
+            [0, 1, 2].map(|index| claim(index, &chunk(index), None).check(layout).unwrap());
+        for (index, checked) in [(0, &first), (1, &second), (2, &last)] {
+            let again = claim(index, &chunk(index), Some(checked));
+            assert!(checked.is_of(layout, &again));
+            assert_eq!(again.check(layout).unwrap().link(), checked.link());
+        }
+        // Beside anything else it counts for nothing, and the bytes decide.
+        let copy = Bytes::from(chunk(1).to_vec());
+        let mut wrong = chunk(1).to_vec();
+        wrong[5] ^= 1;
+        let wrong = Bytes::from(wrong);
+        let other_layout = ChunkLayout::new(layout.size() - 1).unwrap();
+        let mut other_after = claim(1, &chunk(1), Some(&second));
+        other_after.after = hashes[0];
+        let mut other_before = claim(1, &chunk(1), Some(&second));
+        other_before.before = hashes[1];
+        let mut other_first = claim(0, &chunk(0), Some(&first));
+        other_first.before = hashes[1];
+        assert!(
+            first.is_of(layout, &other_first),
+            "what precedes chunk 0 is known"
+        );
+        for (claim, layout, right) in [
+            (claim(1, &copy, Some(&second)), layout, true),
+            (claim(1, &wrong, Some(&second)), layout, false),
+            (claim(1, &chunk(1), Some(&first)), layout, true),
+            (claim(1, &chunk(0), Some(&first)), layout, true),
+            (claim(2, &chunk(1), Some(&second)), layout, false),
+            (claim(1, &chunk(1).slice(1..), Some(&second)), layout, false),
+            (claim(2, &chunk(2), Some(&last)), other_layout, false),
+            (other_after, layout, false),
+            (other_before, layout, false),
+        ] {
+            let checked = claim.checked.clone().unwrap();
+            assert!(!checked.is_of(layout, &claim), "{:?}", claim.index);
+            assert_eq!(claim.check(layout).is_ok(), right);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 
 use crate::{
     ByteRange, Coverage, ManifestHeader, ManifestPage, MerkleRoot, PeerOffer, RequestGrid,
+    VerifiedChunk,
 };
 
 /// Why a transfer, or a part of it, failed.
@@ -142,14 +143,27 @@ impl TransferError {
 
 /// Bytes that a source delivered, and where they belong.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Delivery {
     /// Offset of the first byte in the file.
     pub offset: u64,
     /// The bytes: not empty, inside the range that was asked for.
     pub bytes: Bytes,
+    /// The same bytes as a chunk that was checked, if whoever delivers had to check it: whoever
+    /// would check it against the same hashes need not do so again.
+    pub checked: Option<VerifiedChunk>,
 }
 
 impl Delivery {
+    /// Bytes that nobody has checked.
+    pub fn new(offset: u64, bytes: Bytes) -> Self {
+        Self {
+            offset,
+            bytes,
+            checked: None,
+        }
+    }
+
     /// The range that the bytes fill.
     pub fn range(&self) -> ByteRange {
         ByteRange::new(self.offset, self.offset + self.bytes.len() as u64)

@@ -186,10 +186,7 @@ impl ChunkSource for ExampleSource {
                 let read = connection.read_exact(&mut bytes).await;
                 read.map_err(|error| broken(inner.place(), error))?;
                 let rest = ByteRange::new(left.start + bytes.len() as u64, left.end);
-                let delivery = Delivery {
-                    offset: left.start,
-                    bytes: bytes.freeze(),
-                };
+                let delivery = Delivery::new(left.start, bytes.freeze());
                 Ok(Some((delivery, (Some(connection), rest))))
             }
         }))

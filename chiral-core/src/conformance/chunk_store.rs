@@ -190,6 +190,7 @@ impl Sample {
             before: self.before(index),
             after: self.hashes[index as usize],
             bytes,
+            checked: None,
         }
     }
 

@@ -3,7 +3,6 @@
 use alloy_primitives::B256;
 use bytes::Bytes;
 use chiral_core::{ByteRange, GateError, PayAndLock, Purchase, Sealed};
-use sha2::{Digest, Sha256};
 
 use super::channels::failed;
 use super::deal::Key;
@@ -83,7 +82,7 @@ impl ChainAgent {
             () if !self.inner.sellers.said(key.payee, &word, &self.inner.chain) => {
                 Err(bad("not signed by the wallet"))
             }
-            () if seal.data.0 != <[u8; 32]>::from(Sha256::digest(&sealed.data)) => {
+            () if seal.data != cipher::data_hash(&sealed.data) => {
                 Err(bad("not the bytes that were sealed"))
             }
             () => Ok((key, seal)),

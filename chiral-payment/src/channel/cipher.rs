@@ -1,43 +1,52 @@
-//! How chunks are sealed: ChaCha20 (RFC 8439) under a key of their own, which is used for
-//! nothing else, with a nonce of zeros. Not authenticated: what comes out is checked against
-//! the file's own hashes, which are all that counts.
+//! How chunks are sealed: AES-256 in counter mode (NIST SP 800-38A) under a key of their own,
+//! which is used for nothing else, counting from zero. Not authenticated: what comes out is
+//! checked against the file's own hashes, which are all that counts. With a processor's own
+//! instructions it takes a third of the time of ChaCha20; without them it is slower.
 
 use std::sync::Arc;
 
+use aes::Aes256;
 use alloy_primitives::{B256, keccak256};
 use bytes::{Bytes, BytesMut};
-use chacha20::ChaCha20;
-use chacha20::cipher::{KeyIvInit, StreamCipher};
 use chiral_core::ByteRange;
 use chiral_core::buffers::Buffers;
+use ctr::Ctr64BE;
+use ctr::cipher::{KeyIvInit, StreamCipher};
 
-/// Most bytes under one key: what ChaCha20's block counter is good for is far more.
+/// Most bytes under one key: what the block counter is good for is far more.
 pub const MAX_SEALED: u64 = 8 << 20;
+
+fn cipher(key: &B256) -> Ctr64BE<Aes256> {
+    Ctr64BE::new(&key.0.into(), &[0; 16].into())
+}
 
 /// Turns bytes into sealed ones, and sealed ones into what they were.
 pub fn apply(key: &B256, data: &mut [u8]) {
-    ChaCha20::new(&key.0.into(), &[0; 12].into()).apply_keystream(data);
+    cipher(key).apply_keystream(data);
 }
 
 /// The same of bytes that stay as they are, in memory that was used before if it is long enough.
 pub(crate) fn applied(key: &B256, data: &[u8], buffers: &Arc<Buffers>) -> Bytes {
-    match buffers.take(data.len()) {
-        Some(mut buffer) => {
-            buffer.bytes_mut().copy_from_slice(data);
-            apply(key, buffer.bytes_mut());
-            buffer.into_bytes()
-        }
-        None => {
-            let mut data = BytesMut::from(data);
-            apply(key, &mut data);
-            data.freeze()
+    if let Some(mut buffer) = buffers.take(data.len()) {
+        let applied = cipher(key).try_apply_keystream_b2b(data, buffer.bytes_mut());
+        // Both are as long as the other.
+        if applied.is_ok() {
+            return buffer.into_bytes();
         }
     }
+    let mut data = BytesMut::from(data);
+    apply(key, &mut data);
+    data.freeze()
 }
 
 /// What a locked voucher names a key by, as the contract computes it.
 pub fn key_hash(key: &B256) -> B256 {
     keccak256(key)
+}
+
+/// What a seal names sealed bytes by: BLAKE3.
+pub fn data_hash(data: &[u8]) -> B256 {
+    B256::from(*blake3::hash(data).as_bytes())
 }
 
 /// The key of a range of the file under an agreement: `secret` is random, and never leaves its
@@ -60,12 +69,25 @@ mod tests {
 
     #[test]
     fn it_is_the_cipher_of_the_standard() {
-        // RFC 8439, appendix A.1, test vector 1: key and nonce of zeros, block 0.
-        let mut block = [0; 64];
-        apply(&B256::ZERO, &mut block);
-        let expected = "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7\
-                        da41597c5157488d7724e03fb8d84a376a43b8f41518a11cc387b669b2ee6586";
-        assert_eq!(hex::encode(block), expected);
+        // AES-256 of the blocks 0 and 1 under a key of zeros, as in test cases 13 and 14 of the
+        // GCM submission.
+        let mut blocks = [0; 32];
+        apply(&B256::ZERO, &mut blocks);
+        let expected = "dc95c078a2408989ad48a21492842087530f8afbc74536b9a963b4f1c4cb738b";
+        assert_eq!(hex::encode(blocks), expected);
+    }
+
+    #[test]
+    fn sealed_bytes_are_named_by_blake3() {
+        // The first of its published test vectors: of no bytes.
+        let expected = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+        assert_eq!(hex::encode(data_hash(b"")), expected);
+        let data = [0, 1, 2, 3, 4, 5, 6, 7].repeat(40_000);
+        let mut hasher = blake3::Hasher::new();
+        data.chunks(1000).for_each(|part| {
+            hasher.update(part);
+        });
+        assert_eq!(data_hash(&data).0, *hasher.finalize().as_bytes());
     }
 
     #[test]

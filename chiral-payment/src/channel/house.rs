@@ -126,7 +126,7 @@ impl Default for ChannelsConfig {
 
 /// All channels of a node: those that it pays out of, and those that it is paid out of.
 ///
-/// What is promised is durable before it is signed, what is taken before anything is served for
+/// What is promised is durable before anybody has it, what is taken before anything is served for
 /// it. Promises of many callers share one durable step: who comes while a step is on its way is
 /// in the next. A background task looks at the chain: it claims before a challenge or a lock
 /// ends, and takes back what is left once a channel's end has come.

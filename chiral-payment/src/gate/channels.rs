@@ -3,7 +3,6 @@
 use alloy_primitives::{B256, U256};
 use bytes::Bytes;
 use chiral_core::{Admission, GateError, Sealed, ServeRequest};
-use sha2::{Digest, Sha256};
 
 use super::{ChainGate, books_failed, denied, not_yet, refused};
 use crate::channel::cipher::{self, MAX_SEALED};
@@ -350,7 +349,7 @@ impl ChainGate {
             counter,
             range: request.range,
             key_hash: cipher::key_hash(&key),
-            data: B256::from(<[u8; 32]>::from(Sha256::digest(&data))),
+            data: cipher::data_hash(&data),
         };
         let seal = self.sign(seal).await?;
         let header = Message::Channel(ChannelMessage::Seal(seal)).encode();

@@ -46,10 +46,8 @@ fn fetch_run(inner: &dyn ChunkSource, run: Run, stream: u64) -> DeliveryStream {
             Ok(delivery) => delivery.range().intersection(wanted).map(|part| {
                 let from = (part.start - delivery.offset) as usize;
                 let bytes = delivery.bytes.slice(from..from + part.len() as usize);
-                Ok(Delivery {
-                    offset: run.at + (part.start - run.stream),
-                    bytes,
-                })
+                let offset = run.at + (part.start - run.stream);
+                Ok(Delivery::new(offset, bytes))
             }),
         };
         std::future::ready(kept)

@@ -137,19 +137,14 @@ fn part(files: Arc<Files>, segment: Segment) -> DeliveryStream {
 
 /// What lies in a file, where it lies in the stream.
 fn moved(item: Result<Delivery, TransferError>, place: u64) -> Result<Delivery, TransferError> {
-    item.map(|delivery| Delivery {
-        offset: place + delivery.offset,
-        bytes: delivery.bytes,
-    })
+    item.map(|delivery| Delivery::new(place + delivery.offset, delivery.bytes))
 }
 
 fn padding(range: ByteRange) -> DeliveryStream {
     let zeros = futures_util::stream::unfold(range, |left| async move {
         let len = left.len().min(ZEROS.len() as u64);
-        let delivery = Delivery {
-            offset: left.start,
-            bytes: Bytes::from_static(&ZEROS[..len as usize]),
-        };
+        let bytes = Bytes::from_static(&ZEROS[..len as usize]);
+        let delivery = Delivery::new(left.start, bytes);
         let rest = ByteRange::new(left.start + len, left.end);
         (len > 0).then_some((Ok(delivery), rest))
     });

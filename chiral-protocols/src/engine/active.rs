@@ -363,6 +363,7 @@ impl Active<'_> {
                 request,
                 offset,
                 bytes,
+                checked,
             } => {
                 let range = ByteRange::new(offset, offset + bytes.len() as u64);
                 self.run.attribution.received(source, range.len(), now);
@@ -374,6 +375,7 @@ impl Active<'_> {
                     return Ok(());
                 }
                 if let Some(chunk) = self.assemblies.add(offset, bytes, source) {
+                    let chunk = chunk.checked(checked);
                     self.assembled(mode, chunk);
                 }
                 Ok(())

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use chiral_core::{ByteRange, ChunkLayout, RangeSet};
+use chiral_core::{ByteRange, ChunkLayout, RangeSet, VerifiedChunk};
 
 use crate::scheduler::SourceId;
 
@@ -16,6 +16,26 @@ pub(super) struct Assembled {
     pub(super) index: u32,
     pub(super) bytes: Bytes,
     pub(super) from: Contributions,
+    /// What whoever delivered it found, if all of it came in one: good for these bytes alone.
+    pub(super) checked: Option<VerifiedChunk>,
+}
+
+impl Assembled {
+    /// Nobody has looked at it.
+    pub(super) fn unchecked(index: u32, bytes: Bytes, from: Contributions) -> Self {
+        Self {
+            index,
+            bytes,
+            from,
+            checked: None,
+        }
+    }
+
+    /// With what is known of the piece that made it whole, which may be a part of it.
+    pub(super) fn checked(mut self, checked: Option<VerifiedChunk>) -> Self {
+        self.checked = checked;
+        self
+    }
 }
 
 #[derive(Debug, Default)]
@@ -45,11 +65,8 @@ impl Assemblies {
         let whole = self.layout.range(index);
         let piece = ByteRange::new(offset, offset + bytes.len() as u64);
         if piece == whole && !self.open.contains_key(&index) {
-            return Some(Assembled {
-                index,
-                bytes,
-                from: vec![(whole, source)],
-            });
+            let from = vec![(whole, source)];
+            return Some(Assembled::unchecked(index, bytes, from));
         }
         let open = self.open.entry(index).or_default();
         let mut at = piece.start;
@@ -78,11 +95,7 @@ impl Assemblies {
             }
             buffer.extend_from_slice(&bytes);
         }
-        Some(Assembled {
-            index,
-            bytes: buffer.freeze(),
-            from,
-        })
+        Some(Assembled::unchecked(index, buffer.freeze(), from))
     }
 
     /// Throws away what a source sent for chunks that are not whole; answers which bytes

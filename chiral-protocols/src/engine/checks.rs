@@ -72,12 +72,18 @@ impl Checks {
 impl Active<'_> {
     /// Has a chunk checked between two hashes that count as known, and written if it passes.
     pub(super) fn check(&mut self, chunk: Assembled, before: ChunkHash, after: ChunkHash) {
-        let Assembled { index, bytes, from } = chunk;
+        let Assembled {
+            index,
+            bytes,
+            from,
+            checked,
+        } = chunk;
         let claim = ChunkClaim {
             index,
             before,
             after,
             bytes,
+            checked,
         };
         self.checks.waiting.push_back((claim, from));
     }
@@ -118,6 +124,7 @@ mod tests {
                 before: INITIAL,
                 after: INITIAL,
                 bytes: Bytes::new(),
+                checked: None,
             };
             checks.waiting.push_back((claim, Vec::new()));
         }

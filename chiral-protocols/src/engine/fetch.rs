@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chiral_core::buffers::{BUFFER_LEN, Buffer, Buffers};
-use chiral_core::{ByteRange, CHUNK_SIZE, ChunkSource, Delivery, RangeSet, TransferError};
+use chiral_core::{
+    ByteRange, CHUNK_SIZE, ChunkSource, Delivery, RangeSet, TransferError, VerifiedChunk,
+};
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -26,6 +28,8 @@ pub(super) enum Fetched {
         request: RequestId,
         offset: u64,
         bytes: Bytes,
+        /// What whoever delivered them found, if they came in one.
+        checked: Option<VerifiedChunk>,
     },
     /// All has come, or as much as was still wanted.
     Done { request: RequestId },
@@ -49,8 +53,15 @@ struct Cutter {
 }
 
 impl Cutter {
-    /// Takes bytes at an offset; false if nobody listens any more.
-    async fn take(&mut self, mut offset: u64, mut bytes: Bytes, range: ByteRange) -> bool {
+    /// Takes bytes at an offset, and what is known of them if they are all of a chunk; false if
+    /// nobody listens any more.
+    async fn take(
+        &mut self,
+        mut offset: u64,
+        mut bytes: Bytes,
+        checked: Option<VerifiedChunk>,
+        range: ByteRange,
+    ) -> bool {
         if offset != self.offset + self.held() as u64 && !self.flush().await {
             return false;
         }
@@ -63,7 +74,7 @@ impl Cutter {
                 self.offset = offset;
                 if offset + part_len == end {
                     // All of the chunk, or of what was asked of it, in one: nothing to copy.
-                    if !self.send(part).await {
+                    if !self.send(part, checked.clone()).await {
                         return false;
                     }
                     offset = end;
@@ -91,17 +102,19 @@ impl Cutter {
     /// slow sources share the few that they are received into.
     async fn flush(&mut self) -> bool {
         match self.buffer.take() {
-            Some(buffer) if buffer.len() * 2 > BUFFER_LEN => self.send(buffer.into_bytes()).await,
+            Some(buffer) if buffer.len() * 2 > BUFFER_LEN => {
+                self.send(buffer.into_bytes(), None).await
+            }
             Some(buffer) if !buffer.is_empty() => {
                 let bytes = Bytes::copy_from_slice(buffer.as_ref());
                 drop(buffer);
-                self.send(bytes).await
+                self.send(bytes, None).await
             }
             _ => true,
         }
     }
 
-    async fn send(&mut self, bytes: Bytes) -> bool {
+    async fn send(&mut self, bytes: Bytes, checked: Option<VerifiedChunk>) -> bool {
         let offset = self.offset;
         self.offset += bytes.len() as u64;
         self.passed_on = Instant::now();
@@ -112,6 +125,7 @@ impl Cutter {
                 request,
                 offset,
                 bytes,
+                checked,
             })
             .await
             .is_ok()
@@ -203,6 +217,8 @@ pub(super) async fn fetch(from: Arc<dyn ChunkSource>, asked: Asked, out: mpsc::S
                 let Delivery {
                     mut offset,
                     mut bytes,
+                    checked,
+                    ..
                 } = delivery;
                 while !bytes.is_empty() {
                     // As long as this waits, the source is not read from either.
@@ -211,7 +227,11 @@ pub(super) async fn fetch(from: Arc<dyn ChunkSource>, asked: Asked, out: mpsc::S
                         break;
                     }
                     let part = bytes.split_to(let_through as usize);
-                    if !cutter.take(offset, part, range).await {
+                    // Nothing is known of a part alone.
+                    let checked = checked
+                        .clone()
+                        .filter(|all| all.bytes().len() == part.len());
+                    if !cutter.take(offset, part, checked, range).await {
                         return;
                     }
                     offset += let_through;

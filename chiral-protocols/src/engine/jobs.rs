@@ -81,7 +81,9 @@ impl Active<'_> {
     pub(super) fn store_linked(&mut self, chunk: Assembled, before: Option<ChunkHash>) {
         let (layout, partial) = (self.layout, self.partial.clone());
         self.jobs.spawn(async move {
-            let Assembled { index, bytes, from } = chunk;
+            let Assembled {
+                index, bytes, from, ..
+            } = chunk;
             let link = match before {
                 None => None,
                 Some(before) => {
@@ -200,7 +202,7 @@ impl Active<'_> {
         self.busy.insert(index);
         self.jobs.spawn(async move {
             match partial.read(index).await {
-                Ok(bytes) => JobDone::Reread(Assembled { index, bytes, from }),
+                Ok(bytes) => JobDone::Reread(Assembled::unchecked(index, bytes, from)),
                 Err(error) => JobDone::StoreFailed(error),
             }
         });

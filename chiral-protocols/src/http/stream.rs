@@ -231,7 +231,7 @@ impl Reading {
         let overlong = bytes.len() > room;
         bytes.truncate(room);
         self.left.start += bytes.len() as u64;
-        let delivery = Ok(Delivery { offset, bytes });
+        let delivery = Ok(Delivery::new(offset, bytes));
         if !self.left.is_empty() {
             return (delivery, State::Reading(self));
         }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use chiral_core::manifest::page_of;
 use chiral_core::{
     ByteRange, ChunkHash, ChunkLayout, ManifestPage, MerkleRoot, RangeSet, Sealed, TransferError,
-    VerifiedPage, chain,
+    VerifiedChunk, VerifiedPage,
 };
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -60,7 +60,22 @@ impl Drop for Place {
     }
 }
 
-type Opened = Result<Bytes, TransferError>;
+/// What a key opened.
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    pub(super) bytes: Bytes,
+    /// The chunk that they are all of, checked: nobody has to do that again.
+    pub(super) checked: Option<VerifiedChunk>,
+}
+
+impl Open {
+    fn unchecked(bytes: Bytes) -> Self {
+        let checked = None;
+        Self { bytes, checked }
+    }
+}
+
+type Opened = Result<Open, TransferError>;
 
 /// Whether a chunk of one range did not open: none behind it is bought.
 pub(super) type Broken = Arc<AtomicBool>;
@@ -77,7 +92,7 @@ impl Order {
     pub(super) fn bought(chunk: ByteRange, bytes: Bytes) -> Self {
         let (reply, opened) = oneshot::channel();
         // The receiver is right here.
-        let _ = reply.send(Ok(bytes));
+        let _ = reply.send(Ok(Open::unchecked(bytes)));
         Self { chunk, opened }
     }
 
@@ -87,9 +102,13 @@ impl Order {
     /// Nothing is lost if the future is dropped.
     pub(super) async fn opened(&mut self, part: ByteRange) -> Opened {
         let opened = (&mut self.opened).await;
-        let bytes = opened.unwrap_or(Err(TransferError::Closed))?;
+        let open = opened.unwrap_or(Err(TransferError::Closed))?;
+        if part == self.chunk {
+            return Ok(open);
+        }
         let from = (part.start - self.chunk.start) as usize;
-        Ok(bytes.slice(from..from + part.len() as usize))
+        let bytes = open.bytes.slice(from..from + part.len() as usize);
+        Ok(Open::unchecked(bytes))
     }
 }
 
@@ -173,6 +192,12 @@ impl Checkout {
             checkout: Arc::downgrade(self),
             _permit: permit,
         })
+    }
+
+    /// Whether there are places for so many chunks that to ask for them is worth a message: half
+    /// of those that are fetched ahead.
+    pub(super) fn has_much_room(&self) -> bool {
+        self.room.available_permits() * 2 >= self.ahead
     }
 
     /// Whether a chunk is being fetched, or waits for its key.
@@ -367,8 +392,8 @@ impl Desk {
                 true => drop(self.checkout.give_up(parcel)),
             }
         }
-        if let Some(Ok(bytes)) = answer(reply, opened) {
-            self.checkout.keep(range, bytes);
+        if let Some(Ok(open)) = answer(reply, opened) {
+            self.checkout.keep(range, open.bytes);
         }
     }
 
@@ -381,25 +406,27 @@ impl Desk {
         let plain = opened?;
         let (index, layout) = (ChunkLayout::chunk_at(range.start), self.checkout.layout);
         let (before, after) = hashes;
-        let work = plain.clone();
-        let checked =
-            tokio::task::spawn_blocking(move || chain::check(layout, index, before, after, &work));
-        match checked.await {
-            Ok(Ok(())) => {
+        // Here and now: waking another thread takes longer than a part of it does, and the next
+        // key is asked for behind this.
+        let checked = VerifiedChunk::check(layout, index, before, after, plain.clone());
+        match checked {
+            Ok(checked) => {
                 self.checkout.shelf().sold.insert(range);
                 if parcel.place.keep {
                     self.checkout.keep(range, plain.clone());
                 }
                 self.payer.right(&mut self.owed, range).await;
-                Ok(plain)
+                Ok(Open {
+                    bytes: plain,
+                    checked: Some(checked),
+                })
             }
-            Ok(Err(_)) => {
+            Err(_) => {
                 // The engine, which finds the same, puts the seeder out.
                 self.checkout.shelf().refused = Some("it sold garbage".to_owned());
                 tracing::warn!(source = %self.line.name(), index, "a key opened garbage");
-                Ok(plain)
+                Ok(Open::unchecked(plain))
             }
-            Err(_) => Err(TransferError::Closed),
         }
     }
 

@@ -381,10 +381,7 @@ impl Reading {
                 if let Some(room) = &mut self.room {
                     room.delivered(frame.data.len() as u64);
                 }
-                Ok(Some(Delivery {
-                    offset: chunk.offset,
-                    bytes: frame.data,
-                }))
+                Ok(Some(Delivery::new(chunk.offset, frame.data)))
             }
             Body::ChunksDone(_) if self.left.is_empty() => {
                 self.asking.answered();

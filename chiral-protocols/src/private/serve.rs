@@ -92,13 +92,14 @@ impl Host {
         let (ask, asked) = mpsc::channel(config.max_requests.max(1) + MAX_WANTS);
         let (tell, told) = mpsc::channel(MAX_MESSAGES);
         let serving = Arc::new(serving);
-        // In a task of its own: what is read, sealed and sent does not keep it waiting.
-        let answering = serving.clone().answer(told, say.clone());
-        let answering = AbortOnDropHandle::new(self.tasks.spawn(answering));
+        // In a task of its own: what is read and sealed keeps nothing else waiting, and least of
+        // all payments and their answers, for which a buyer may wait with all else.
+        let delivering = serving.clone().deliver(asked, out);
+        let delivering = AbortOnDropHandle::new(self.tasks.spawn(delivering));
         let result = tokio::select! {
             result = serving.listen(&mut reader, &say, ask, tell) => result,
-            result = serving.deliver(asked, &out) => result,
-            result = answering => result.unwrap_or_else(|error| Err(io::Error::other(error).into())),
+            result = delivering => result.unwrap_or_else(|error| Err(io::Error::other(error).into())),
+            result = serving.answer(told, &say) => result,
             result = write(&mut writer, said, queue, &config) => result,
         };
         if let Err(error) = result {
@@ -396,9 +397,9 @@ impl Serving {
 
     /// Takes messages to the gate, one after the other.
     async fn answer(
-        self: Arc<Self>,
+        &self,
         mut told: mpsc::Receiver<(u32, Bytes)>,
-        out: Out,
+        out: &Out,
     ) -> Result<(), LinkError> {
         while let Some((id, message)) = told.recv().await {
             let body = match self.host.gate.message(message).await {
@@ -406,13 +407,17 @@ impl Serving {
                 Err(error) => refused(&error),
             };
             self.payments.seen();
-            send(&out, Frame::new(id, body)).await?;
+            send(out, Frame::new(id, body)).await?;
         }
         std::future::pending().await
     }
 
     /// Works requests for bytes off, one after the other.
-    async fn deliver(&self, mut asked: mpsc::Receiver<Asked>, out: &Out) -> Result<(), LinkError> {
+    async fn deliver(
+        self: Arc<Self>,
+        mut asked: mpsc::Receiver<Asked>,
+        out: Out,
+    ) -> Result<(), LinkError> {
         while let Some(Asked {
             id,
             request,
@@ -421,7 +426,7 @@ impl Serving {
         {
             let last = match request {
                 Request::Chunks(request) => {
-                    Frame::new(id, self.one(id, request, behind, out).await?)
+                    Frame::new(id, self.one(id, request, behind, &out).await?)
                 }
                 Request::File(request) => self.some(id, request, behind).await,
                 Request::Want(want, proof) => self.chunk(id, want, proof, behind).await,
@@ -432,7 +437,7 @@ impl Serving {
                 requests.cancelled.remove(&id)
             };
             if !cancelled {
-                send(out, last).await?;
+                send(&out, last).await?;
             }
         }
         std::future::pending().await

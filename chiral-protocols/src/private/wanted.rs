@@ -137,6 +137,11 @@ impl Wanted {
         let Some((payer, checkout)) = self.seeder.sealing() else {
             return Err(TransferError::Closed);
         };
+        // One by one they would be asked for as each is opened, in a message each.
+        let idle = self.arriving.is_empty() && self.opening.is_empty();
+        if !idle && !checkout.has_much_room() {
+            return Ok(());
+        }
         let mut ways = Vec::new();
         while let Some(&part) = self.left.front()
             && ways.len() < MAX_WANTS
@@ -148,11 +153,10 @@ impl Wanted {
             };
             if let Some(bytes) = bought {
                 let offset = part.start;
-                ways.push(Way::Bought(Delivery { offset, bytes }));
+                ways.push(Way::Bought(Delivery::new(offset, bytes)));
             } else if let Some(parcel) = checkout.given_up(chunk) {
                 ways.push(Way::GivenUp(parcel, part));
             } else {
-                let idle = self.arriving.is_empty() && self.opening.is_empty();
                 match ticket(&payer, &checkout, chunk, part) {
                     Some(ticket) => ways.push(Way::Ask(ticket, part)),
                     // Somebody else has begun to.
@@ -221,11 +225,10 @@ async fn request(
 /// The first of those that wait for their keys. Nothing is lost if it is not waited for.
 async fn next_opened(opening: &mut VecDeque<(Order, ByteRange)>) -> Item {
     let (order, part) = opening.front_mut().ok_or(TransferError::Closed)?;
-    let bytes = order.opened(*part).await?;
-    Ok(Delivery {
-        offset: part.start,
-        bytes,
-    })
+    let open = order.opened(*part).await?;
+    let mut delivery = Delivery::new(part.start, open.bytes);
+    delivery.checked = open.checked;
+    Ok(delivery)
 }
 
 /// A place among those that are fetched ahead, and room in what is served ahead of payment.

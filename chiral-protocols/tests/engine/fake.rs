@@ -293,10 +293,7 @@ impl ChunkSource for Fake {
                     let range = ByteRange::new(offset, range.end.min(range.start + end));
                     let news = Sent { at, request, range };
                     told.lock().unwrap().sent.push(news);
-                    Ok(Delivery {
-                        offset,
-                        bytes: part,
-                    })
+                    Ok(Delivery::new(offset, part))
                 }
             })
             .boxed()

@@ -231,10 +231,20 @@ impl Channels {
             book.touch_payer(id);
             (voucher, paid, locked)
         };
-        let value = self.write(&turn, "channel-pay-and-lock", beside).await?;
-        drop(turn);
-        let pay = self.say(voucher, paid).await?;
-        let lock = self.say_locked(locked, next.share, next.counter).await?;
+        // They are signed while they are written: nobody has them before both are done, and
+        // nobody at all if they cannot be written.
+        let signed = async {
+            let pay = self.say(voucher, paid).await?;
+            let lock = self.say_locked(locked, next.share, next.counter).await?;
+            Ok::<_, ChannelsError>((pay, lock))
+        };
+        let written = async {
+            let value = self.write(&turn, "channel-pay-and-lock", beside).await;
+            drop(turn);
+            value
+        };
+        let (value, signed) = futures_util::future::join(written, signed).await;
+        let (value, (pay, lock)) = (value?, signed?);
         Ok((pay, lock, value))
     }
 

@@ -559,7 +559,7 @@ impl PeerHandle {
         offset: u64,
         bytes: Bytes,
     ) -> Result<Delivery, TransferError> {
-        Ok(Delivery { offset, bytes })
+        Ok(Delivery::new(offset, bytes))
     }
 
     /// For the task: a block does not come.

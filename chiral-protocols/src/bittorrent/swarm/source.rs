@@ -205,7 +205,7 @@ fn zeros(padding: RangeSet) -> impl Stream<Item = Item> {
         starts.map(move |offset| {
             let len = (range.end - offset).min(ZEROS.len() as u64) as usize;
             let bytes = Bytes::from_static(&ZEROS).slice(..len);
-            Ok(Delivery { offset, bytes })
+            Ok(Delivery::new(offset, bytes))
         })
     });
     futures_util::stream::iter(blocks)

@@ -165,10 +165,7 @@ impl Files {
                 Ok(delivery) => delivery.range().intersection(wanted).map(|part| {
                     let from = (part.start - delivery.offset) as usize;
                     let bytes = delivery.bytes.slice(from..from + part.len() as usize);
-                    Ok(Delivery {
-                        offset: part.start,
-                        bytes,
-                    })
+                    Ok(Delivery::new(part.start, bytes))
                 }),
             };
             std::future::ready(kept)

@@ -181,6 +181,7 @@ async fn change(
                 before: right.link().before(),
                 after: right.link().after(),
                 bytes,
+                checked: None,
             };
             let claims = vec![claim(sample.wrong(index)), claim(right.bytes().clone())];
             let passed = handle.write_checked(claims).await?;

@@ -55,6 +55,7 @@ async fn racing_writers_never_leave_wrong_bytes_under_a_proof() {
                             before,
                             after,
                             bytes,
+                            checked: None,
                         };
                         let claims = vec![claim(wrong.clone()), claim(right), claim(wrong)];
                         let passed = partial.write_checked(claims).await.unwrap();
