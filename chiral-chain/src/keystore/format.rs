@@ -2,9 +2,9 @@
 //! over half of the derived key and the ciphertext as check).
 
 use aes::Aes128;
-use aes::cipher::{KeyIvInit, StreamCipher};
 use alloy_primitives::{Address, hex, keccak256};
 use ctr::Ctr128BE;
+use ctr::cipher::{KeyIvInit, StreamCipher};
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use zeroize::Zeroizing;
