@@ -205,7 +205,7 @@ async fn serve(arguments: &[String]) {
 /// What comes, hashed chunk by chunk and written to a file beside where it is read.
 async fn copy(stream: &mut (impl futures_util::AsyncRead + Unpin), data: &Path) {
     let (give, pieces) = std::sync::mpsc::sync_channel::<Vec<u8>>(8);
-    let (back, used) = std::sync::mpsc::channel();
+    let (back, used) = std::sync::mpsc::sync_channel(16);
     let path = data.join("copy");
     let writing = tokio::task::spawn_blocking(move || {
         let mut file = std::fs::File::create(path).unwrap();
