@@ -274,7 +274,7 @@ async fn what_is_public_elsewhere_can_be_taken_privately() {
     network.shutdown().await;
 }
 
-/// Ten coins for a wallet that was never seen.
+/// Five coins for a wallet that was never seen: a thousand of them are half of what there is.
 pub(crate) async fn fund(network: &Loopback, wallet: chiral::core::Address) {
     use chiral::chain::{BlockId, Fees, Transaction};
     // One at a time, or two would have the same nonce.
@@ -289,7 +289,7 @@ pub(crate) async fn fund(network: &Loopback, wallet: chiral::core::Address) {
             gas_price: chain.fees().await.unwrap().gas_price,
         },
         to: Some(wallet),
-        value: U256::from(10u64) * U256::from(10u64).pow(U256::from(18u64)),
+        value: U256::from(5u64) * U256::from(10u64).pow(U256::from(18u64)),
         input: Default::default(),
     };
     let signed = transaction.sign(&from.signer()).await.unwrap();
