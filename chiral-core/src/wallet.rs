@@ -70,7 +70,7 @@ pub fn verify(signer: Address, digest: B256, signature: &WalletSignature) -> boo
 
 /// A wallet's public key, learnt from a signature. Checking against it is more than twice as
 /// fast as [`verify`], which has to find the key each time: for whoever sees many signatures
-/// of one wallet. If they come again and again it is three times as fast once more: multiples of
+/// of one wallet. If they come again and again it is more than twice as fast once more: multiples of
 /// the key are kept then, of eight keys in a process, 1 MiB in all.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct WalletKey {
