@@ -310,11 +310,18 @@ async fn world(seed: u64, lives: u32) -> u32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_killed_when_each_bill_is_paid_once() {
     let (mut left, mut seed, mut cut) = (kills(), 1, 0);
+    // On a fast machine a payer may have nothing left to do when it is killed, which shows
+    // nothing: there are more worlds then.
     while left > 0 {
         let lives = left.min(LIVES);
-        cut += world(seed, lives).await;
-        (left, seed) = (left - lives, seed + 1);
+        let inside = world(seed, lives).await;
+        println!("seed {seed}: {lives} kills, {inside} of them in the middle");
+        cut += inside;
+        let wanted = kills().saturating_sub(2 * cut);
+        (left, seed) = ((left - lives).max(wanted), seed + 1);
+        assert!(
+            seed <= u64::from(kills()) + 2,
+            "most have nothing left to do"
+        );
     }
-    println!("{} kills, {cut} of them in the middle", kills());
-    assert!(cut * 2 >= kills(), "most had nothing left to do");
 }

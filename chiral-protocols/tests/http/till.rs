@@ -40,6 +40,7 @@ pub(crate) struct Till {
     pub(crate) refused: AtomicU64,
     /// Admitted, and not told of as served.
     pub(crate) open: AtomicU64,
+    /// Credentials that something was served for.
     pub(crate) shown: Mutex<BTreeSet<Bytes>>,
 }
 
@@ -75,18 +76,22 @@ impl PaymentGate for Till {
         );
         let shown = request.credential.clone();
         if let Some(shown) = &shown
-            && !self.shown.lock().unwrap().insert(shown.clone())
+            && self.shown.lock().unwrap().contains(shown)
         {
             return Ok(Admission::Refused {
-                reason: "shown before".to_owned(),
+                reason: "served before".to_owned(),
             });
         }
-        let known = shown.is_some_and(|shown| shown.starts_with(b"agreed"));
+        let known = shown
+            .as_ref()
+            .is_some_and(|shown| shown.starts_with(b"agreed"));
         let owed = Self::count(&self.admitted).saturating_sub(Self::count(&self.acknowledged));
         if known && !self.insatiable && owed < self.credit {
             self.admitted
                 .fetch_add(request.range.len(), Ordering::SeqCst);
             self.open.fetch_add(1, Ordering::SeqCst);
+            // What was not served for it can be shown again, as at the gate that is not a script.
+            self.shown.lock().unwrap().extend(shown);
             return Ok(Admission::Granted);
         }
         self.refused.fetch_add(1, Ordering::SeqCst);
