@@ -2,8 +2,9 @@
 //! fetched ahead, what is locked, and from whom nothing more is bought.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -51,6 +52,19 @@ struct Shop {
     /// Whether it takes a payment and a lock in one message, and how many came.
     knows_both: bool,
     both: AtomicU32,
+    /// Payments that it will not take, and how many it did not.
+    deaf: AtomicU32,
+    refused: AtomicU32,
+    /// What is locked and not paid for, and how often something else was locked before it was.
+    locked: Mutex<Option<u32>>,
+    early: AtomicU32,
+}
+
+impl Shop {
+    fn is_paid(&self) {
+        self.paid.fetch_add(1, Ordering::SeqCst);
+        *self.locked.lock().unwrap() = None;
+    }
 }
 
 #[async_trait]
@@ -68,7 +82,16 @@ impl PaymentGate for Shop {
 
     async fn message(&self, message: Bytes) -> Result<Bytes, GateError> {
         if &message[..] == b"pay" {
-            self.paid.fetch_add(1, Ordering::SeqCst);
+            let one_less = |left: u32| left.checked_sub(1);
+            let deaf = &self.deaf;
+            if deaf
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less)
+                .is_ok()
+            {
+                self.refused.fetch_add(1, Ordering::SeqCst);
+                return Err(GateError::Message { reason: "not now" });
+            }
+            self.is_paid();
             return Ok(Bytes::from_static(b"paid"));
         }
         let message = match message.strip_prefix(b"both") {
@@ -79,12 +102,16 @@ impl PaymentGate for Shop {
             }
             Some(lock) => {
                 self.both.fetch_add(1, Ordering::SeqCst);
-                self.paid.fetch_add(1, Ordering::SeqCst);
+                self.is_paid();
                 lock
             }
         };
         let number = message.strip_prefix(b"lock").expect("a lock");
         let number = u32::from_be_bytes(number.try_into().unwrap());
+        let before = self.locked.lock().unwrap().replace(number);
+        if before.is_some_and(|before| before != number) {
+            self.early.fetch_add(1, Ordering::SeqCst);
+        }
         match self.of.lock().unwrap()[number as usize] {
             Way::NoKey => Err(GateError::Price),
             Way::OtherKey => Ok(vec![number as u8 ^ 0x5a ^ 1].into()),
@@ -135,6 +162,8 @@ struct Customer {
     /// Whether it promises a payment and a lock at once, and what for.
     at_once: bool,
     promised: Mutex<Option<ByteRange>>,
+    /// A payment was promised, and not heard.
+    unheard: AtomicBool,
 }
 
 #[async_trait]
@@ -143,7 +172,9 @@ impl PaymentAgent for Customer {
         Ok(None)
     }
 
-    async fn respond(&self, _: &Purchase, _: Bytes) -> Result<Option<Bytes>, GateError> {
+    async fn respond(&self, _: &Purchase, told: Bytes) -> Result<Option<Bytes>, GateError> {
+        assert_eq!(&told[..], b"paid");
+        self.unheard.store(false, Ordering::SeqCst);
         Ok(None)
     }
 
@@ -154,12 +185,13 @@ impl PaymentAgent for Customer {
     async fn due(&self, _: &Purchase) -> Result<Option<Bytes>, GateError> {
         let mut open = self.open.lock().unwrap();
         let verified = self.verified.lock().unwrap();
-        if open.is_none_or(|range| !verified.contains(&range.start)) {
-            return Ok(None);
+        if open.is_some_and(|range| verified.contains(&range.start)) {
+            *open = None;
+            self.redeemed.fetch_add(1, Ordering::SeqCst);
+            self.unheard.store(true, Ordering::SeqCst);
         }
-        *open = None;
-        self.redeemed.fetch_add(1, Ordering::SeqCst);
-        Ok(Some(Bytes::from_static(b"pay")))
+        let unheard = self.unheard.load(Ordering::SeqCst);
+        Ok(unheard.then(|| Bytes::from_static(b"pay")))
     }
 
     fn is_sealed(&self, _: &Purchase) -> bool {
@@ -214,6 +246,8 @@ impl PaymentAgent for Customer {
         if answer[..] != [number ^ 0x5a] {
             return Err(GateError::Message { reason: "no key" });
         }
+        // No key comes before what was locked until then is paid.
+        self.unheard.store(false, Ordering::SeqCst);
         let mut data = BytesMut::from(&sealed.data[..]);
         data.iter_mut().for_each(|byte| *byte ^= answer[0]);
         Ok(data.freeze())
@@ -330,6 +364,33 @@ async fn a_payment_and_the_lock_behind_it_travel_together_if_the_seller_knows_th
         );
         assert_eq!(count(&shop.paid), 20, "knows both: {knows_both}");
         assert_eq!(count(&shop.both) > 0, knows_both);
+    }
+}
+
+/// A seller that will not take a payment is given up on for the moment; whoever comes back pays
+/// that first, and locks nothing before.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_taken_is_paid_before_anything_else_is_locked() {
+    for at_once in [true, false] {
+        let (hub, bytes) = (MemoryNetworkHub::new(), content(6 * CHUNK as usize));
+        let street = Street::between(&hub, &bytes, 4, Vec::new(), at_once, at_once).await;
+        street.shop.deaf.store(1, Ordering::SeqCst);
+        let first = ByteRange::new(0, CHUNK);
+        soon(receive(&*street.source, first, &bytes)).await;
+        // Nothing is bought behind it, and so it is paid for by itself.
+        let refused = async {
+            while street.shop.refused.load(Ordering::SeqCst) == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        soon(refused).await;
+        assert_eq!(street.shop.paid.load(Ordering::SeqCst), 0);
+        let rest = ByteRange::new(CHUNK, 6 * CHUNK);
+        soon(receive(&*street.source, rest, &bytes)).await;
+        let shop = street.shop.clone();
+        street.end().await;
+        let count = |count: &AtomicU32| count.load(Ordering::SeqCst);
+        assert_eq!((count(&shop.paid), count(&shop.early)), (6, 0));
     }
 }
 
