@@ -1,8 +1,8 @@
 //! [`Multiplexed`]: many streams on one secured socket, by yamux.
 //!
 //! As `libp2p-yamux` has it, but for two figures that it does not let one choose: frames are
-//! 64 KiB long, where four times as many of 16 KiB cost more time than what they carry, and
-//! what all streams of a connection may have in memory is limited.
+//! 32 KiB long, where twice as many of 16 KiB take 7 % of a stream's speed, and what may have come
+//! on all streams of a connection, and not been read, is an eighth.
 
 use std::collections::VecDeque;
 use std::future::{Ready, ready};
@@ -20,15 +20,24 @@ use super::buffered::BUFFER;
 /// Bytes of a frame's header.
 const HEADER: usize = 12;
 
-/// Bytes of a stream that a frame carries, at most: with its header it fills a write buffer.
-pub(super) const MAX_BODY: usize = BUFFER - HEADER;
+/// Bytes of a stream that a frame carries, at most: two of them, with their headers, fill a write
+/// buffer. What is short waits behind one of each stream that is full, and ten of each lie in
+/// memory if the other side does not read.
+pub(super) const MAX_BODY: usize = BUFFER / 2 - HEADER;
 
 /// Streams on one connection, at most.
 const MAX_STREAMS: usize = 512;
 
-/// What may have come on all streams of a connection, and was not read: no less than the
-/// 256 KiB that each stream has to begin with.
-const MAX_UNREAD: usize = MAX_STREAMS * (256 << 10);
+/// What may have come on a stream to begin with, and was not read: yamux's own figure.
+const FIRST_WINDOW: usize = 256 << 10;
+
+/// What windows of all streams may grow by, in all: they do where more than the first is on its
+/// way at a time. With 4 MiB a stream brings 40 MiB/s over 100 ms; more would fill memory where
+/// who reads is slower than the way.
+const MAX_GROWTH: usize = 4 << 20;
+
+/// What may have come on all streams of a connection, and was not read.
+const MAX_UNREAD: usize = MAX_STREAMS * FIRST_WINDOW + MAX_GROWTH;
 
 /// Streams of the other side that nobody has taken, at most; more are reset. It waits for an
 /// answer itself before it opens more.
@@ -233,6 +242,85 @@ mod tests {
         let (a, b) = sockets();
         tokio::spawn(echo(Multiplexing::on(b, Mode::Server)));
         ask(theirs().upgrade_outbound(a, NAME).await.unwrap()).await;
+    }
+
+    /// Brings bytes from one end to the other, each so much later.
+    async fn carry(
+        mut from: tokio::io::ReadHalf<tokio::io::DuplexStream>,
+        mut to: tokio::io::WriteHalf<tokio::io::DuplexStream>,
+    ) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (send, mut carried) = tokio::sync::mpsc::channel(10_000);
+        let carrying = async move {
+            while let Some((due, bytes)) = carried.recv().await {
+                tokio::time::sleep_until(due).await;
+                let bytes: Vec<u8> = bytes;
+                to.write_all(&bytes).await.unwrap();
+            }
+        };
+        let taking = async move {
+            let mut buffer = vec![0; 100_000];
+            loop {
+                let length = from.read(&mut buffer).await.unwrap();
+                let due = tokio::time::Instant::now() + FAR;
+                send.send((due, buffer[..length].to_vec())).await.unwrap();
+            }
+        };
+        tokio::join!(carrying, taking);
+    }
+
+    const FAR: std::time::Duration = std::time::Duration::from_millis(20);
+
+    /// Over a long way more is on its way than a stream's first window, or no stream is faster
+    /// than that divided by the time there and back.
+    #[tokio::test]
+    async fn windows_grow_where_the_way_is_long() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        const ALL: usize = 16 << 20;
+        let ((a, a_far), (b, b_far)) = (tokio::io::duplex(100_000), tokio::io::duplex(100_000));
+        let ((a_read, a_write), (b_read, b_write)) =
+            (tokio::io::split(a_far), tokio::io::split(b_far));
+        let ways = tokio::spawn(async {
+            tokio::join!(carry(a_read, b_write), carry(b_read, a_write));
+        });
+        let mut far = Multiplexing::on(b.compat(), Mode::Server);
+        let mut near = Multiplexing::on(a.compat(), Mode::Client);
+        let mut sends = poll_fn(|cx| Pin::new(&mut near).poll_outbound(cx))
+            .await
+            .unwrap();
+        let (sent, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let sending = async {
+            while sent.load(Ordering::SeqCst) < ALL {
+                let length = sends.write(&[7; 10_000]).await.unwrap();
+                sent.fetch_add(length, Ordering::SeqCst);
+            }
+        };
+        let taking = async {
+            let mut stream = poll_fn(|cx| Pin::new(&mut far).poll_inbound(cx))
+                .await
+                .unwrap();
+            let moving = poll_fn(|cx| Pin::new(&mut far).poll(cx));
+            let reading = async {
+                let (mut buffer, mut got) = (vec![0; 10_000], 0);
+                while got < ALL {
+                    got += stream.read(&mut buffer).await.unwrap();
+                    most.fetch_max(sent.load(Ordering::SeqCst) - got, Ordering::SeqCst);
+                }
+            };
+            tokio::select! {
+                () = reading => {}
+                _ = moving => unreachable!("it does not end"),
+            }
+        };
+        let moving = poll_fn(|cx| Pin::new(&mut near).poll(cx));
+        tokio::select! {
+            _ = async { tokio::join!(sending, taking) } => {}
+            _ = moving => unreachable!("it does not end"),
+        }
+        ways.abort();
+        let most = most.into_inner();
+        assert!(most > 4 * FIRST_WINDOW, "{most} bytes at a time");
+        assert!(most <= FIRST_WINDOW + MAX_GROWTH, "{most} bytes at a time");
     }
 
     #[tokio::test]

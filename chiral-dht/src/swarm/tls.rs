@@ -105,8 +105,8 @@ impl Tls {
             .with_client_cert_verifier(Arc::new(Checked))
             .with_cert_resolver(key);
         server.alpn_protocols = vec![PROTOCOL.to_vec()];
-        // Others begin with ChaCha20, whatever we both have.
-        server.ignore_client_order = has_aes();
+        // Others begin with ChaCha20 whatever we both have, and ours with AES where we have not.
+        server.ignore_client_order = true;
         Ok(Self {
             server: Arc::new(server),
             client: Arc::new(client),

@@ -31,7 +31,7 @@ use super::tls::Tls;
 /// How long securing and multiplexing a connection may take.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Limit on one WebSocket message, in bytes; yamux writes frames of 64 KiB.
+/// Limit on one WebSocket message, in bytes; yamux writes frames of 32 KiB.
 const MAX_WEBSOCKET_MESSAGE: usize = 1 << 20;
 
 pub(super) type NodeTransport = Boxed<(PeerId, StreamMuxerBox)>;
