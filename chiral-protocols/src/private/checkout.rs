@@ -29,6 +29,10 @@ use crate::payer::{Carrier, Owed, Payer};
 /// Verified manifest pages that are kept.
 const KEPT_PAGES: usize = 2;
 
+/// Bought chunks that are kept for who asks again, for each that is fetched ahead: whoever goes
+/// away leaves as many, and others may do so at the same time.
+const KEPT_FOR_EACH: usize = 2;
+
 /// How long a payment waits for a lock to go with.
 const LINGER: Duration = Duration::from_millis(5);
 
@@ -47,15 +51,26 @@ pub(super) struct Place {
     chunk: ByteRange,
     /// Whether others may want parts of the chunk.
     keep: bool,
+    unused: bool,
     checkout: Weak<Checkout>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// It was not used after all, for want of something else: whoever waits has no more than
+    /// before, and two that wait would wake each other for ever.
+    pub(super) fn undo(mut self) {
+        self.unused = true;
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(checkout) = self.checkout.upgrade() {
             checkout.shelf().flying.remove(&self.chunk.start);
-            checkout.landed.notify_waiters();
+            if !self.unused {
+                checkout.landed.notify_waiters();
+            }
         }
     }
 }
@@ -80,22 +95,28 @@ type Opened = Result<Open, TransferError>;
 /// Whether a chunk of one range did not open: none behind it is bought.
 pub(super) type Broken = Arc<AtomicBool>;
 
-/// A chunk in the line of those whose keys are bought.
+/// A chunk in the line of those whose keys are bought. Whoever goes away before it has taken
+/// what was bought leaves that on the shelf: it is paid for.
 #[derive(Debug)]
 pub(super) struct Order {
     chunk: ByteRange,
     opened: oneshot::Receiver<Opened>,
+    checkout: Weak<Checkout>,
+}
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        // What is opened from now on comes back to who opened it.
+        self.opened.close();
+        if let Ok(Ok(open)) = self.opened.try_recv()
+            && let Some(checkout) = self.checkout.upgrade()
+        {
+            checkout.keep(self.chunk, open.bytes);
+        }
+    }
 }
 
 impl Order {
-    /// One that was bought before.
-    pub(super) fn bought(chunk: ByteRange, bytes: Bytes) -> Self {
-        let (reply, opened) = oneshot::channel();
-        // The receiver is right here.
-        let _ = reply.send(Ok(Open::unchecked(bytes)));
-        Self { chunk, opened }
-    }
-
     /// Waits until it is open, and takes a part of it.
     ///
     /// # Cancel safety
@@ -189,15 +210,20 @@ impl Checkout {
         Some(Place {
             chunk,
             keep,
+            unused: false,
             checkout: Arc::downgrade(self),
             _permit: permit,
         })
     }
 
-    /// Whether there are places for so many chunks that to ask for them is worth a message: half
-    /// of those that are fetched ahead.
-    pub(super) fn has_much_room(&self) -> bool {
-        self.room.available_permits() * 2 >= self.ahead
+    /// Whether whoever waits for so many chunks may ask for so many more that it is worth a
+    /// message: half of those that are fetched ahead, what was given up left aside. What was
+    /// bought and is not taken counts too, or whoever takes slowly would buy ever more.
+    pub(super) fn has_much_room(&self, waiting: usize) -> bool {
+        let given_up = self.shelf().given_up.len();
+        let places = self.room.available_permits();
+        let room = places.min(self.ahead.saturating_sub(waiting));
+        room > 0 && room * 2 >= self.ahead.saturating_sub(given_up)
     }
 
     /// Whether a chunk is being fetched, or waits for its key.
@@ -230,6 +256,12 @@ impl Checkout {
         shelf.given_up.remove(at)
     }
 
+    /// Takes back a sealed chunk of those that were given up.
+    pub(super) fn put_back(&self, parcel: Parcel) {
+        // The one that makes room for it is no worse.
+        drop(self.give_up(parcel));
+    }
+
     /// Keeps a sealed chunk that nobody waits for. If they are too many, answers the one that
     /// is there longest.
     fn give_up(&self, parcel: Parcel) -> Option<Parcel> {
@@ -258,8 +290,27 @@ impl Checkout {
     /// Keeps what was bought, for it may be asked for again.
     pub(super) fn keep(&self, range: ByteRange, bytes: Bytes) {
         let mut shelf = self.shelf();
-        shelf.bought.truncate(self.ahead - 1);
+        if shelf.bought.iter().any(|(of, _)| of.covers(range)) {
+            return;
+        }
+        shelf.bought.truncate(KEPT_FOR_EACH * self.ahead - 1);
         shelf.bought.push_front((range, bytes));
+        drop(shelf);
+        // It may be what somebody waits for.
+        self.landed.notify_waiters();
+    }
+
+    /// An order for what was bought before.
+    pub(super) fn order_bought(self: &Arc<Self>, chunk: ByteRange, bytes: Bytes) -> Order {
+        let (reply, opened) = oneshot::channel();
+        // The receiver is right here.
+        let _ = reply.send(Ok(Open::unchecked(bytes)));
+        let checkout = Arc::downgrade(self);
+        Order {
+            chunk,
+            opened,
+            checkout,
+        }
     }
 
     /// Why nothing is bought here any more.
@@ -268,7 +319,11 @@ impl Checkout {
     }
 
     /// Has a chunk's key bought, when its turn has come.
-    pub(super) fn order(&self, parcel: Parcel, broken: Broken) -> Result<Order, TransferError> {
+    pub(super) fn order(
+        self: &Arc<Self>,
+        parcel: Parcel,
+        broken: Broken,
+    ) -> Result<Order, TransferError> {
         let (reply, opened) = oneshot::channel();
         let chunk = parcel.range;
         let ordered = Ordered {
@@ -279,7 +334,12 @@ impl Checkout {
         // There is room for as many as have a place.
         let queued = self.queue.try_send(ordered);
         queued.map_err(|_| TransferError::Closed)?;
-        Ok(Order { chunk, opened })
+        let checkout = Arc::downgrade(self);
+        Ok(Order {
+            chunk,
+            opened,
+            checkout,
+        })
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -35,16 +35,33 @@ pub(super) struct Wanted {
 
 enum Arrived {
     /// It was bought before.
-    Open(Delivery),
+    Open(Order, ByteRange),
     /// A part of it is wanted.
     Sealed(Parcel, ByteRange),
 }
 
 /// How to get a part, before anything is asked for.
 enum Way {
-    Bought(Delivery),
+    Bought(Order, ByteRange),
     GivenUp(Parcel, ByteRange),
     Ask(Ticket, ByteRange),
+}
+
+/// Ways that are being gone: if that fails, or nobody waits for it any more, what was given up
+/// once goes back to where it was.
+struct Ways {
+    ways: Vec<Way>,
+    checkout: Arc<Checkout>,
+}
+
+impl Drop for Ways {
+    fn drop(&mut self) {
+        for way in self.ways.drain(..) {
+            if let Way::GivenUp(parcel, _) = way {
+                self.checkout.put_back(parcel);
+            }
+        }
+    }
 }
 
 /// What a chunk has to have before it is asked for.
@@ -91,9 +108,6 @@ impl Wanted {
             tokio::select! {
                 biased;
                 arrived = self.arriving.next(), if waits => match arrived {
-                    Some(Ok(Arrived::Open(delivery))) if self.opening.is_empty() => {
-                        return Some(Ok(delivery));
-                    }
                     Some(Ok(arrived)) => self.arrived(arrived),
                     Some(Err(error)) => self.failed = Some(error),
                     None => {}
@@ -117,10 +131,7 @@ impl Wanted {
             return;
         };
         let order = match arrived {
-            Arrived::Open(delivery) => {
-                let part = delivery.range();
-                Ok((Order::bought(part, delivery.bytes), part))
-            }
+            Arrived::Open(order, part) => Ok((order, part)),
             Arrived::Sealed(parcel, part) => {
                 let order = checkout.order(parcel, self.broken.clone());
                 order.map(|order| (order, part))
@@ -138,11 +149,13 @@ impl Wanted {
             return Err(TransferError::Closed);
         };
         // One by one they would be asked for as each is opened, in a message each.
-        let idle = self.arriving.is_empty() && self.opening.is_empty();
-        if !idle && !checkout.has_much_room() {
-            return Ok(());
-        }
-        let mut ways = Vec::new();
+        let waiting = self.arriving.len() + self.opening.len();
+        let (idle, asks) = (waiting == 0, checkout.has_much_room(waiting));
+        let mut going = Ways {
+            ways: Vec::new(),
+            checkout: checkout.clone(),
+        };
+        let ways = &mut going.ways;
         while let Some(&part) = self.left.front()
             && ways.len() < MAX_WANTS
         {
@@ -152,10 +165,11 @@ impl Wanted {
                 false => checkout.bought(part),
             };
             if let Some(bytes) = bought {
-                let offset = part.start;
-                ways.push(Way::Bought(Delivery::new(offset, bytes)));
+                ways.push(Way::Bought(checkout.order_bought(part, bytes), part));
             } else if let Some(parcel) = checkout.given_up(chunk) {
                 ways.push(Way::GivenUp(parcel, part));
+            } else if !idle && !asks {
+                break;
             } else {
                 match ticket(&payer, &checkout, chunk, part) {
                     Some(ticket) => ways.push(Way::Ask(ticket, part)),
@@ -170,11 +184,11 @@ impl Wanted {
             }
             self.left.pop_front();
         }
-        let asked = request(&self.seeder, &payer, &ways).await?;
+        let asked = request(&self.seeder, &payer, ways).await?;
         let mut asked = asked.into_iter();
-        for way in ways {
+        for way in ways.drain(..) {
             let arriving: Arriving = match way {
-                Way::Bought(delivery) => Box::pin(ready(Ok(Arrived::Open(delivery)))),
+                Way::Bought(order, part) => Box::pin(ready(Ok(Arrived::Open(order, part)))),
                 Way::GivenUp(parcel, part) => Box::pin(ready(Ok(Arrived::Sealed(parcel, part)))),
                 Way::Ask(ticket, part) => {
                     let (seeder, payer) = (self.seeder.clone(), payer.clone());
@@ -239,8 +253,14 @@ fn ticket(
     part: ByteRange,
 ) -> Option<Ticket> {
     let place = checkout.place(chunk, chunk != part)?;
-    let room = payer.try_room(chunk)?;
-    Some(Ticket { chunk, place, room })
+    match payer.try_room(chunk) {
+        Some(room) => Some(Ticket { chunk, place, room }),
+        // Who waits for a place waits for room as well.
+        None => {
+            place.undo();
+            None
+        }
+    }
 }
 
 /// Waits until there may be room: for something that is fetched to be done with, or paid.
