@@ -303,7 +303,9 @@ impl Payer {
             Some(Ok(())) => {
                 state.agreements += 1;
                 state.fruitless += 1;
-                if state.fruitless >= self.patience.attempts {
+                // Those that followed at once took no time in which anything could have changed.
+                let most = self.patience.attempts.saturating_add(AT_ONCE - 1);
+                if state.fruitless >= most {
                     let reason = "asks for payment whatever is agreed";
                     state.refused = Some(Refusal::lasting(reason));
                 }
