@@ -176,7 +176,9 @@ pub trait WalletSigner: Send + Sync + fmt::Debug + 'static {
     /// The wallet.
     fn address(&self) -> Address;
 
-    /// Signs a 32-byte digest. The same digest may be signed any number of times.
+    /// Signs a 32-byte digest. The same digest may be signed any number of times, and what is
+    /// signed is not always sent: a promise may be signed while it is written down, and is thrown
+    /// away if that fails.
     ///
     /// # Errors
     /// [`SignerError`].

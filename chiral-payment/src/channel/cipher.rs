@@ -52,7 +52,8 @@ pub fn data_hash(data: &[u8]) -> B256 {
 /// The key of a range of the file under an agreement: `secret` is random, and never leaves its
 /// owner. So nothing has to be remembered of keys that were never asked for, and who asks for
 /// the same range again gets the same sealed bytes, which the key that it has bought opens. One
-/// key is used for one range of one file only: no two texts are sealed with it.
+/// key is used for one range of one file only: no two texts are sealed with it, as long as what
+/// is stored is what it should be.
 pub fn key_of(secret: &B256, agreement: &B256, range: ByteRange) -> B256 {
     let mut bytes = [0; 80];
     bytes[..32].copy_from_slice(&secret.0);

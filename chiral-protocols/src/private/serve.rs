@@ -560,7 +560,7 @@ impl Serving {
     async fn admitted(&self, serve: &ServeRequest, behind: u64) -> Result<(), Body> {
         let seen = self.payments.seen_so_far();
         match self.decided(serve).await {
-            Err(_) if seen < behind => {
+            Err(Body::PaymentRequired(_)) if seen < behind && serve.credential.is_some() => {
                 self.payments.wait_for(behind).await;
                 self.decided(serve).await
             }
