@@ -216,14 +216,20 @@ impl Checkout {
         })
     }
 
-    /// Whether whoever waits for so many chunks may ask for so many more that it is worth a
-    /// message: half of those that are fetched ahead, what was given up left aside. What was
+    /// How many more chunks whoever waits for so many may ask for now: none unless it is worth a
+    /// message, half of those that are fetched ahead, what was given up left aside. What was
     /// bought and is not taken counts too, or whoever takes slowly would buy ever more.
-    pub(super) fn has_much_room(&self, waiting: usize) -> bool {
+    pub(super) fn much_room(&self, waiting: usize) -> usize {
+        let most = self.ahead.saturating_sub(waiting);
+        if waiting == 0 {
+            return most;
+        }
         let given_up = self.shelf().given_up.len();
-        let places = self.room.available_permits();
-        let room = places.min(self.ahead.saturating_sub(waiting));
-        room > 0 && room * 2 >= self.ahead.saturating_sub(given_up)
+        let room = most.min(self.room.available_permits());
+        match room * 2 >= self.ahead.saturating_sub(given_up) {
+            true => room,
+            false => 0,
+        }
     }
 
     /// Whether a chunk is being fetched, or waits for its key.

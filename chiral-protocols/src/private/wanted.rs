@@ -150,7 +150,7 @@ impl Wanted {
         };
         // One by one they would be asked for as each is opened, in a message each.
         let waiting = self.arriving.len() + self.opening.len();
-        let (idle, asks) = (waiting == 0, checkout.has_much_room(waiting));
+        let (idle, mut room) = (waiting == 0, checkout.much_room(waiting));
         let mut going = Ways {
             ways: Vec::new(),
             checkout: checkout.clone(),
@@ -168,11 +168,14 @@ impl Wanted {
                 ways.push(Way::Bought(checkout.order_bought(part, bytes), part));
             } else if let Some(parcel) = checkout.given_up(chunk) {
                 ways.push(Way::GivenUp(parcel, part));
-            } else if !idle && !asks {
+            } else if room == 0 {
                 break;
             } else {
                 match ticket(&payer, &checkout, chunk, part) {
-                    Some(ticket) => ways.push(Way::Ask(ticket, part)),
+                    Some(ticket) => {
+                        room -= 1;
+                        ways.push(Way::Ask(ticket, part));
+                    }
                     // Somebody else has begun to.
                     None if part.is_empty() && checkout.is_flying(chunk) => {}
                     None if ways.is_empty() && idle => {

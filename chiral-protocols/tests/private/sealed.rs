@@ -58,6 +58,8 @@ struct Shop {
     /// What is locked and not paid for, and how often something else was locked before it was.
     locked: Mutex<Option<u32>>,
     early: AtomicU32,
+    /// How long it takes to seal.
+    takes: Mutex<Duration>,
 }
 
 impl Shop {
@@ -120,6 +122,8 @@ impl PaymentGate for Shop {
     }
 
     async fn seal(&self, _: &ServeRequest, data: Bytes) -> Result<Sealed, GateError> {
+        let takes = *self.takes.lock().unwrap();
+        tokio::time::sleep(takes).await;
         let way = self.ways.lock().unwrap().pop().unwrap_or(Way::Honest);
         let number = {
             let mut of = self.of.lock().unwrap();
@@ -164,6 +168,9 @@ struct Customer {
     promised: Mutex<Option<ByteRange>>,
     /// A payment was promised, and not heard.
     unheard: AtomicBool,
+    /// Whether no more than a chunk is served ahead of payment, and how often that was asked.
+    narrow: AtomicBool,
+    asked: AtomicU32,
 }
 
 #[async_trait]
@@ -196,6 +203,14 @@ impl PaymentAgent for Customer {
 
     fn is_sealed(&self, _: &Purchase) -> bool {
         true
+    }
+
+    fn most_at_once(&self, _: &Purchase) -> u64 {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        match self.narrow.load(Ordering::SeqCst) {
+            true => CHUNK,
+            false => u64::MAX,
+        }
     }
 
     async fn pay_and_lock(
@@ -414,6 +429,48 @@ async fn what_is_given_up_is_not_bought_and_waits_for_who_wants_it() {
         &bytes,
     ))
     .await;
+    street.end().await;
+}
+
+/// Who takes what comes slowly has little bought ahead; and what was bought and not taken by the
+/// one is there for the next, and is not bought again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_bought_and_not_taken_is_little_and_is_not_lost() {
+    const AHEAD: u32 = 3;
+    const TAKEN: u32 = 6;
+    let (hub, bytes) = (MemoryNetworkHub::new(), content(20 * CHUNK as usize));
+    let street = Street::new(&hub, &bytes, AHEAD as usize, Vec::new()).await;
+    let locks = || street.customer.locks.load(Ordering::SeqCst);
+    let mut slow = street.source.fetch(ByteRange::new(0, 20 * CHUNK));
+    for taken in 1..=TAKEN {
+        let next = soon(slow.next()).await.unwrap().unwrap();
+        assert_eq!(next.offset, u64::from(taken - 1) * CHUNK);
+        // Until all that has come is bought.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert!(locks() <= taken + AHEAD, "{} of {taken}", locks());
+    }
+    assert!(locks() > TAKEN, "nothing is bought that is not taken");
+    drop(slow);
+    let rest = ByteRange::new(u64::from(TAKEN) * CHUNK, 20 * CHUNK);
+    soon(receive(&*street.source, rest, &bytes)).await;
+    assert_eq!(locks(), 20);
+    street.end().await;
+}
+
+/// Several that wait for room wait, and do not wake each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_room_wakes_nobody() {
+    let (hub, bytes) = (MemoryNetworkHub::new(), content(4 * CHUNK as usize));
+    let street = Street::new(&hub, &bytes, 4, Vec::new()).await;
+    street.customer.narrow.store(true, Ordering::SeqCst);
+    *street.shop.takes.lock().unwrap() = Duration::from_millis(100);
+    let chunks = (0..4).map(|index| ByteRange::new(index * CHUNK, (index + 1) * CHUNK));
+    soon(join_all(
+        chunks.map(|chunk| receive(&*street.source, chunk, &bytes)),
+    ))
+    .await;
+    let asked = street.customer.asked.load(Ordering::SeqCst);
+    assert!(asked < 1000, "{asked} times");
     street.end().await;
 }
 
