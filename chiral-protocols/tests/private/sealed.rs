@@ -437,7 +437,7 @@ async fn what_is_given_up_is_not_bought_and_waits_for_who_wants_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_bought_and_not_taken_is_little_and_is_not_lost() {
     const AHEAD: u32 = 3;
-    const TAKEN: u32 = 6;
+    const TAKEN: u32 = 12;
     let (hub, bytes) = (MemoryNetworkHub::new(), content(20 * CHUNK as usize));
     let street = Street::new(&hub, &bytes, AHEAD as usize, Vec::new()).await;
     let locks = || street.customer.locks.load(Ordering::SeqCst);
