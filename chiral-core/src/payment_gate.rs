@@ -185,8 +185,8 @@ pub enum Admission {
 /// Decides on the serving side. Asked before bytes are sent, told after.
 #[async_trait]
 pub trait PaymentGate: Send + Sync + fmt::Debug + 'static {
-    /// Whether a request may be served. What is not granted uses its credential up for nothing:
-    /// the same request can be asked about again, as when a payment has come meanwhile.
+    /// Whether a request may be served. A credential is used up only by what is granted: the same
+    /// request can be asked about again, as when a payment has come meanwhile.
     async fn admit(&self, request: &ServeRequest) -> Result<Admission, GateError>;
 
     /// Bytes of an admitted request were sent (at least handed to the transport).
